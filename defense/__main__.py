@@ -1,0 +1,58 @@
+"""The command `defense`: compose the settings with Hydra, check them, run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from defense.config import checked, register
+from defense.errors import InputError
+
+PACKAGE = Path(__file__).resolve().parent
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def job(composed: DictConfig) -> None:
+    """Run one cell: check its settings before anything heavy is imported."""
+    config = checked(composed)
+    from defense.pipeline import run
+
+    hydra_config = HydraConfig.get()
+    run(config, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
+
+
+def main() -> None:
+    """Run the command line; what a person can mend is one line on stderr and exit code 2."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's way of letting exceptions through to us
+    sys.path.append(os.getcwd())  # so that model._target_=my_file.Net finds a file beside the caller
+    register()
+    try:
+        job()
+    except (InputError, HydraException, OmegaConfBaseException) as error:
+        print(f"defense: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("defense: stopped; finished stages are kept, the next run goes on from them", file=sys.stderr)
+        sys.exit(130)
+
+
+def one_line(error: Exception) -> str:
+    """Return what is wrong and what would be valid, without Hydra's advice on how to debug Hydra."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
+    lines = [*str(error).splitlines(), *str(cause or "").splitlines()]
+    noise = ("Config search path", "provider=", "Set the env", "reference_type", "object_type", "full_key")
+    kept = [line.strip() for line in lines if line.strip() and not line.strip().startswith(noise)]
+    return " ".join(kept)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The typed results that pass between stages, and their form on disk.
+
+A field becomes one file: tensors by name in safetensors, tables in Parquet, everything else in one JSON file.
+Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import pandas as pd
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The weights of an arm, and its numbers epoch by epoch."""
+
+    weights: Tensors
+    history: pd.DataFrame  # epoch, train_loss, train_accuracy, validation_loss, validation_accuracy, learning_rate
+
+
+@dataclass(frozen=True)
+class AdversarialSet:
+    """A split attacked at one model: `pictures` float32 (n, C, H, W), row by row as in the split."""
+
+    tensors: Tensors  # pictures
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One row per training sample, in order of the split."""
+
+    table: pd.DataFrame  # id, score, label, truth, prediction, loss
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What a retraining sees of each training sample, in order of the split."""
+
+    table: pd.DataFrame  # id, keep, label, weight
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One row per test sample, in order of the split; True where the model is right."""
+
+    table: pd.DataFrame  # id, clean, transfer.<attack>, adaptive.<attack>, adaptive.worst
+
+
+Artifact = TypeVar("Artifact", TrainedModel, AdversarialSet, Scores, Treatment, Evaluation)
+
+
+def save(artifact: Any, folder: Path) -> None:
+    """Write every field of `artifact` to a file of its own in `folder`."""
+    for name, value in ((field.name, getattr(artifact, field.name)) for field in fields(artifact)):
+        if isinstance(value, pd.DataFrame):
+            value.to_parquet(folder / f"{name}.parquet", index=False)
+        else:
+            tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in value.items()}
+            save_file(tensors, folder / f"{name}.safetensors")
+
+
+def load(kind: type[Artifact], folder: Path) -> Artifact:
+    """Read an artifact that `save` wrote."""
+    values = {
+        name: pd.read_parquet(folder / f"{name}.parquet")
+        if hint is pd.DataFrame
+        else load_file(folder / f"{name}.safetensors")
+        for name, hint in get_type_hints(kind).items()
+    }
+    return kind(**values)
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write `content` as JSON that a person can read; NaN is refused."""
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

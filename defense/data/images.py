@@ -1,0 +1,114 @@
+"""Pictures, held in memory on the device or read from files batch by batch; both look the same to users."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from defense.errors import InputError
+
+
+class Images(Protocol):
+    """n pictures of one shape (C, H, W); a batch is float32 in [0, 1] on the device."""
+
+    shape: tuple[int, int, int]
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Return the pictures at `indices` as float32 (b, C, H, W) in [0, 1]."""
+        ...
+
+    def subset(self, indices: Tensor) -> Images:
+        """Return the pictures at `indices`, in that order."""
+        ...
+
+    def to(self, device: torch.device) -> Images:
+        """Return the same pictures with their batches on `device`."""
+        ...
+
+    def digest(self) -> str:
+        """Return a hash of the content."""
+        ...
+
+
+class TensorImages:
+    """Pictures in one tensor (n, C, H, W): uint8 in [0, 255], or float32 in [0, 1]."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels = pixels
+        channels, height, width = pixels.shape[1:]
+        self.shape = (channels, height, width)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Return the pictures at `indices` as float32 (b, C, H, W) in [0, 1]."""
+        batch = self.pixels[indices.to(self.pixels.device)]
+        return batch.float() / 255 if batch.dtype == torch.uint8 else batch
+
+    def subset(self, indices: Tensor) -> TensorImages:
+        """Return the pictures at `indices`, in that order."""
+        return TensorImages(self.pixels[indices.to(self.pixels.device)])
+
+    def to(self, device: torch.device) -> TensorImages:
+        """Return the same pictures on `device`."""
+        return TensorImages(self.pixels.to(device))
+
+    def digest(self) -> str:
+        """Return a hash of the pixels."""
+        return hashlib.sha256(self.pixels.cpu().contiguous().numpy()).hexdigest()
+
+
+class FolderImages:
+    """Pictures in files, decoded and fitted to one square size when a batch asks for them."""
+
+    def __init__(self, paths: list[Path], size: int, device: torch.device | None = None) -> None:
+        self.paths, self.size, self.device = paths, size, device or torch.device("cpu")
+        self.shape = (3, size, size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Return the pictures at `indices` as float32 (b, 3, size, size) in [0, 1]."""
+        chosen = [self.paths[i] for i in indices.tolist()]
+        with ThreadPoolExecutor() as pool:
+            pixels = np.stack(list(pool.map(partial(decode, size=self.size), chosen)))
+        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
+
+    def subset(self, indices: Tensor) -> FolderImages:
+        """Return the pictures at `indices`, in that order."""
+        return FolderImages([self.paths[i] for i in indices.tolist()], self.size, self.device)
+
+    def to(self, device: torch.device) -> FolderImages:
+        """Return the same pictures with their batches on `device`."""
+        return FolderImages(self.paths, self.size, device)
+
+    def digest(self) -> str:
+        """Return a hash of names, sizes and times of change: reading every picture would take too long."""
+        files = [(path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths]
+        return hashlib.sha256(repr((self.size, files)).encode()).hexdigest()
+
+
+def decode(path: Path, *, size: int) -> np.ndarray:
+    """Return one picture as uint8 (size, size, 3): short side scaled to `size`, then the middle cut out."""
+    try:
+        with Image.open(path) as picture:
+            rgb = picture.convert("RGB")
+    except OSError as error:
+        raise InputError("data.path", path, f"not a readable picture ({error})") from error
+    scale = size / min(rgb.size)
+    width, height = (max(size, round(side * scale)) for side in rgb.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    fitted = rgb.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(fitted.crop((left, top, left + size, top + size)))

@@ -1,0 +1,175 @@
+"""Where samples come from: one function per source, each returning what the source holds, untouched.
+
+A source numbers its samples once and for all: training samples first, then its own validation samples if it
+has some, then its test samples.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from defense.data.arrays import as_images, as_labels, check_classes
+from defense.data.images import FolderImages, Images
+from defense.data.splits import Split
+from defense.errors import InputError
+from defense.schema import Data, Source
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All that a source has; a part it lacks is None and is cut from `train`."""
+
+    train: Split
+    validation: Split | None
+    test: Split | None
+    class_names: list[str]
+
+
+def number_samples(
+    parts: dict[str, tuple[Images, Tensor, Tensor]], class_names: list[str] | None = None
+) -> Collection:
+    """Return the collection of parts (pictures, labels, truth), numbered in order: train, validation, test."""
+    classes = len(class_names) if class_names else int(parts["train"][2].max()) + 1
+    splits: dict[str, Split] = {}
+    start = 0
+    for part in ("train", "validation", "test"):
+        if part in parts:
+            images, labels, truth = parts[part]
+            splits[part] = Split(torch.arange(start, start + len(images)), images, labels, truth)
+            start += len(images)
+            for values in (labels, truth):
+                check_classes(values, f"{part} labels", classes)
+    names = class_names or [str(c) for c in range(classes)]
+    return Collection(splits["train"], splits.get("validation"), splits.get("test"), names)
+
+
+def digits(spec: Data) -> Collection:
+    """Return scikit-learn's 1,797 real digits, 8x8 grey; they come with scikit-learn and have one part only."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = as_images((bunch.images / 16).astype(np.float32), "data.source")
+    labels = as_labels(bunch.target, "data.source", len(images))
+    return number_samples({"train": (images, labels, labels)})
+
+
+def from_torchvision(spec: Data, *, name: str) -> Collection:
+    """Return a data set of torchvision, downloaded into `data.root` on first use."""
+    from torchvision import datasets
+
+    parts = {}
+    for part in ("train", "test"):
+        try:
+            data = getattr(datasets, name)(spec.root, train=part == "train", download=True)
+        except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken archive is a RuntimeError
+            folder = Path(spec.root).resolve()
+            raise InputError(
+                "data.source",
+                spec.source.value,
+                f"not found in {folder} (data.root) and the download failed ({error}); copy the files there, "
+                "or give your own arrays with data=npz data.path=FILE",
+            ) from error
+        images = as_images(np.asarray(data.data), "data.source")
+        labels = as_labels(np.asarray(data.targets), "data.source", len(images))
+        parts[part] = (images, labels, labels)
+    return number_samples(parts, class_names=[str(c) for c in data.classes])
+
+
+NPZ_NAMES = {
+    "train": ("train_x", "train_y", "train_images", "train_labels"),
+    "validation": ("val_x", "val_y", "val_images", "val_labels"),
+    "test": ("test_x", "test_y", "test_images", "test_labels"),
+}
+
+
+def npz(spec: Data) -> Collection:
+    """Return the arrays of an .npz file: train_x, train_y, test_x, test_y, or the names that MedMNIST uses.
+
+    `val_x`, `val_y` and `class_names` are used where present; `data.train_labels` names the array of labels to
+    train on, and the usual one stays the known truth.
+    """
+    path = existing(spec, "an .npz file with arrays train_x, train_y, test_x, test_y")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return _read_npz(file, spec)
+    except InputError:
+        raise
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise InputError("data.path", path, f"not a readable .npz file ({error})") from error
+
+
+def _read_npz(file: np.lib.npyio.NpzFile, spec: Data) -> Collection:
+    if not hasattr(file, "files"):
+        raise InputError("data.path", spec.path, "this file holds a single array; expected an .npz file")
+    parts = {}
+    for part, (x, y, other_x, other_y) in NPZ_NAMES.items():
+        x, y = (x, y) if x in file.files or other_x not in file.files else (other_x, other_y)
+        if part == "validation" and x not in file.files:
+            continue
+        for needed in (x, y):
+            if needed not in file.files:
+                found = ", ".join(file.files)
+                raise InputError("data.path", spec.path, f"no array {needed!r} in it; it has {found}")
+        images = as_images(file[x], x)
+        truth = as_labels(file[y], y, len(images))
+        labels = truth
+        if part == "train" and spec.train_labels is not None:
+            if spec.train_labels not in file.files:
+                found = ", ".join(file.files)
+                raise InputError("data.train_labels", spec.train_labels, f"no such array; the file has {found}")
+            labels = as_labels(file[spec.train_labels], spec.train_labels, len(images))
+        parts[part] = (images, labels, truth)
+    shapes = {part: images.shape for part, (images, _, _) in parts.items()}
+    if len(set(shapes.values())) > 1:
+        raise InputError("data.path", spec.path, f"pictures differ in shape: {shapes}")
+    names = [str(name) for name in file["class_names"]] if "class_names" in file.files else None
+    return number_samples(parts, class_names=names)
+
+
+def image_folder(spec: Data) -> Collection:
+    """Return pictures in PATH/train/<class>/ and, where present, PATH/val/<class>/ and PATH/test/<class>/."""
+    from torchvision.datasets import ImageFolder
+
+    path = existing(spec, "a folder with train/<class>/<picture> in it")
+    if spec.image_size is None:
+        raise InputError("data.image_size", None, "expected the side, in pixels, that pictures are fitted to")
+    parts, classes = {}, None
+    for part, folder in (("train", "train"), ("validation", "val"), ("test", "test")):
+        if part != "train" and not (path / folder).is_dir():
+            continue
+        try:
+            found = ImageFolder(str(path / folder))
+        except (OSError, ValueError) as error:
+            raise InputError("data.path", path / folder, f"no folder of classes with pictures ({error})") from error
+        if classes is not None and found.classes != classes:
+            raise InputError("data.path", path / folder, f"its classes differ from those of train: {classes}")
+        classes = found.classes
+        labels = torch.tensor(found.targets)
+        parts[part] = (FolderImages([Path(file) for file, _ in found.samples], spec.image_size), labels, labels)
+    return number_samples(parts, class_names=classes)
+
+
+def existing(spec: Data, expected: str) -> Path:
+    """Return `data.path`; raises InputError where it is not given or not there."""
+    if spec.path is None or not Path(spec.path).exists():
+        raise InputError("data.path", spec.path, f"no such path; expected {expected}")
+    return Path(spec.path)
+
+
+SOURCES: dict[Source, Callable[[Data], Collection]] = {
+    Source.digits: digits,
+    Source.mnist: partial(from_torchvision, name="MNIST"),
+    Source.fashion_mnist: partial(from_torchvision, name="FashionMNIST"),
+    Source.cifar10: partial(from_torchvision, name="CIFAR10"),
+    Source.cifar100: partial(from_torchvision, name="CIFAR100"),
+    Source.npz: npz,
+    Source.image_folder: image_folder,
+}

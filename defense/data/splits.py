@@ -1,0 +1,77 @@
+"""Train, validation and test: disjoint by id, and stable under the seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from defense.data.images import Images
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples of one part of a dataset; row i of every field is the same sample."""
+
+    ids: Tensor  # int64 (n,): unique over the whole dataset, and the same in every run
+    images: Images
+    labels: Tensor  # int64 (n,): what a model is trained on, or tested against
+    truth: Tensor  # int64 (n,): the labels before any known noise
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def subset(self, indices: Tensor) -> Split:
+        """Return the samples at `indices`, in that order."""
+        return Split(
+            self.ids[indices], self.images.subset(indices), self.labels[indices], self.truth[indices]
+        )
+
+    def with_images(self, images: Images) -> Split:
+        """Return the same samples with other pictures, for instance attacked ones."""
+        return replace(self, images=images)
+
+    def to(self, device: torch.device) -> Split:
+        """Return the same samples with pictures and labels on `device`; ids stay where they are."""
+        return Split(self.ids, self.images.to(device), self.labels.to(device), self.truth.to(device))
+
+    def batches(self, size: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield (rows, pictures, labels) in order, `size` samples at a time."""
+        for start in range(0, len(self), size):
+            rows = slice(start, min(start + size, len(self)))
+            yield rows, self.images.take(torch.arange(rows.start, rows.stop)), self.labels[rows]
+
+    def digest(self) -> str:
+        """Return a hash of everything that a result computed from this split depends on."""
+        arrays = [tensor.cpu().numpy().tobytes() for tensor in (self.ids, self.labels, self.truth)]
+        return hashlib.sha256(b"".join(arrays) + self.images.digest().encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The three splits of one run."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    class_names: list[str]
+    noise_known: bool  # whether train.truth can differ from train.labels
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of a picture."""
+        return self.train.images.shape
+
+    def to(self, device: torch.device) -> Dataset:
+        """Return the dataset with pictures and labels on `device`."""
+        parts = {name: getattr(self, name).to(device) for name in ("train", "validation", "test")}
+        return replace(self, **parts)

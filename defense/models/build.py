@@ -1,0 +1,72 @@
+"""Making the network of a run from its dotted path, ours or a user's own, and checking that it fits the data."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from defense.data.images import Images
+from defense.data.splits import Dataset
+from defense.errors import InputError
+from defense.models.modes import evaluating
+from defense.randomness import global_seed
+
+
+def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
+    """Return the network that `settings` describe, initialised from `seed`, in training mode.
+
+    `settings["_target_"]` is the dotted path of a class or function; the other settings are its keyword
+    arguments. Of what the data tells (input_shape, classes, mean, std) it is given what its signature names.
+    Raises InputError where the path leads nowhere, the arguments do not fit, or the output is not (b, classes).
+    """
+    path = str(settings.get("_target_"))
+    builder = locate(path)
+    mean, std = channel_statistics(data.train.images)
+    facts = {"input_shape": data.shape, "classes": data.classes, "mean": mean, "std": std}
+    named = inspect.signature(builder).parameters
+    arguments = {name: value for name, value in facts.items() if name in named}
+    arguments |= {name: value for name, value in settings.items() if name != "_target_"}
+    with global_seed(seed, "initial weights"):
+        try:
+            model = builder(**arguments)
+        except (TypeError, ValueError) as error:
+            raise InputError("model._target_", path, str(error)) from error
+    if not isinstance(model, nn.Module):
+        raise InputError("model._target_", path, f"made a {type(model).__name__}; expected a torch.nn.Module")
+    check_output(model, data, path)
+    return model.train()
+
+
+def locate(path: str) -> Callable[..., Any]:
+    """Return the class or function at a dotted path; raises InputError where there is none."""
+    try:
+        found = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError("model._target_", path, f"cannot be imported ({error})") from error
+    if not callable(found):
+        raise InputError("model._target_", path, "expected a class or a function")
+    return found
+
+
+def check_output(model: nn.Module, data: Dataset, path: str) -> None:
+    """Raise InputError unless the model turns two training pictures into finite logits (2, classes)."""
+    with evaluating(model), torch.no_grad():
+        try:
+            logits = model(data.train.images.take(torch.arange(2)).cpu())
+        except RuntimeError as error:
+            shape = "x".join(map(str, data.shape))
+            raise InputError("model._target_", path, f"fails on pictures of shape {shape} ({error})") from error
+    if not isinstance(logits, Tensor) or logits.shape != (2, data.classes):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError("model._target_", path, f"gives {found} for 2 pictures; expected (2, {data.classes})")
+
+
+def channel_statistics(images: Images, sample: int = 10_000) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation per channel over the first `sample` pictures, in [0, 1] units."""
+    pixels = images.take(torch.arange(min(sample, len(images)))).double().cpu().transpose(0, 1).flatten(1)
+    return pixels.mean(1).tolist(), pixels.std(1).clamp_min(1e-3).tolist()

@@ -1,0 +1,39 @@
+"""Everything that the report of one run is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from defense.data.splits import Dataset
+from defense.schema import Config
+
+ARMS = ("baseline", "control", "defended")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One retrained model: what it was trained on, how training went, and its results sample by sample."""
+
+    treatment: pd.DataFrame  # as artifacts.Treatment
+    history: pd.DataFrame  # as artifacts.TrainedModel
+    evaluation: pd.DataFrame  # as artifacts.Evaluation
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run."""
+
+    config: Config
+    settings: dict[str, Any]  # the config as plain values
+    overrides: list[str]
+    data: Dataset
+    arms: dict[str, Arm]  # by the names in ARMS
+    scores: pd.DataFrame  # as artifacts.Scores
+    adversarial: Tensor  # the validation pictures, attacked at the baseline
+    seconds: dict[str, float]  # of each stage, when it was computed
+    reused: list[str]  # stages taken from the store
+    device: str

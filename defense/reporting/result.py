@@ -1,0 +1,117 @@
+"""The numbers of one run, for machines (result.json) and for the pages that people read."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import pandas as pd
+
+from defense.reporting.record import Run
+from defense.reporting.statistics import Mean, paired_difference
+
+PACKAGES = (
+    "defense", "torch", "torchvision", "torchattacks", "lightning-fabric", "hydra-core", "numpy", "scikit-learn",
+)  # fmt: skip
+
+
+def result(run: Run) -> dict[str, Any]:
+    """Return what result.json holds: accuracies in percent, fractions in [0, 1], times in seconds."""
+    gain = difference(run, "adaptive.worst")
+    return {
+        "name": run.config.name,
+        "seed": run.config.seed,
+        "verdict": verdict(run),
+        "gain_over_control": {"mean": gain.mean, "low": gain.low, "high": gain.high, "samples": gain.count},
+        "arms": {name: accuracies(arm.evaluation) for name, arm in run.arms.items()},
+        "selection": selection(run),
+        "sizes": {
+            **{part: len(getattr(run.data, part)) for part in ("train", "validation", "test")},
+            "treated": treated(run),
+        },
+        "seconds": run.seconds,
+        "reused": run.reused,
+        "overrides": run.overrides,
+        "device": run.device,
+        "versions": versions(),
+        "config": run.settings,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that the numbers depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def accuracies(evaluation: pd.DataFrame) -> dict[str, Any]:
+    """Return {clean, transfer: {attack: ...}, adaptive: {attack: ..., worst: ...}} in percent."""
+    nested: dict[str, Any] = {}
+    for column, share in (100 * evaluation.drop(columns="id").mean()).items():
+        kind, _, attack = str(column).partition(".")
+        if attack:
+            nested.setdefault(kind, {})[attack] = float(share)
+        else:
+            nested[kind] = float(share)
+    return nested
+
+
+def difference(run: Run, metric: str, first: str = "defended", second: str = "control") -> Mean:
+    """Return first - second in points of accuracy, with the interval over the test samples they share."""
+    tables = [run.arms[name].evaluation[metric].to_numpy(dtype=float) for name in (first, second)]
+    return paired_difference(100 * tables[0], 100 * tables[1])
+
+
+def treated(run: Run) -> int:
+    """Return how many training samples the defended arm leaves out."""
+    return int((~run.arms["defended"].treatment["keep"]).sum())
+
+
+def selection(run: Run) -> dict[str, float | None]:
+    """Return how well the treated samples match the known noise.
+
+    precision: share of the treated that are noisy; recall: share of the noisy that are treated; auc: chance
+    that a noisy sample has a lower score than a clean one; noise: share of noisy samples, which is the precision
+    of chance. None where the noise is not known, or a share of nothing.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    empty: dict[str, float | None] = dict.fromkeys(("precision", "recall", "auc", "noise"))
+    if not run.data.noise_known:
+        return empty
+    noisy = (run.scores["label"] != run.scores["truth"]).to_numpy()
+    taken = ~run.arms["defended"].treatment["keep"].to_numpy()
+    hits = int((noisy & taken).sum())
+    return {
+        "precision": hits / int(taken.sum()) if taken.any() else None,
+        "recall": hits / int(noisy.sum()) if noisy.any() else None,
+        "auc": float(roc_auc_score(noisy, -run.scores["score"])) if 0 < noisy.mean() < 1 else None,
+        "noise": float(noisy.mean()),
+    }
+
+
+def verdict(run: Run) -> str:
+    """Return the sentence that the report opens with: the question answered, with its interval."""
+    config, gain = run.config, difference(run, "adaptive.worst")
+    arms = {name: accuracies(arm.evaluation)["adaptive"]["worst"] for name, arm in run.arms.items()}
+    count, total = treated(run), len(run.data.train)
+    if count == 0:
+        return (
+            f"Nothing was removed (budget {config.treatment.budget:g}): "
+            f"accuracy under adaptive attack is {arms['baseline']:.1f} %."
+        )
+    outcome = judgement(gain)
+    return (
+        f"Removing the {count} of {total} training samples that {config.scorer.name.value} ranks lowest for "
+        f"{config.objective.name.value} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
+        f"{arms['defended']:.1f} %, removing as many at random to {arms['control']:.1f} %: "
+        f"{gain.mean:+.1f} points over random (95 % interval over test samples {gain.low:+.1f} to "
+        f"{gain.high:+.1f}), {outcome}."
+    )
+
+
+def judgement(gain: Mean) -> str:
+    """Return whether a gain over random removal is more than luck."""
+    if not gain.differs_from_zero:
+        return "not distinguishable from random removal"
+    return "better than random removal" if gain.mean > 0 else "worse than random removal"

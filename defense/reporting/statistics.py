@@ -1,0 +1,41 @@
+"""Means with intervals, and when two arms differ by more than luck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its 95 % interval (Student's t) over `count` values; for one value the interval is infinite."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    @property
+    def differs_from_zero(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+
+def mean_interval(values: Sequence[float] | np.ndarray) -> Mean:
+    """Return the mean of `values` (n,), n >= 1, with its 95 % interval; raises ValueError for NaN."""
+    numbers = np.asarray(values, dtype=float)
+    if np.isnan(numbers).any():
+        raise ValueError("a mean of NaN was asked for")
+    mean, count = float(numbers.mean()), len(numbers)
+    if count == 1:
+        return Mean(mean, -np.inf, np.inf, 1)
+    half = float(stats.t.ppf(0.975, count - 1) * stats.sem(numbers))
+    return Mean(mean, mean - half, mean + half, count)
+
+
+def paired_difference(first: np.ndarray, second: np.ndarray) -> Mean:
+    """Return the mean of first - second with its 95 % interval; row i of both is the same sample or seed."""
+    return mean_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float))

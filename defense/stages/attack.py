@@ -1,0 +1,32 @@
+"""Attack a split at one model, and keep the pictures: the adversarial validation set, and the frozen test sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from defense.artifacts import AdversarialSet
+from defense.data.splits import Split
+from defense.robustness.attacks import perturb
+from defense.schema import Attack, Threat
+
+VERSION = 1
+
+
+def attack(
+    model: nn.Module,
+    split: Split,
+    spec: Attack,
+    threat: Threat,
+    *,
+    classes: int,
+    batch_size: int,
+    seed: int,
+    watch: Callable[..., None],
+) -> AdversarialSet:
+    """Return `split` attacked at `model`; see `defense.robustness.attacks.perturb`."""
+    pictures = perturb(
+        model, split, spec, threat, classes=classes, batch_size=batch_size, seed=seed, watch=watch
+    )
+    return AdversarialSet({"pictures": pictures})

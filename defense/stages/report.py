@@ -1,0 +1,27 @@
+"""Write what a run found: for machines, for spreadsheets and for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from defense.artifacts import write_json
+from defense.reporting.page import write_pages
+from defense.reporting.record import Run
+from defense.reporting.result import result
+
+
+def write_report(run: Run, output: Path) -> dict[str, Any]:
+    """Write result.json, scores, per_sample and the pages into `output`; return the content of result.json."""
+    numbers = result(run)
+    kept = run.arms["defended"].treatment["keep"].to_numpy()
+    scores = run.scores.assign(treated=~kept)
+    scores.to_parquet(output / "scores.parquet", index=False)
+    scores.to_csv(output / "scores.csv", index=False)
+    samples = [arm.evaluation.assign(arm=name) for name, arm in run.arms.items()]
+    pd.concat(samples).to_parquet(output / "per_sample.parquet", index=False)
+    write_pages(run, numbers, output)
+    write_json(numbers, output / "result.json")
+    return numbers

@@ -1,0 +1,124 @@
+"""Artifacts on disk, each computed once: `<root>/<stage>/<key>/`.
+
+The key is a hash of the stage's settings, its inputs, its version and the package's version. A stage writes
+into `<key>.part`, which is synced and then renamed: what has its final name is whole. Every file has a checksum
+that is verified on use; an entry that fails is set aside and computed again. A lock per key makes parallel
+jobs compute a shared stage once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Generic
+
+from filelock import FileLock
+
+from defense.artifacts import Artifact, load, save, write_json
+
+log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Stored(Generic[Artifact]):
+    """An artifact with its key, the seconds that it took when it was computed, and whether it was there."""
+
+    artifact: Artifact
+    key: str
+    seconds: float
+    reused: bool
+
+
+class Store:
+    """A folder of finished stages."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def once(
+        self,
+        stage: str,
+        kind: type[Artifact],
+        *,
+        settings: dict[str, Any],
+        inputs: dict[str, str],
+        stage_version: int,
+        compute: Callable[[], Artifact],
+    ) -> Stored[Artifact]:
+        """Return the artifact of `stage` for these settings and inputs; call `compute` only where it is missing.
+
+        settings: what JSON can hold. inputs: keys or digests of what the stage reads, by name.
+        """
+        identity = {
+            "stage": stage,
+            "stage_version": stage_version,
+            "package_version": version("defense"),
+            "settings": settings,
+            "inputs": inputs,
+        }
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+        entry = self.root / stage / key
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{entry}.lock"):
+            manifest = verified_manifest(entry)
+            if manifest is not None:
+                return Stored(load(kind, entry), key, manifest["seconds"], reused=True)
+            begin = time.perf_counter()
+            artifact = compute()
+            seconds = round(time.perf_counter() - begin, 3)
+            part = entry.with_name(f"{key}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            save(artifact, part)
+            files = {file.name: checksum(file) for file in sorted(part.iterdir())}
+            write_json({**identity, "seconds": seconds, "files": files}, part / MANIFEST)
+            for path in (*part.iterdir(), part):
+                sync(path)
+            part.rename(entry)
+            sync(entry.parent)
+        return Stored(artifact, key, seconds, reused=False)
+
+
+def verified_manifest(entry: Path) -> dict[str, Any] | None:
+    """Return the manifest of a finished entry whose files have their checksums, or None where there is none.
+
+    An entry that does not verify is renamed to `<key>.corrupt-<time>` with a warning.
+    """
+    if not entry.exists():
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads((entry / MANIFEST).read_text())
+        wrong = [name for name, known in manifest["files"].items() if checksum(entry / name) != known]
+        problem = f"{wrong[0]} has another checksum" if wrong else None
+    except (OSError, ValueError, KeyError) as error:
+        problem = str(error)
+    if problem is None:
+        return manifest
+    aside = entry.with_name(f"{entry.name}.corrupt-{time.time_ns()}")
+    entry.rename(aside)
+    log.warning("%s is damaged (%s): set aside as %s and computed again", entry, problem, aside.name)
+    return None
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Make the content of a file or folder last beyond a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
