@@ -1,6 +1,6 @@
 """One run: the stages in their order, for the three arms; the only caller of the store.
 
-    data -> train -> attack -> score -> treat -> retrain -> evaluate -> report
+data -> train -> attack -> score -> treat -> retrain -> evaluate -> report
 """
 
 from __future__ import annotations
@@ -144,9 +144,7 @@ class Pipeline:
             ),
         )
 
-    def score(
-        self, model: nn.Module, model_key: str, adversarial: Stored[AdversarialSet]
-    ) -> Stored[Scores]:
+    def score(self, model: nn.Module, model_key: str, adversarial: Stored[AdversarialSet]) -> Stored[Scores]:
         """Score the training split at the baseline."""
         config, clean = self.config, self.data.validation
         pictures = adversarial.artifact.tensors["pictures"].to(self.fabric.device)

@@ -12,7 +12,14 @@ from fractions import Fraction
 from typing import Any
 
 
-class Source(Enum):
+class Choice(Enum):
+    """A closed choice, written and shown by its value."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Source(Choice):
     """Where samples come from."""
 
     digits = "digits"
@@ -24,14 +31,14 @@ class Source(Enum):
     image_folder = "image_folder"
 
 
-class Norm(Enum):
+class Norm(Choice):
     """The norm that bounds a perturbation."""
 
     Linf = "Linf"
     L2 = "L2"
 
 
-class AttackName(Enum):
+class AttackName(Choice):
     """The attacks that can be run."""
 
     fgsm = "fgsm"
@@ -39,21 +46,21 @@ class AttackName(Enum):
     autoattack = "autoattack"
 
 
-class ObjectiveName(Enum):
+class ObjectiveName(Choice):
     """The scalar of the parameters that a score is aligned with; lower is better."""
 
     robustness = "robustness"
     utility = "utility"
 
 
-class ScorerName(Enum):
+class ScorerName(Choice):
     """How a training sample is scored; positive helps, negative harms."""
 
     ip = "ip"
     random = "random"
 
 
-class TreatmentName(Enum):
+class TreatmentName(Choice):
     """What is done to the samples with the lowest scores."""
 
     remove = "remove"

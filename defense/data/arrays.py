@@ -16,7 +16,9 @@ def as_images(array: np.ndarray, field: str) -> TensorImages:
     Raises InputError for another layout or range, and for NaN.
     """
     if array.ndim not in (3, 4) or 0 in array.shape:
-        raise InputError(field, f"array of shape {array.shape}", "expected pictures (n, H, W) or (n, H, W, C)")
+        raise InputError(
+            field, f"array of shape {array.shape}", "expected pictures (n, H, W) or (n, H, W, C)"
+        )
     if array.ndim == 4 and array.shape[3] not in (1, 3) and array.shape[1] in (1, 3):
         raise InputError(field, f"array of shape {array.shape}", "channels come last: expected (n, H, W, C)")
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
@@ -26,7 +28,9 @@ def as_images(array: np.ndarray, field: str) -> TensorImages:
     low, high = float(array.min()), float(array.max())
     if low < 0 or high > 255:
         raise InputError(field, f"array with values in [{low:g}, {high:g}]", "expected [0, 1] or [0, 255]")
-    pixels = torch.from_numpy(np.ascontiguousarray(array[:, None] if array.ndim == 3 else np.moveaxis(array, 3, 1)))
+    pixels = torch.from_numpy(
+        np.ascontiguousarray(array[:, None] if array.ndim == 3 else np.moveaxis(array, 3, 1))
+    )
     if np.issubdtype(array.dtype, np.integer):
         return TensorImages(pixels.to(torch.uint8))
     return TensorImages(pixels.float() / (255 if high > 1 else 1))

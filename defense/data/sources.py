@@ -124,7 +124,9 @@ def _read_npz(file: np.lib.npyio.NpzFile, spec: Data) -> Collection:
         if part == "train" and spec.train_labels is not None:
             if spec.train_labels not in file.files:
                 found = ", ".join(file.files)
-                raise InputError("data.train_labels", spec.train_labels, f"no such array; the file has {found}")
+                raise InputError(
+                    "data.train_labels", spec.train_labels, f"no such array; the file has {found}"
+                )
             labels = as_labels(file[spec.train_labels], spec.train_labels, len(images))
         parts[part] = (images, labels, truth)
     shapes = {part: images.shape for part, (images, _, _) in parts.items()}
@@ -148,12 +150,18 @@ def image_folder(spec: Data) -> Collection:
         try:
             found = ImageFolder(str(path / folder))
         except (OSError, ValueError) as error:
-            raise InputError("data.path", path / folder, f"no folder of classes with pictures ({error})") from error
+            raise InputError(
+                "data.path", path / folder, f"no folder of classes with pictures ({error})"
+            ) from error
         if classes is not None and found.classes != classes:
             raise InputError("data.path", path / folder, f"its classes differ from those of train: {classes}")
         classes = found.classes
         labels = torch.tensor(found.targets)
-        parts[part] = (FolderImages([Path(file) for file, _ in found.samples], spec.image_size), labels, labels)
+        parts[part] = (
+            FolderImages([Path(file) for file, _ in found.samples], spec.image_size),
+            labels,
+            labels,
+        )
     return number_samples(parts, class_names=classes)
 
 

@@ -11,6 +11,7 @@ Source: Yang et al., TMLR 2026, arXiv 2405.17490 (influence with the inverse Hes
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -51,6 +52,19 @@ def mean_loss_gradient(model: nn.Module, split: Split, *, batch_size: int) -> tu
     return value, gradient
 
 
+def forward_derivative(
+    function: Callable[[Parameters], Tensor], at: Parameters, direction: Parameters
+) -> tuple[Tensor, Tensor]:
+    """Return function(at) and its derivative along `direction`, in one forward pass.
+
+    Torch loads its own rules for forward mode on first use, and warns of its own use of torch.jit.script.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+        value, derivative = jvp(function, (at,), (direction,))
+    return value, derivative
+
+
 @torch.no_grad()
 def directional_derivatives(
     model: nn.Module, split: Split, direction: Parameters, *, batch_size: int, watch: Callable[..., None]
@@ -68,7 +82,7 @@ def directional_derivatives(
             def at(values: Parameters, x: Tensor = x, labels: Tensor = labels) -> Tensor:
                 return losses(model, values, x, labels)
 
-            _, derivative = jvp(at, (parameters,), (direction,))
+            _, derivative = forward_derivative(at, parameters, direction)
             finite = derivative.isfinite()
             if not bool(finite.all()):
                 first = split.ids[rows][int((~finite).nonzero()[0])]

@@ -1,2 +1,120 @@
-"""stub"""
-def write_pages(run, numbers, output): pass
+"""The pages that people read: report.md with figures beside it, and report.html in one file."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from torch import Tensor
+
+from defense.reporting import figures
+from defense.reporting.record import Run
+from defense.reporting.result import arm_rows
+from defense.reporting.tables import ARMS, HEADER, markdown
+
+SHOWN = 16  # samples in each gallery
+STRIP = 12  # samples in the strip of perturbations
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the report: the stem of its file, its bytes and what is said of it."""
+
+    name: str
+    png: bytes
+    alt: str
+    facts: dict[str, str] = field(default_factory=dict)
+    wrong: bool = False  # its label is known to be wrong
+
+    @property
+    def uri(self) -> str:
+        """The picture as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
+    """Write report.md, report.html and figures/ into `output`.
+
+    Nothing in them depends on when or from which store they were made: the same run gives the same bytes.
+    """
+    charts = {"scores": figures.score_histogram(run), "curves": figures.training_curves(run)}
+    galleries, strip = gallery(run), perturbations(run)
+    folder = output / "figures"
+    folder.mkdir(exist_ok=True)
+    for name, chart in charts.items():
+        (folder / f"{name}.svg").write_text(chart)
+    for picture in (*galleries["harmful"], *galleries["helpful"], *(p for row in strip for p in row)):
+        (folder / f"{picture.name}.png").write_bytes(picture.png)
+    rows = arm_rows(run)
+    facts = {
+        "run": run,
+        "numbers": numbers,
+        "command": " ".join(["defense", *run.overrides]),
+        "rows": rows,
+        "arms_table": markdown(
+            HEADER, [[row[key] for key in ("metric", *ARMS, "difference")] for row in rows]
+        ),
+        "tone": tone(numbers),
+        "charts": charts,
+        "galleries": galleries,
+        "strip": strip,
+        "config": json.dumps(run.settings, indent=2),
+    }
+    environment = Environment(
+        loader=PackageLoader("defense.reporting"),
+        autoescape=lambda name: bool(name and name.endswith(".html.j2")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("report.md", "report.html"):
+        text = environment.get_template(f"{name}.j2").render(facts)
+        (output / name).write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def tone(numbers: dict[str, Any]) -> str:
+    """Return whether the verdict is good, bad or open."""
+    gain = numbers["gain_over_control"]
+    return "good" if gain["low"] > 0 else "bad" if gain["high"] < 0 else "open"
+
+
+def gallery(run: Run) -> dict[str, list[Picture]]:
+    """Return the most harmful and the most helpful training samples."""
+    names = run.data.class_names
+    out: dict[str, list[Picture]] = {}
+    for kind, table in figures.extremes(run.scores, SHOWN).items():
+        pixels = run.data.train.images.take(torch.tensor(table.index.tolist()))
+        out[kind] = []
+        for rank, (row, pixel) in enumerate(zip(table.itertuples(), pixels, strict=True), start=1):
+            wrong = run.data.noise_known and row.label != row.truth
+            facts = {"id": str(row.id), "label": names[row.label]}
+            facts |= {"truth": names[row.truth]} if wrong else {}
+            facts |= {"model says": names[row.prediction], "score": f"{row.score:.3g}"}
+            name, alt = f"{kind}_{rank:02d}", f"training sample {row.id}"
+            out[kind].append(Picture(name, figures.png(pixel), alt, facts, wrong))
+    return out
+
+
+def perturbations(run: Run) -> list[list[Picture]]:
+    """Return rows of clean, adversarial and amplified perturbation, for the first validation samples."""
+    rows = []
+    clean = run.data.validation.images.take(torch.arange(min(STRIP, len(run.data.validation)))).cpu()
+    for index, (before, after) in enumerate(zip(clean, run.adversarial, strict=False), start=1):
+        parts: dict[str, Tensor] = {
+            "clean": before,
+            "adversarial": after,
+            "perturbation": figures.amplified(after - before),
+        }
+        label = run.data.class_names[int(run.data.validation.labels[index - 1])]
+        rows.append(
+            [
+                Picture(f"strip_{index:02d}_{kind}", figures.png(picture), f"{kind} picture of class {label}")
+                for kind, picture in parts.items()
+            ]
+        )
+    return rows

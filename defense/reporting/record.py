@@ -11,8 +11,6 @@ from torch import Tensor
 from defense.data.splits import Dataset
 from defense.schema import Config
 
-ARMS = ("baseline", "control", "defended")
-
 
 @dataclass(frozen=True)
 class Arm:
@@ -31,7 +29,7 @@ class Run:
     settings: dict[str, Any]  # the config as plain values
     overrides: list[str]
     data: Dataset
-    arms: dict[str, Arm]  # by the names in ARMS
+    arms: dict[str, Arm]  # by the names in tables.ARMS
     scores: pd.DataFrame  # as artifacts.Scores
     adversarial: Tensor  # the validation pictures, attacked at the baseline
     seconds: dict[str, float]  # of each stage, when it was computed

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from defense.reporting.record import Run
-from defense.reporting.statistics import Mean, paired_difference
+from defense.reporting.statistics import Mean, judged, paired_difference
+from defense.reporting.tables import ARMS, lookup, metrics, spoken
 
 PACKAGES = (
     "defense", "torch", "torchvision", "torchattacks", "lightning-fabric", "hydra-core", "numpy", "scikit-learn",
@@ -100,18 +101,23 @@ def verdict(run: Run) -> str:
             f"Nothing was removed (budget {config.treatment.budget:g}): "
             f"accuracy under adaptive attack is {arms['baseline']:.1f} %."
         )
-    outcome = judgement(gain)
     return (
         f"Removing the {count} of {total} training samples that {config.scorer.name.value} ranks lowest for "
         f"{config.objective.name.value} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
         f"{arms['defended']:.1f} %, removing as many at random to {arms['control']:.1f} %: "
-        f"{gain.mean:+.1f} points over random (95 % interval over test samples {gain.low:+.1f} to "
-        f"{gain.high:+.1f}), {outcome}."
+        f"{judged(gain, over='test samples')}."
     )
 
 
-def judgement(gain: Mean) -> str:
-    """Return whether a gain over random removal is more than luck."""
-    if not gain.differs_from_zero:
-        return "not distinguishable from random removal"
-    return "better than random removal" if gain.mean > 0 else "worse than random removal"
+def arm_rows(run: Run) -> list[dict[str, str]]:
+    """Return one row per metric: its name, each arm in percent, and defended - control with its interval."""
+    arms = {name: accuracies(run.arms[name].evaluation) for name in ARMS}
+    return [
+        {
+            "kind": metric.partition(".")[0],
+            "metric": spoken(metric),
+            **{name: f"{lookup(arm, metric):.1f}" for name, arm in arms.items()},
+            "difference": str(difference(run, metric)),
+        }
+        for metric in metrics(arms["baseline"])
+    ]

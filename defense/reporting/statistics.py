@@ -23,6 +23,12 @@ class Mean:
         """Whether the interval leaves zero out."""
         return self.low > 0 or self.high < 0
 
+    def __str__(self) -> str:
+        """'+5.2 (+1.3 to +9.1)'; without the interval where there is one value only."""
+        if self.count < 2:
+            return f"{self.mean:+.1f}"
+        return f"{self.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
+
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> Mean:
     """Return the mean of `values` (n,), n >= 1, with its 95 % interval; raises ValueError for NaN."""
@@ -39,3 +45,14 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> Mean:
 def paired_difference(first: np.ndarray, second: np.ndarray) -> Mean:
     """Return the mean of first - second with its 95 % interval; row i of both is the same sample or seed."""
     return mean_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float))
+
+
+def judged(gain: Mean, *, over: str) -> str:
+    """Return a gain over random removal in words: the points, the interval and the judgement."""
+    if gain.count < 2:
+        return f"{gain.mean:+.1f} points over random; {over} gives no interval"
+    spread = f"95 % interval over {over} {gain.low:+.1f} to {gain.high:+.1f}"
+    outcome = "not distinguishable from random removal"
+    if gain.differs_from_zero:
+        outcome = "better than random removal" if gain.mean > 0 else "worse than random removal"
+    return f"{gain.mean:+.1f} points over random ({spread}), {outcome}"

@@ -29,9 +29,7 @@ def score(
     watch: Callable[..., None],
 ) -> Scores:
     """Return the score of each training sample, with the model's prediction and loss beside it."""
-    problem = Problem(
-        model, train, OBJECTIVES[objective.name](validation), scorer.batch_size, seed, watch
-    )
+    problem = Problem(model, train, OBJECTIVES[objective.name](validation), scorer.batch_size, seed, watch)
     scores = SCORERS[scorer.name](problem)
     logits = predict(model, train, batch_size=scorer.batch_size)
     labels = train.labels.cpu()

@@ -44,6 +44,4 @@ def remove(treatment: Treatment, rows: np.ndarray) -> Treatment:
     return Treatment(treatment.table.assign(keep=keep))
 
 
-TREATMENTS: dict[TreatmentName, Callable[[Treatment, np.ndarray], Treatment]] = {
-    TreatmentName.remove: remove
-}
+TREATMENTS: dict[TreatmentName, Callable[[Treatment, np.ndarray], Treatment]] = {TreatmentName.remove: remove}

@@ -1,0 +1,34 @@
+"""Tables of accuracies, and the order in which every report shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+ARMS = ("baseline", "control", "defended")
+HEADER = ("test accuracy, %", *ARMS, "defended - control (95 %)")
+
+
+def metrics(arm: dict[str, Any]) -> list[str]:
+    """Return the dotted names of an arm's accuracies, adaptive at worst first."""
+    adaptive = sorted(arm["adaptive"], key=lambda attack: attack != "worst")
+    return [*(f"adaptive.{a}" for a in adaptive), "clean", *(f"transfer.{a}" for a in arm["transfer"])]
+
+
+def lookup(arm: dict[str, Any], metric: str) -> float:
+    """Return the accuracy at a dotted name."""
+    value: Any = arm
+    for name in metric.split("."):
+        value = value[name]
+    return float(value)
+
+
+def spoken(metric: str) -> str:
+    """Return 'adaptive, pgd' for 'adaptive.pgd'."""
+    return metric.replace(".", ", ")
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; every column but the first is aligned to the right."""
+    ruler = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ruler, *rows))
