@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,17 +18,23 @@ from defense.config import checked, register
 from defense.errors import InputError
 
 PACKAGE = Path(__file__).resolve().parent
+MENDABLE = (InputError, HydraException, OmegaConfBaseException)
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def job(composed: DictConfig) -> None:
     """Run one cell: check its settings before anything heavy is imported."""
-    config = checked(composed)
-    from defense.pipeline import run
-
     hydra_config = HydraConfig.get()
-    run(config, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
+    try:
+        config = checked(composed)
+        from defense.pipeline import run
+
+        run(config, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
+    except MENDABLE as error:
+        if hydra_config.mode is RunMode.MULTIRUN:
+            raise  # Hydra says which cell it was
+        fail(error)
 
 
 def main() -> None:
@@ -37,12 +44,17 @@ def main() -> None:
     register()
     try:
         job()
-    except (InputError, HydraException, OmegaConfBaseException) as error:
-        print(f"defense: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+    except MENDABLE as error:
+        fail(error)
     except KeyboardInterrupt:
         print("defense: stopped; finished stages are kept, the next run goes on from them", file=sys.stderr)
         sys.exit(130)
+
+
+def fail(error: Exception) -> NoReturn:
+    """Say in one line what is wrong, and end."""
+    print(f"defense: {one_line(error)}", file=sys.stderr)
+    sys.exit(2)
 
 
 def one_line(error: Exception) -> str:

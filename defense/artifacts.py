@@ -23,9 +23,7 @@ class TrainedModel:
     """The weights of an arm, and its numbers epoch by epoch."""
 
     weights: Tensors
-    history: (
-        pd.DataFrame
-    )  # epoch, train_loss, train_accuracy, validation_loss, validation_accuracy, learning_rate
+    history: pd.DataFrame  # epoch, train_loss, train_accuracy, validation_loss, validation_accuracy, learning_rate
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,15 @@ from defense.artifacts import AdversarialSet, Artifact, Evaluation, Scores, Trai
 from defense.data.images import TensorImages
 from defense.data.load import load
 from defense.data.splits import Dataset, Split
+from defense.errors import InputError
 from defense.influence.objectives import Validation
 from defense.influence.scorers import random_scores
 from defense.models.build import build
 from defense.randomness import derive
 from defense.reporting.progress import Watch, watching
+from defense.reporting.record import Arm, Run
 from defense.schema import Attack, Config
 from defense.stages import attack, evaluate, score, train, treat
-from defense.reporting.record import Arm, Run
 from defense.stages.report import write_report
 from defense.store import Store, Stored
 
@@ -38,7 +39,10 @@ log = logging.getLogger(__name__)
 
 def run(config: Config, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Run every stage that the store does not hold yet, write the report into `output`, return its result."""
-    fabric = Fabric(accelerator=config.fabric.accelerator, devices=1, precision=config.fabric.precision)
+    try:
+        fabric = Fabric(accelerator=config.fabric.accelerator, devices=1, precision=config.fabric.precision)
+    except (ValueError, RuntimeError) as error:
+        raise InputError("fabric.accelerator", config.fabric.accelerator, str(error)) from error
     data = load(config.data, seed=config.seed)
     build(config.model, data, seed=config.seed)  # fails here, before any compute, where it does not fit
     return Pipeline(config, data.to(fabric.device), fabric).run(output, overrides)

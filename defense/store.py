@@ -81,8 +81,9 @@ class Store:
             save(artifact, part)
             files = {file.name: checksum(file) for file in sorted(part.iterdir())}
             write_json({**identity, "seconds": seconds, "files": files}, part / MANIFEST)
-            for path in (*part.iterdir(), part):
-                sync(path)
+            for file in part.iterdir():
+                sync(file)
+            sync(part)
             part.rename(entry)
             sync(entry.parent)
         return Stored(artifact, key, seconds, reused=False)

@@ -59,9 +59,7 @@ def group(results: Sequence[Result]) -> dict[str, list[Result]]:
             name: value for name, value in result["config"].items() if name not in ("seed", "store", "name")
         }
         key = json.dumps([settings, result["device"]], sort_keys=True)
-        labels[key] = (
-            " ".join(part for part in result["overrides"] if not part.startswith("seed=")) or "default"
-        )
+        labels[key] = " ".join(part for part in result["overrides"] if not part.startswith("seed=")) or "default"
         groups[key][str(result["seed"])] = result
     return {labels[key]: list(seeds.values()) for key, seeds in groups.items()}
 

@@ -16,9 +16,7 @@ def as_images(array: np.ndarray, field: str) -> TensorImages:
     Raises InputError for another layout or range, and for NaN.
     """
     if array.ndim not in (3, 4) or 0 in array.shape:
-        raise InputError(
-            field, f"array of shape {array.shape}", "expected pictures (n, H, W) or (n, H, W, C)"
-        )
+        raise InputError(field, f"array of shape {array.shape}", "expected pictures (n, H, W) or (n, H, W, C)")
     if array.ndim == 4 and array.shape[3] not in (1, 3) and array.shape[1] in (1, 3):
         raise InputError(field, f"array of shape {array.shape}", "channels come last: expected (n, H, W, C)")
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):

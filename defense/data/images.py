@@ -66,7 +66,7 @@ class TensorImages:
 
     def digest(self) -> str:
         """Return a hash of the pixels."""
-        return hashlib.sha256(self.pixels.cpu().contiguous().numpy()).hexdigest()
+        return hashlib.sha256(self.pixels.cpu().numpy().tobytes()).hexdigest()
 
 
 class FolderImages:

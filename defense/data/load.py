@@ -28,9 +28,7 @@ def load(spec: Data, *, seed: int) -> Dataset:
     pool, validation, test = collection.train, collection.validation, collection.test
     if test is None:
         if spec.test_size is None:
-            raise InputError(
-                "data.test_size", None, f"expected a number: {spec.source.value} has no test split"
-            )
+            raise InputError("data.test_size", None, f"expected a number: {spec.source.value} has no test split")
         test, pool = draw(pool, spec.test_size, "data.test_size", derive(seed, "split", "test"))
     elif spec.test_size is not None:
         test, _ = draw(test, spec.test_size, "data.test_size", derive(seed, "split", "test"))
@@ -45,14 +43,11 @@ def load(spec: Data, *, seed: int) -> Dataset:
     classes = len(collection.class_names)
     missing = sorted(set(range(classes)) - set(train.labels.tolist()))
     if missing:
-        raise InputError(
-            "data.train_size", len(train), f"no training sample of class {missing[0]}; expected all"
-        )
+        raise InputError("data.train_size", len(train), f"no training sample of class {missing[0]}; expected all")
     if spec.label_noise > 0:
         noisy = flip_symmetric(train.labels, spec.label_noise, classes, generator(seed, "label noise"))
         train = replace(train, labels=noisy)
     return Dataset(
-        name=spec.source.value if spec.path is None else f"{spec.source.value} {spec.path}",
         train=train,
         validation=replace(validation, labels=validation.truth),
         test=test,
@@ -69,18 +64,12 @@ def draw(split: Split, size: int, field: str, seed: int) -> tuple[Split, Split]:
     if size == len(split):
         return split, split.subset(torch.arange(0))
     if not classes <= size <= len(split) - classes:
-        valid = (
-            f"expected {classes} (one sample of each class) to {len(split) - classes}, or all {len(split)}"
-        )
+        valid = f"expected {classes} (one sample of each class) to {len(split) - classes}, or all {len(split)}"
         raise InputError(field, size, f"{len(split)} samples are there to draw from; {valid}")
     rare = torch.bincount(split.truth)
     if int(rare[rare > 0].min()) < 2:
-        raise InputError(
-            "data.source", f"class {int((rare == 1).nonzero()[0])}", "expected at least two samples"
-        )
-    chosen, rest = train_test_split(
-        rows, train_size=size, stratify=split.truth.cpu().numpy(), random_state=seed
-    )
+        raise InputError("data.source", f"class {int((rare == 1).nonzero()[0])}", "expected at least two samples")
+    chosen, rest = train_test_split(rows, train_size=size, stratify=split.truth.cpu().numpy(), random_state=seed)
     return split.subset(_sorted(chosen)), split.subset(_sorted(rest))
 
 

@@ -7,7 +7,7 @@ has some, then its test samples.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ class Collection:
 
 
 def number_samples(
-    parts: dict[str, tuple[Images, Tensor, Tensor]], class_names: list[str] | None = None
+    parts: Mapping[str, tuple[Images, Tensor, Tensor]], class_names: list[str] | None = None
 ) -> Collection:
     """Return the collection of parts (pictures, labels, truth), numbered in order: train, validation, test."""
     classes = len(class_names) if class_names else int(parts["train"][2].max()) + 1
@@ -124,9 +124,7 @@ def _read_npz(file: np.lib.npyio.NpzFile, spec: Data) -> Collection:
         if part == "train" and spec.train_labels is not None:
             if spec.train_labels not in file.files:
                 found = ", ".join(file.files)
-                raise InputError(
-                    "data.train_labels", spec.train_labels, f"no such array; the file has {found}"
-                )
+                raise InputError("data.train_labels", spec.train_labels, f"no such array; the file has {found}")
             labels = as_labels(file[spec.train_labels], spec.train_labels, len(images))
         parts[part] = (images, labels, truth)
     shapes = {part: images.shape for part, (images, _, _) in parts.items()}

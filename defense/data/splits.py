@@ -26,9 +26,7 @@ class Split:
 
     def subset(self, indices: Tensor) -> Split:
         """Return the samples at `indices`, in that order."""
-        return Split(
-            self.ids[indices], self.images.subset(indices), self.labels[indices], self.truth[indices]
-        )
+        return Split(self.ids[indices], self.images.subset(indices), self.labels[indices], self.truth[indices])
 
     def with_images(self, images: Images) -> Split:
         """Return the same samples with other pictures, for instance attacked ones."""
@@ -54,7 +52,6 @@ class Split:
 class Dataset:
     """The three splits of one run."""
 
-    name: str
     train: Split
     validation: Split
     test: Split

@@ -61,7 +61,7 @@ def forward_derivative(
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
-        value, derivative = jvp(function, (at,), (direction,))
+        value, derivative = jvp(function, (at,), (direction,))[:2]
     return value, derivative
 
 

@@ -1,0 +1,1 @@
+"""Networks, made and put into temporary states."""

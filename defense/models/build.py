@@ -60,14 +60,10 @@ def check_output(model: nn.Module, data: Dataset, path: str) -> None:
             logits = model(data.train.images.take(torch.arange(2)).cpu())
         except RuntimeError as error:
             shape = "x".join(map(str, data.shape))
-            raise InputError(
-                "model._target_", path, f"fails on pictures of shape {shape} ({error})"
-            ) from error
+            raise InputError("model._target_", path, f"fails on pictures of shape {shape} ({error})") from error
     if not isinstance(logits, Tensor) or logits.shape != (2, data.classes):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(
-            "model._target_", path, f"gives {found} for 2 pictures; expected (2, {data.classes})"
-        )
+        raise InputError("model._target_", path, f"gives {found} for 2 pictures; expected (2, {data.classes})")
 
 
 def channel_statistics(images: Images, sample: int = 10_000) -> tuple[list[float], list[float]]:

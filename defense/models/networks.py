@@ -6,6 +6,7 @@ pixels per channel, and returns logits (b, classes). Dropout slots are in place,
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ def mlp(
     """Return a multilayer perceptron with ReLU."""
     layers: list[nn.Module] = [Normalize(mean, std), nn.Flatten()]
     widths = [math.prod(input_shape), *hidden]
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 

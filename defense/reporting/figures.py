@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
@@ -72,7 +73,7 @@ def training_curves(run: Run) -> str:
         accuracy.set_ylabel("validation accuracy, %")
         for axes in (loss, accuracy):
             axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         loss.legend()
         return svg(figure)
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from defense.reporting import figures
 from defense.reporting.record import Run
-from defense.reporting.result import arm_rows
-from defense.reporting.tables import ARMS, HEADER, markdown
+from defense.reporting.result import arm_rows, arms_table
 
 SHOWN = 16  # samples in each gallery
 STRIP = 12  # samples in the strip of perturbations
@@ -50,15 +49,12 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         (folder / f"{name}.svg").write_text(chart)
     for picture in (*galleries["harmful"], *galleries["helpful"], *(p for row in strip for p in row)):
         (folder / f"{picture.name}.png").write_bytes(picture.png)
-    rows = arm_rows(run)
     facts = {
         "run": run,
         "numbers": numbers,
         "command": " ".join(["defense", *run.overrides]),
-        "rows": rows,
-        "arms_table": markdown(
-            HEADER, [[row[key] for key in ("metric", *ARMS, "difference")] for row in rows]
-        ),
+        "rows": arm_rows(run),
+        "arms_table": arms_table(run),
         "tone": tone(numbers),
         "charts": charts,
         "galleries": galleries,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from defense.reporting.record import Run
 from defense.reporting.statistics import Mean, judged, paired_difference
-from defense.reporting.tables import ARMS, lookup, metrics, spoken
+from defense.reporting.tables import ARMS, HEADER, lookup, markdown, metrics, spoken
 
 PACKAGES = (
     "defense", "torch", "torchvision", "torchattacks", "lightning-fabric", "hydra-core", "numpy", "scikit-learn",
@@ -121,3 +121,8 @@ def arm_rows(run: Run) -> list[dict[str, str]]:
         }
         for metric in metrics(arms["baseline"])
     ]
+
+
+def arms_table(run: Run) -> str:
+    """Return the table of the arms in Markdown."""
+    return markdown(HEADER, [[row[key] for key in ("metric", *ARMS, "difference")] for row in arm_rows(run)])

@@ -42,7 +42,7 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> Mean:
     return Mean(mean, mean - half, mean + half, count)
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray) -> Mean:
+def paired_difference(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> Mean:
     """Return the mean of first - second with its 95 % interval; row i of both is the same sample or seed."""
     return mean_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float))
 

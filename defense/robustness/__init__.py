@@ -1,0 +1,1 @@
+"""Attacks inside a threat model."""

@@ -26,7 +26,5 @@ def attack(
     watch: Callable[..., None],
 ) -> AdversarialSet:
     """Return `split` attacked at `model`; see `defense.robustness.attacks.perturb`."""
-    pictures = perturb(
-        model, split, spec, threat, classes=classes, batch_size=batch_size, seed=seed, watch=watch
-    )
+    pictures = perturb(model, split, spec, threat, classes=classes, batch_size=batch_size, seed=seed, watch=watch)
     return AdversarialSet({"pictures": pictures})

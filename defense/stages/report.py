@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pandas as pd
 from defense.artifacts import write_json
 from defense.reporting.page import write_pages
 from defense.reporting.record import Run
-from defense.reporting.result import result
+from defense.reporting.result import arms_table, result
+
+log = logging.getLogger(__name__)
 
 
 def write_report(run: Run, output: Path) -> dict[str, Any]:
@@ -24,4 +27,5 @@ def write_report(run: Run, output: Path) -> dict[str, Any]:
     pd.concat(samples).to_parquet(output / "per_sample.parquet", index=False)
     write_pages(run, numbers, output)
     write_json(numbers, output / "result.json")
+    log.info("\n%s\n\n%s\n\nreport: %s", arms_table(run), numbers["verdict"], output / "report.html")
     return numbers

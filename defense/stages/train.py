@@ -52,9 +52,7 @@ def train(
     return TrainedModel(weights=dict(model.state_dict()), history=history)
 
 
-def restore(
-    settings: dict[str, Any], data: Dataset, trained: TrainedModel, *, device: torch.device
-) -> nn.Module:
+def restore(settings: dict[str, Any], data: Dataset, trained: TrainedModel, *, device: torch.device) -> nn.Module:
     """Return the network of a trained arm, on `device` and in eval mode."""
     model = build(settings, data, seed=0)
     model.load_state_dict(trained.weights)

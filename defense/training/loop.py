@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from defense.data.splits import Split
-from defense.errors import out_of_memory_names
+from defense.errors import InputError, out_of_memory_names
 from defense.models.predict import predict
 from defense.randomness import global_seed
 from defense.schema import Train
@@ -37,7 +37,7 @@ def fit(
     keep: bool (n,); weights: float (n,), mean 1 over the kept samples; both row by row as in `train`. The order
     of an epoch is a permutation of all n samples from which the others are left out, so that removing samples
     keeps the order of the rest. The loss of a batch is mean_i weight_i * cross_entropy_i.
-    Raises FloatingPointError when the loss is not finite.
+    Raises InputError when the loss is not finite.
     """
     keep, weights = keep.cpu(), weights.to(fabric.device)
     optimizer = torch.optim.SGD(
@@ -63,9 +63,7 @@ def fit(
         with global_seed(seed, "dropout", epoch):
             for step, rows in enumerate(torch.tensor_split(order, steps), start=1):
                 with out_of_memory_names("train.batch_size", recipe.batch_size):
-                    x = augment(
-                        train.images.take(rows), plan.shifts[rows], plan.flips[rows], crop=recipe.crop
-                    )
+                    x = augment(train.images.take(rows), plan.shifts[rows], plan.flips[rows], crop=recipe.crop)
                     labels = train.labels[rows.to(train.labels.device)]
                     logits = wrapped(x)
                     losses = F.cross_entropy(logits, labels, reduction="none")
@@ -78,7 +76,8 @@ def fit(
                 correct += int((logits.argmax(1) == labels).sum())
                 done += len(rows)
                 if not math.isfinite(loss_sum):
-                    raise FloatingPointError(f"the training loss is {loss.item()} in epoch {epoch + 1}")
+                    found = f"the training loss is {loss.item()} in epoch {epoch + 1}; lower it"
+                    raise InputError("train.learning_rate", recipe.learning_rate, found)
                 numbers = {"loss": loss_sum / done, "accuracy": 100 * correct / done}
                 watch(epoch * steps + step, recipe.epochs * steps, **numbers)
         logits = predict(model, validation, batch_size=4 * recipe.batch_size)
@@ -89,5 +88,5 @@ def fit(
             "train_accuracy": 100 * correct / done,
             "validation_loss": float(F.cross_entropy(logits.float(), labels)),
             "validation_accuracy": 100 * float((logits.argmax(1) == labels).double().mean()),
-            "learning_rate": scheduler.get_last_lr()[0],
+            "learning_rate": float(scheduler.get_last_lr()[0]),
         }
