@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -61,9 +62,13 @@ def one_line(error: Exception) -> str:
     """Return what is wrong and what would be valid, without Hydra's advice on how to debug Hydra."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
     lines = [*str(error).splitlines(), *str(cause or "").splitlines()]
-    noise = ("Config search path", "provider=", "Set the env", "reference_type", "object_type", "full_key")
-    kept = [line.strip() for line in lines if line.strip() and not line.strip().startswith(noise)]
-    return " ".join(kept)
+    noise = ["Config search path", "provider=", "reference_type", "object_type", "full_key", "See https"]
+    if isinstance(error, OverrideParseException):
+        lines[0] = f"{error.override}: {lines[0]}"
+    if cause is not None and is_dataclass(cause.object_type) and isinstance(cause.parent_node, DictConfig):
+        lines.append(f"expected one of {', '.join(map(str, cause.parent_node))}")
+        noise.append("To append to your config")  # a field that is not in the schema cannot be appended
+    return " ".join(line.strip() for line in lines if line.strip() and not line.strip().startswith(tuple(noise)))
 
 
 if __name__ == "__main__":

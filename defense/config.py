@@ -21,8 +21,6 @@ def register() -> None:
 
 def checked(composed: DictConfig) -> Config:
     """Return the composed settings as typed objects; raises InputError for the first that is not valid."""
-    for key in sorted(OmegaConf.missing_keys(composed)):
-        raise InputError(key, "???", f"expected a value, as in {key}=...")
     config = cast(Config, OmegaConf.to_object(composed))
     check(config)
     return config
@@ -68,6 +66,7 @@ def check(config: Config) -> None:
 def check_attack(field: str, attack: Attack) -> None:
     """Raise InputError where the numbers of one attack are not valid."""
     within(f"{field}.steps", attack.steps, attack.steps >= 1, "a whole number of at least 1")
+    within(f"{field}.queries", attack.queries, attack.queries >= 1, "a whole number of at least 1")
     if attack.name is AttackName.fgsm:
         within(f"{field}.steps", attack.steps, attack.steps == 1, "1: fgsm takes one step")
     if attack.step_size is not None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from torch import nn
 from defense.artifacts import AdversarialSet, Artifact, Evaluation, Scores, TrainedModel, Treatment
 from defense.data.images import TensorImages
 from defense.data.load import load
-from defense.data.splits import Dataset, Split
+from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.influence.objectives import Validation
 from defense.influence.scorers import random_scores
@@ -29,7 +27,7 @@ from defense.models.build import build
 from defense.randomness import derive
 from defense.reporting.progress import Watch, watching
 from defense.reporting.record import Arm, Run
-from defense.schema import Attack, Config
+from defense.schema import Attack, Config, plain
 from defense.stages import attack, evaluate, score, train, treat
 from defense.stages.report import write_report
 from defense.store import Store, Stored
@@ -123,7 +121,7 @@ class Pipeline:
         self, part: str, model: nn.Module, model_key: str, spec: Attack, name: str | None = None
     ) -> Stored[AdversarialSet]:
         """Attack one split at the baseline."""
-        config, split = self.config, self.split(part)
+        config = self.config
         return self.once(
             "attack",
             f"{part}_{name}" if name else part,
@@ -138,7 +136,7 @@ class Pipeline:
             inputs=self.inputs(part, model=model_key),
             compute=lambda watch: attack.attack(
                 model,
-                split,
+                getattr(self.data, part),
                 spec,
                 config.threat,
                 classes=self.data.classes,
@@ -223,11 +221,6 @@ class Pipeline:
         """Return the network of a trained arm."""
         return train.restore(self.config.model, self.data, trained.artifact, device=self.fabric.device)
 
-    def split(self, part: str) -> Split:
-        """Return the train, validation or test split."""
-        split: Split = getattr(self.data, part)
-        return split
-
     def inputs(self, *parts: str, **keys: str) -> dict[str, str]:
         """Return the digests of the named splits together with the keys of other inputs."""
         return {part: self.digests[part] for part in parts} | keys
@@ -265,16 +258,3 @@ class Pipeline:
         how = "from the store" if stored.reused else f"{stored.seconds:.1f} s"
         log.info("%-20s %s", label.replace("_", " "), how)
         return stored
-
-
-def plain(settings: Any) -> Any:
-    """Return settings as what JSON can hold: dataclasses as dicts, Enums by value."""
-    if isinstance(settings, Enum):
-        return settings.value
-    if hasattr(settings, "__dataclass_fields__"):
-        return plain(asdict(settings))
-    if isinstance(settings, dict):
-        return {str(key): plain(value) for key, value in settings.items()}
-    if isinstance(settings, list | tuple):
-        return [plain(value) for value in settings]
-    return settings

@@ -6,7 +6,7 @@ every room can name its settings without knowing Hydra. What a knob means stands
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from fractions import Fraction
 from typing import Any
@@ -77,6 +77,19 @@ def number(text: str) -> float:
         raise ValueError(f"division by zero in {text!r}") from None
 
 
+def plain(settings: Any) -> Any:
+    """Return settings as what JSON can hold: dataclasses as dicts, Enums by value."""
+    if isinstance(settings, Enum):
+        return settings.value
+    if is_dataclass(settings):
+        return {field.name: plain(getattr(settings, field.name)) for field in fields(settings)}
+    if isinstance(settings, dict):
+        return {str(key): plain(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [plain(value) for value in settings]
+    return settings
+
+
 @dataclass
 class Data:
     """Which samples, how many, and what harm is planted in them."""
@@ -129,6 +142,7 @@ class Attack:
     steps: int = 10
     step_size: str | None = None
     random_start: bool = True
+    queries: int = 5000
 
 
 @dataclass

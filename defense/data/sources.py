@@ -98,7 +98,10 @@ def npz(spec: Data) -> Collection:
     """
     path = existing(spec, "an .npz file with arrays train_x, train_y, test_x, test_y")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise InputError("data.path", path, "this file holds a single array; expected an .npz file")
+        with file:
             return _read_npz(file, spec)
     except InputError:
         raise
@@ -107,8 +110,6 @@ def npz(spec: Data) -> Collection:
 
 
 def _read_npz(file: np.lib.npyio.NpzFile, spec: Data) -> Collection:
-    if not hasattr(file, "files"):
-        raise InputError("data.path", spec.path, "this file holds a single array; expected an .npz file")
     parts = {}
     for part, (x, y, other_x, other_y) in NPZ_NAMES.items():
         x, y = (x, y) if x in file.files or other_x not in file.files else (other_x, other_y)
@@ -165,7 +166,9 @@ def image_folder(spec: Data) -> Collection:
 
 def existing(spec: Data, expected: str) -> Path:
     """Return `data.path`; raises InputError where it is not given or not there."""
-    if spec.path is None or not Path(spec.path).exists():
+    if spec.path is None:
+        raise InputError("data.path", "null", f"expected {expected}")
+    if not Path(spec.path).exists():
         raise InputError("data.path", spec.path, f"no such path; expected {expected}")
     return Path(spec.path)
 

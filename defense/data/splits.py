@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -67,6 +68,13 @@ class Dataset:
     def shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of a picture."""
         return self.train.images.shape
+
+    @cached_property
+    def pixel_statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation per channel, in [0, 1] units, over the first 10,000 training pictures."""
+        pictures = self.train.images.take(torch.arange(min(10_000, len(self.train))))
+        pixels = pictures.double().cpu().transpose(0, 1).flatten(1)
+        return pixels.mean(1).tolist(), pixels.std(1).clamp_min(1e-3).tolist()
 
     def to(self, device: torch.device) -> Dataset:
         """Return the dataset with pictures and labels on `device`."""

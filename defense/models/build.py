@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from defense.data.images import Images
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.models.modes import evaluating
@@ -26,16 +25,16 @@ def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
     """
     path = str(settings.get("_target_"))
     builder = locate(path)
-    mean, std = channel_statistics(data.train.images)
+    mean, std = data.pixel_statistics
     facts = {"input_shape": data.shape, "classes": data.classes, "mean": mean, "std": std}
-    named = inspect.signature(builder).parameters
-    arguments = {name: value for name, value in facts.items() if name in named}
-    arguments |= {name: value for name, value in settings.items() if name != "_target_"}
-    with global_seed(seed, "initial weights"):
-        try:
+    try:
+        named = inspect.signature(builder).parameters
+        arguments = {name: value for name, value in facts.items() if name in named}
+        arguments |= {name: value for name, value in settings.items() if name != "_target_"}
+        with global_seed(seed, "initial weights"):
             model = builder(**arguments)
-        except (TypeError, ValueError) as error:
-            raise InputError("model._target_", path, str(error)) from error
+    except (TypeError, ValueError) as error:
+        raise InputError("model._target_", path, str(error)) from error
     if not isinstance(model, nn.Module):
         raise InputError("model._target_", path, f"made a {type(model).__name__}; expected a torch.nn.Module")
     check_output(model, data, path)
@@ -64,9 +63,3 @@ def check_output(model: nn.Module, data: Dataset, path: str) -> None:
     if not isinstance(logits, Tensor) or logits.shape != (2, data.classes):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError("model._target_", path, f"gives {found} for 2 pictures; expected (2, {data.classes})")
-
-
-def channel_statistics(images: Images, sample: int = 10_000) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation per channel over the first `sample` pictures, in [0, 1] units."""
-    pixels = images.take(torch.arange(min(sample, len(images)))).double().cpu().transpose(0, 1).flatten(1)
-    return pixels.mean(1).tolist(), pixels.std(1).clamp_min(1e-3).tolist()

@@ -89,7 +89,7 @@ def autoattack(model: nn.Module, attack: Attack, threat: Threat, classes: int, s
     if classes >= 4:
         parts.append(torchattacks.APGDT(model, n_classes=targets, **gradient))
     parts.append(torchattacks.FAB(model, multi_targeted=True, n_classes=targets, **gradient))
-    parts.append(torchattacks.Square(model, n_queries=5000, **common))
+    parts.append(torchattacks.Square(model, n_queries=attack.queries, **common))
     return MultiAttack(parts)
 
 

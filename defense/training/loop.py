@@ -51,7 +51,7 @@ def fit(
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=recipe.learning_rate,
-        total_steps=recipe.epochs * steps + 1,
+        total_steps=recipe.epochs * steps,
         cycle_momentum=False,
     )
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)

@@ -1,0 +1,74 @@
+"""Small real inputs for the tests: nothing is downloaded, nothing outside a temporary folder is written."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from defense.__main__ import main
+from defense.data.images import TensorImages
+from defense.data.load import load
+from defense.data.splits import Dataset, Split
+from defense.schema import Data
+
+TINY = ["data.train_size=200", "data.validation_size=60", "data.test_size=80", "train.epochs=2"]
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load(Data(label_noise=0.2, train_size=200, validation_size=60, test_size=80), seed=0)
+
+
+@pytest.fixture(scope="session")
+def fabric() -> Fabric:
+    return Fabric(accelerator="cpu", devices=1)
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Path:
+    """A file of 3 classes of 8x8 colour pictures with noisy labels beside the known ones."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "small.npz"
+    train_y, test_y = np.arange(60) % 3, np.arange(30) % 3
+    np.savez(
+        path,
+        train_x=rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8),
+        train_y=train_y,
+        train_y_noisy=(train_y + (np.arange(60) < 12)) % 3,
+        test_x=rng.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8),
+        test_y=test_y,
+    )
+    return path
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs `defense` with arguments in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["defense", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return (code, *capfd.readouterr())
+
+    return call
+
+
+def make_split(count: int, classes: int, shape: tuple[int, int, int], *, seed: int = 0) -> Split:
+    """Return random pictures and labels."""
+    chance = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    images = TensorImages(torch.rand((count, *shape), generator=chance))
+    return Split(torch.arange(count), images, labels, labels)

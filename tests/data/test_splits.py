@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from defense.data.load import draw, load
+from defense.data.splits import Dataset
+from defense.errors import InputError
+from defense.schema import Data
+from tests.conftest import make_split
+
+
+def test_disjoint_by_id_and_stable(digits: Dataset) -> None:
+    ids = [set(part.ids.tolist()) for part in (digits.train, digits.validation, digits.test)]
+    assert [len(part) for part in ids] == [200, 60, 80]
+    assert not ids[0] & ids[1]
+    assert not ids[0] & ids[2]
+    assert not ids[1] & ids[2]
+    again = load(Data(label_noise=0.2, train_size=200, validation_size=60, test_size=80), seed=0)
+    assert again.train.digest() == digits.train.digest()
+    other = load(Data(label_noise=0.2, train_size=200, validation_size=60, test_size=80), seed=1)
+    assert other.train.digest() != digits.train.digest()
+
+
+def test_an_id_names_the_same_picture_in_every_run(digits: Dataset) -> None:
+    other = load(Data(validation_size=300, test_size=450), seed=7)
+    rows = {int(sample): row for row, sample in enumerate(other.train.ids)}
+    shared = [row for row, sample in enumerate(digits.train.ids) if int(sample) in rows]
+    assert len(shared) > 50
+    there = torch.tensor([rows[int(digits.train.ids[row])] for row in shared])
+    here = torch.tensor(shared)
+    assert torch.equal(digits.train.images.take(here), other.train.images.take(there))
+    assert torch.equal(digits.train.truth[here], other.train.truth[there])
+
+
+def test_noise_is_in_the_training_labels_alone(digits: Dataset) -> None:
+    assert int((digits.train.labels != digits.train.truth).sum()) == 40
+    for part in (digits.validation, digits.test):
+        assert torch.equal(part.labels, part.truth)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(3, 87), st.integers(0, 1000))
+def test_every_class_has_its_share(size: int, seed: int) -> None:
+    split = make_split(90, 3, (1, 2, 2))
+    chosen, rest = draw(split, size, "data.train_size", seed)
+    assert sorted([*chosen.ids.tolist(), *rest.ids.tolist()]) == list(range(90))
+    assert len(chosen) == size
+    counts = torch.bincount(chosen.labels, minlength=3)
+    assert int(counts.max() - counts.min()) <= 1
+
+
+@pytest.mark.parametrize("size", [2, 88, 91])
+def test_sizes_that_do_not_fit(size: int) -> None:
+    with pytest.raises(InputError, match=f"data.test_size={size}: 90 samples are there to draw from; expected 3"):
+        draw(make_split(90, 3, (1, 2, 2)), size, "data.test_size", 0)
+
+
+def test_batches_cover_the_split_in_order() -> None:
+    split = make_split(10, 2, (1, 2, 2))
+    rows, pictures, labels = zip(*split.batches(4), strict=True)
+    assert [(r.start, r.stop) for r in rows] == [(0, 4), (4, 8), (8, 10)]
+    assert torch.equal(torch.cat(pictures), split.images.take(torch.arange(10)))
+    assert torch.equal(torch.cat(labels), split.labels)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from defense.data.splits import Dataset
+from defense.errors import InputError
+from defense.models.build import build
+
+MLP = {"_target_": "defense.models.networks.mlp", "hidden": [8]}
+
+
+class Own(nn.Module):
+    """A user's network: it asks for the number of classes alone."""
+
+    def __init__(self, classes: int, width: int = 4) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, classes))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+class Narrow(Own):
+    def __init__(self) -> None:
+        super().__init__(classes=3)
+
+
+def tuples() -> nn.Module:
+    class Pair(Own):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (self.layers(x), x)  # type: ignore[return-value]
+
+    return Pair(classes=10)
+
+
+def test_the_seed_makes_the_weights_and_nothing_else_does(digits: Dataset) -> None:
+    torch.manual_seed(1)
+    first = build(MLP, digits, seed=0)
+    torch.manual_seed(2)
+    again, other = build(MLP, digits, seed=0), build(MLP, digits, seed=1)
+    assert first.training
+    assert torch.equal(first[2].weight, again[2].weight)
+    assert not torch.equal(first[2].weight, other[2].weight)
+
+
+def test_statistics_of_the_training_pixels(digits: Dataset) -> None:
+    pixels = digits.train.images.take(torch.arange(len(digits.train)))
+    model = build(MLP, digits, seed=0)
+    assert float(model[0].mean) == pytest.approx(float(pixels.mean()), rel=1e-5)
+    assert float(model[0].std) == pytest.approx(float(pixels.std()), rel=1e-5)
+
+
+def test_a_users_own_network(digits: Dataset) -> None:
+    model = build({"_target_": "tests.models.test_build.Own", "width": 5}, digits, seed=0)
+    assert model.layers[1].out_features == 5
+    assert model.layers[2].out_features == 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"_target_": "no.such.place"}, "model._target_=no.such.place: cannot be imported"),
+        ({"_target_": "defense.models.networks.vgg"}, "cannot be imported"),
+        ({"_target_": "defense.models.networks.math"}, "expected a class or a function"),
+        ({**MLP, "widht": 3}, "unexpected keyword argument 'widht'"),
+        ({"_target_": "tests.models.test_build.Narrow"}, r"gives \(2, 3\) for 2 pictures; expected \(2, 10\)"),
+        ({"_target_": "tests.models.test_build.tuples"}, r"gives tuple for 2 pictures; expected \(2, 10\)"),
+        ({"_target_": "types.SimpleNamespace"}, "no signature found"),
+        ({"_target_": "fractions.Fraction"}, "made a Fraction; expected a torch.nn.Module"),
+        ({"_target_": "torch.nn.Identity"}, r"gives \(2, 1, 8, 8\) for 2 pictures"),
+        (
+            {"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 10},
+            "fails on pictures of shape 1x8x8",
+        ),
+    ],
+)
+def test_a_model_that_does_not_fit(digits: Dataset, settings: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        build(settings, digits, seed=0)
+    assert "\n" not in str(caught.value)

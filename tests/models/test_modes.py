@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from defense.models.modes import evaluating, frozen
+
+
+def network() -> nn.Sequential:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.1))).train()
+    model[1][0].eval()
+    model[0].bias.requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("state", [evaluating, frozen])
+def test_put_back_module_by_module_even_after_an_error(state) -> None:  # type: ignore[no-untyped-def]
+    model = network()
+    modes = [module.training for module in model.modules()]
+    asked = [parameter.requires_grad for parameter in model.parameters()]
+
+    def inside() -> None:
+        with state(model):
+            assert state is frozen or not any(module.training for module in model.modules())
+            assert state is evaluating or not any(parameter.requires_grad for parameter in model.parameters())
+            raise KeyError("anything")
+
+    with pytest.raises(KeyError, match="anything"):
+        inside()
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == asked

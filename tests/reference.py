@@ -1,0 +1,32 @@
+"""Slow, obvious versions of what defense/ does fast."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from defense.data.splits import Split
+
+
+def per_sample_gradients(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of each sample's loss (n, p), by vmap(grad), the model being in eval mode."""
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    buffers = dict(model.named_buffers())
+
+    def loss(values: dict[str, Tensor], picture: Tensor, label: Tensor) -> Tensor:
+        logits = functional_call(model, (values, buffers), (picture[None],))
+        return F.cross_entropy(logits, label[None])
+
+    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, x, labels)
+    return torch.cat([value.flatten(1) for value in gradients.values()], dim=1)
+
+
+def inner_products(model: nn.Module, train: Split, validation: Split) -> Tensor:
+    """Return grad v . grad loss_i for every training sample, v the mean loss on `validation`: (n,)."""
+    model = model.eval()
+    everything = [part.images.take(torch.arange(len(part))) for part in (train, validation)]
+    dtype = next(model.parameters()).dtype
+    direction = per_sample_gradients(model, everything[1].to(dtype), validation.labels).mean(0)
+    return per_sample_gradients(model, everything[0].to(dtype), train.labels) @ direction

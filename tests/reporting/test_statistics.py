@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from defense.reporting.statistics import judged, mean_interval, paired_difference
+
+
+def test_equals_scipys_paired_t_test() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(1, 1, 12), rng.normal(0, 1, 12)
+    expected = stats.ttest_rel(first, second).confidence_interval(0.95)
+    found = paired_difference(first, second)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.mean == pytest.approx(float((first - second).mean()))
+
+
+def test_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    inside = [m.low <= 0.3 <= m.high for m in (mean_interval(rng.normal(0.3, 2, 5)) for _ in range(2000))]
+    assert 0.935 < np.mean(inside) < 0.965
+
+
+def test_one_value_has_no_interval_and_no_difference_is_no_difference() -> None:
+    one = mean_interval([3.0])
+    assert math.isinf(one.high)
+    assert not one.differs_from_zero
+    assert str(one) == "+3.0"
+    same = paired_difference(np.ones(5), np.ones(5))
+    assert (same.low, same.mean, same.high) == (0, 0, 0)
+    assert not same.differs_from_zero
+
+
+def test_nan_is_an_error() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        mean_interval([1.0, math.nan])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([2.0, 2.1, 1.9], "+2.0 points over random (95 % interval over 3 seeds +1.8 to +2.2), better than random"),
+        ([-2.0, -2.1, -1.9], "worse than random removal"),
+        ([-2.0, 2.0, 0.5], "not distinguishable from random removal"),
+        ([2.0], "gives no interval"),
+    ],
+)
+def test_words(values: list[float], words: str) -> None:
+    assert words in judged(mean_interval(values), over="3 seeds")

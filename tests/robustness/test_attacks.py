@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from defense.data.images import TensorImages
+from defense.data.splits import Split
+from defense.models.networks import cnn
+from defense.reporting.progress import silent
+from defense.robustness.attacks import check_inside, perturb
+from defense.schema import Attack, AttackName, Norm, Threat
+from tests.conftest import make_split
+
+FGSM = Attack(name=AttackName.fgsm, steps=1, random_start=False)
+PGD = Attack(name=AttackName.pgd, steps=5)
+AUTO = Attack(name=AttackName.autoattack, steps=5, queries=20)
+
+
+def attacked(
+    model: nn.Module, split: Split, attack: Attack, threat: Threat, *, classes: int = 4, seed: int = 0
+) -> torch.Tensor:
+    return perturb(model, split, attack, threat, classes=classes, batch_size=16, seed=seed, watch=silent)
+
+
+def network(classes: int = 4) -> nn.Module:
+    torch.manual_seed(0)
+    return cnn(input_shape=(1, 8, 8), classes=classes, mean=[0.5], std=[0.3], width=4)
+
+
+@pytest.mark.parametrize("norm", list(Norm))
+@pytest.mark.parametrize("attack", [FGSM, PGD, AUTO], ids=lambda attack: str(attack.name))
+def test_inside_seeded_and_harmless(attack: Attack, norm: Norm) -> None:
+    model, split = network().train(), make_split(24, 4, (1, 8, 8))
+    model.dropout.eval()
+    modes = [module.training for module in model.modules()]
+    threat = Threat(norm=norm, eps="0.3")
+    torch.manual_seed(3)
+    expected_next = torch.rand(1)
+    torch.manual_seed(3)
+    first = attacked(model, split, attack, threat)
+    assert torch.equal(torch.rand(1), expected_next)
+    assert [module.training for module in model.modules()] == modes
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(first, attacked(model, split, attack, threat))
+    clean = split.images.take(torch.arange(24))
+    order = {Norm.Linf: math.inf, Norm.L2: 2}[norm]
+    assert float(torch.linalg.vector_norm((first - clean).flatten(1), ord=order, dim=1).max()) <= 0.3 + 1e-5
+    assert float(first.min()) >= 0
+    assert float(first.max()) <= 1
+    if attack is PGD:
+        assert not torch.equal(first, attacked(model, split, attack, threat, seed=1))
+
+
+@pytest.mark.parametrize("norm", list(Norm))
+def test_pgd_finds_the_optimum_on_a_linear_model(norm: Norm) -> None:
+    """Two classes, logits +-w.x: the strongest attack is known in closed form where the box does not bind."""
+    torch.manual_seed(0)
+    w = torch.randn(16)
+
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(w.clone())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            margin = (x.flatten(1) - 0.5) @ self.w
+            return torch.stack([-margin, margin], dim=1)
+
+    x = 0.5 + 0.1 * (torch.rand(12, 1, 4, 4) - 0.5)
+    labels = torch.arange(12) % 2
+    split = Split(torch.arange(12), TensorImages(x), labels, labels)
+    best = attacked(Linear(), split, Attack(steps=40), Threat(norm=norm, eps="0.1"), classes=2)
+    step = {Norm.Linf: w.sign() * 0.1, Norm.L2: w / w.norm() * 0.1}[norm].view(1, 4, 4)
+    reached = ((best - x).flatten(1) @ w) * (1 - 2 * labels)
+    optimum = float(step.flatten() @ w)
+    assert float(reached.max()) <= optimum * (1 + 1e-5)
+    assert float(reached.min()) > 0.97 * optimum  # 2.5 eps of way in all, with a random start
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 10])
+def test_autoattack_runs_for_any_number_of_classes_and_is_at_least_as_strong_as_fgsm(classes: int) -> None:
+    model, split = network(classes), make_split(30, classes, (1, 8, 8))
+    labels = model.eval()(split.images.take(torch.arange(30))).argmax(1)
+    split = Split(split.ids, split.images, labels, labels)  # right on every sample without attack
+    threat = Threat(eps="0.02")
+    standing = [
+        int((model(attacked(model, split, attack, threat, classes=classes)).argmax(1) == labels).sum())
+        for attack in (FGSM, AUTO)
+    ]
+    assert standing[1] <= standing[0] <= 30
+
+
+def test_more_budget_lowers_the_loss_of_nobody_but_the_defender() -> None:
+    model, split = network().eval(), make_split(24, 4, (1, 8, 8))
+    loss = [
+        F.cross_entropy(model(attacked(model, split, PGD, Threat(eps=eps))), split.labels).item()
+        for eps in ("0.01", "0.1", "1")
+    ]
+    assert loss == sorted(loss)
+
+
+def test_leaving_the_threat_model_is_an_error() -> None:
+    x = torch.full((2, 1, 2, 2), 0.5)
+    check_inside(x, x + 0.1, Threat(eps="0.1"))
+    with pytest.raises(RuntimeError, match=r"moved a sample by 0\.2"):
+        check_inside(x, x + 0.2, Threat(eps="0.1"))
+    with pytest.raises(RuntimeError, match="moved a sample by nan"):
+        check_inside(x, x * torch.nan, Threat(eps="0.1"))
+    with pytest.raises(RuntimeError, match="pixel range"):
+        check_inside(x, x + 0.6, Threat(eps="1"))

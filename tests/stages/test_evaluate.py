@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from defense.artifacts import AdversarialSet
+from defense.data.images import TensorImages
+from defense.data.splits import Split
+from defense.reporting.progress import silent
+from defense.schema import Attack, AttackName, Evaluation, Threat
+from defense.stages.evaluate import evaluate
+
+SUITE = Evaluation(
+    attacks={
+        "fgsm": Attack(name=AttackName.fgsm, steps=1, random_start=False),
+        "pgd": Attack(name=AttackName.pgd, steps=3),
+    }
+)
+
+
+class Threshold(nn.Module):
+    """Class 1 where the single pixel is above `at`: how far each sample is from the boundary is known."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__()
+        self.at = nn.Parameter(torch.tensor(at))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        margin = x.flatten(1)[:, 0] - self.at
+        return torch.stack([-margin, margin], dim=1)
+
+
+def test_clean_transfer_adaptive_and_worst() -> None:
+    pixels = torch.tensor([0.1, 0.45, 0.55, 0.9, 0.9]).view(5, 1, 1, 1)
+    labels = torch.tensor([0, 0, 1, 1, 0])
+    split = Split(torch.arange(5) + 10, TensorImages(pixels), labels, labels)
+    frozen = {
+        # fgsm's frozen set turns the wrong sample 14 right: that must not count as robust
+        "fgsm": AdversarialSet({"pictures": torch.tensor([0.2, 0.55, 0.45, 0.8, 0.1]).view(5, 1, 1, 1)}),
+        "pgd": AdversarialSet({"pictures": pixels}),
+    }
+    model = Threshold(0.5)
+    common = {"at_source": False, "classes": 2, "seed": 0, "watch": silent}
+    table = evaluate(model, split, SUITE, Threat(eps="0.1"), frozen, **common).table
+    assert table["id"].tolist() == [10, 11, 12, 13, 14]
+    assert table["clean"].tolist() == [True, True, True, True, False]
+    assert table["transfer.fgsm"].tolist() == [True, False, False, True, False]
+    assert table["transfer.pgd"].tolist() == [True, True, True, True, False]
+    for attack in ("fgsm", "pgd", "worst"):
+        assert table[f"adaptive.{attack}"].tolist() == [True, False, False, True, False]
+    source = evaluate(model, split, SUITE, Threat(eps="0.1"), frozen, **{**common, "at_source": True}).table
+    assert source["adaptive.fgsm"].tolist() == source["transfer.fgsm"].tolist()
+    assert source["adaptive.worst"].tolist() == [True, False, False, True, False]

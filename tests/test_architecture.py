@@ -1,0 +1,62 @@
+"""Imports go one way, and what is heavy or knows Hydra stays where DESIGN says it is."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "defense"
+LEAVES = {"schema", "errors", "randomness"}
+ROOMS = {"data", "models", "training", "influence", "robustness", "reporting"}
+ALLOWED = {
+    "__init__": set(),
+    "schema": set(),
+    "errors": set(),
+    "randomness": set(),
+    "artifacts": set(),
+    "config": LEAVES,
+    "store": {"artifacts"},
+    "sweep": LEAVES | {"reporting"},
+    "__main__": LEAVES | {"config", "pipeline"},
+    "pipeline": LEAVES | ROOMS | {"artifacts", "stages", "store"},
+    "stages": LEAVES | ROOMS | {"artifacts", "stages"},
+    "data": LEAVES | {"data"},
+    "models": LEAVES | {"data", "models"},
+    "training": LEAVES | {"data", "models", "training"},
+    "influence": LEAVES | {"data", "models", "influence"},
+    "robustness": LEAVES | {"data", "models", "robustness"},
+    "reporting": LEAVES | {"data", "reporting"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(file: Path) -> set[str]:
+    """Return the dotted names that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_go_one_way(file: Path) -> None:
+    room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    names = imported(file)
+    ours = {name.split(".")[1] for name in names if name.startswith("defense.")}
+    assert ours <= ALLOWED[room]
+    if any(name.split(".")[0] in ("hydra", "omegaconf") for name in names):
+        assert room in ("__main__", "config", "sweep")
+    if any(name.split(".")[0] == "torchattacks" for name in names):
+        assert file == PACKAGE / "robustness" / "attacks.py"
+    if "robustbench" in {name.split(".")[0] for name in names}:
+        pytest.fail("the robustbench that torchattacks installs is not the real one")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_files_stay_small(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= 270

@@ -1,0 +1,239 @@
+"""The command as a person types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import TINY
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def finished(root: Path) -> list[Path]:
+    return sorted(path.parent for path in root.rglob("result.json"))
+
+
+def result(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return content
+
+
+def test_run_again_reuse_and_repeat_bit_for_bit(command: Command, tmp_path: Path) -> None:
+    first_run, second_run, third_run = ([*TINY, f"hydra.run.dir=runs/{name}"] for name in ("a", "b", "c"))
+    assert command(*first_run)[0] == 0
+    code, out, _ = command(*second_run)
+    assert code == 0
+    assert "train baseline       from the store" in out
+    first, second = result(tmp_path / "runs/a"), result(tmp_path / "runs/b")
+    assert first["reused"] == []
+    assert sorted(second["reused"]) == sorted(second["seconds"])
+    assert first["seconds"] == second["seconds"]
+    for name in ("arms", "selection", "verdict", "sizes"):
+        assert first[name] == second[name]
+    pages = ["report.md", "report.html", "scores.csv", "scores.parquet", "per_sample.parquet"]
+    for name in (*pages, *(f"figures/{file.name}" for file in (tmp_path / "runs/a/figures").iterdir())):
+        assert (tmp_path / "runs/a" / name).read_bytes() == (tmp_path / "runs/b" / name).read_bytes()
+
+    shutil.rmtree(tmp_path / "runs/store")
+    assert command(*third_run)[0] == 0
+    third = result(tmp_path / "runs/c")
+    assert third["reused"] == []
+    assert third["arms"] == first["arms"]
+    scores = [pd.read_parquet(tmp_path / "runs" / name / "scores.parquet")["score"] for name in ("a", "c")]
+    assert scores[0].to_numpy().tobytes() == scores[1].to_numpy().tobytes()
+
+
+def test_result_has_the_promised_form(command: Command, tmp_path: Path) -> None:
+    code, out, _ = command(*TINY, "hydra.run.dir=runs/a", "treatment.budget=0.2", "objective=utility")
+    assert code == 0
+    found = result(tmp_path / "runs/a")
+    for arm in ("baseline", "control", "defended"):
+        accuracies = found["arms"][arm]
+        assert set(accuracies) == {"clean", "transfer", "adaptive"}
+        assert set(accuracies["transfer"]) == {"fgsm", "pgd"}
+        assert set(accuracies["adaptive"]) == {"fgsm", "pgd", "worst"}
+        assert accuracies["adaptive"]["worst"] <= min(accuracies["adaptive"].values())
+        assert 0 <= accuracies["adaptive"]["worst"] <= accuracies["clean"] <= 100
+    assert found["arms"]["baseline"]["adaptive"]["pgd"] == found["arms"]["baseline"]["transfer"]["pgd"]
+    assert found["overrides"] == [*TINY, "treatment.budget=0.2", "objective=utility"]
+    assert found["sizes"] == {"train": 200, "validation": 60, "test": 80, "treated": 40}
+    assert found["selection"]["noise"] == 0.2
+    assert set(found["versions"]) >= {"defense", "python", "torch", "torchattacks"}
+    assert found["config"]["treatment"]["budget"] == 0.2
+    assert found["verdict"] in out
+
+    scores = pd.read_parquet(tmp_path / "runs/a/scores.parquet")
+    csv = pd.read_csv(tmp_path / "runs/a/scores.csv")
+    assert scores["id"].is_unique
+    assert csv["id"].tolist() == scores["id"].tolist()
+    np.testing.assert_allclose(csv["score"], scores["score"], rtol=1e-5)
+    noisy, taken = scores["label"] != scores["truth"], scores["treated"]
+    assert int(taken.sum()) == 40
+    assert scores["score"][taken].max() <= scores["score"][~taken].min()
+    assert found["selection"]["precision"] == pytest.approx(float(noisy[taken].mean()))
+    assert found["selection"]["recall"] == pytest.approx(float(taken[noisy].mean()))
+    pairs = [(a < b) + 0.5 * (a == b) for a in scores["score"][noisy] for b in scores["score"][~noisy]]
+    assert found["selection"]["auc"] == pytest.approx(np.mean(pairs))
+
+    samples = pd.read_parquet(tmp_path / "runs/a/per_sample.parquet")
+    worst = samples[samples["arm"] == "defended"]["adaptive.worst"]
+    assert 100 * float(worst.mean()) == pytest.approx(found["arms"]["defended"]["adaptive"]["worst"])
+
+
+def test_a_budget_of_nothing_trains_once(command: Command, tmp_path: Path) -> None:
+    assert command(*TINY, "treatment.budget=0", "hydra.run.dir=runs/a")[0] == 0
+    found = result(tmp_path / "runs/a")
+    assert set(found["reused"]) >= {"train_control", "train_defended"}
+    assert found["arms"]["control"] == found["arms"]["baseline"] == found["arms"]["defended"]
+    assert found["selection"]["precision"] is None
+    assert found["verdict"].startswith("Nothing was removed")
+
+
+def test_own_arrays_and_human_noise(command: Command, npz: Path, tmp_path: Path) -> None:
+    arguments = [
+        "data=npz",
+        f"data.path={npz}",
+        "data.train_labels=train_y_noisy",
+        "data.validation_size=12",
+        "train.epochs=1",
+        "threat.norm=L2",
+        "threat.eps=0.5",
+        "model=cnn",
+        "model.width=4",
+        "hydra.run.dir=runs/a",
+    ]
+    assert command(*arguments)[0] == 0
+    found = result(tmp_path / "runs/a")
+    assert found["selection"]["noise"] > 0
+    assert found["config"]["threat"] == {"norm": "L2", "eps": "0.5"}
+
+
+def test_standard_evaluation_adds_autoattack(command: Command, tmp_path: Path) -> None:
+    arguments = ["evaluation=standard", "evaluation.attacks.autoattack.steps=3"]
+    arguments += ["evaluation.attacks.autoattack.queries=10", "data.test_size=20", "hydra.run.dir=runs/a"]
+    assert command(*TINY, *arguments)[0] == 0
+    for arm in result(tmp_path / "runs/a")["arms"].values():
+        assert set(arm["adaptive"]) == {"fgsm", "pgd", "autoattack", "worst"}
+
+
+def test_a_sweep_over_seeds_and_its_summary(command: Command, tmp_path: Path, capfd) -> None:  # type: ignore[no-untyped-def]
+    from defense.sweep import main as report
+
+    assert command("-m", *TINY, "seed=range(3)", "hydra.sweep.dir=runs/sweep")[0] == 0
+    runs = finished(tmp_path / "runs/sweep")
+    assert len(runs) == 3
+    gains = [
+        result(run)["arms"]["defended"]["adaptive"]["pgd"] - result(run)["arms"]["control"]["adaptive"]["pgd"]
+        for run in runs
+    ]
+    report([str(tmp_path / "runs/sweep")])
+    out = capfd.readouterr().out
+    row = next(line for line in out.splitlines() if line.startswith("| adaptive, pgd"))
+    assert f"{np.mean(gains):+.1f} (" in row
+    assert "over 3 seeds" in out
+
+
+BAD = {
+    "an unknown choice of a group": (["scorer=magic"], ["scorer/magic", "ip", "random"]),
+    "an unknown field": (["treatment.budgett=0.1"], ["treatment.budgett", "expected one of name, budget"]),
+    "a budget of one": (["treatment.budget=1"], ["treatment.budget=1.0", "[0, 1)"]),
+    "a negative budget": (["treatment.budget=-0.1"], ["treatment.budget=-0.1", "[0, 1)"]),
+    "a budget that is no number": (["treatment.budget=much"], ["treatment.budget", "much"]),
+    "eps of zero": (["threat.eps=0"], ["threat.eps=0", "above 0"]),
+    "a negative eps": (["threat.eps=-8/255"], ["threat.eps=-8/255", "above 0"]),
+    "eps that is no number": (["threat.eps=big"], ["threat.eps=big", "8/255"]),
+    "an unknown norm": (["threat.norm=L7"], ["threat.norm", "L7", "Linf, L2"]),
+    "no steps": (["attack.steps=0"], ["attack.steps=0", "at least 1"]),
+    "no epochs": (["train.epochs=0"], ["train.epochs=0", "at least 1"]),
+    "a file that is not there": (["data=npz", "data.path=no.npz"], ["data.path=no.npz", "no such path"]),
+    "no file given": (["data=npz"], ["data.path=null", "expected an .npz file"]),
+    "labels for a source without": (["data.train_labels=y"], ["data.train_labels=y", "data=npz"]),
+    "a split larger than the data": (["data.train_size=99999"], ["data.train_size=99999", "1047"]),
+    "a split smaller than the classes": (["data.validation_size=3"], ["data.validation_size=3", "10"]),
+    "an unknown dotted path": (["model._target_=no.Net"], ["model._target_=no.Net", "cannot be imported"]),
+    "a model of another width": (
+        ["model._target_=tests.models.test_build.Narrow", "~model.hidden", "~model.dropout"],
+        ["(2, 3)", "(2, 10)"],
+    ),
+    "an unknown argument of the model": (["+model.widht=3"], ["widht"]),
+    "an unknown precision": (["fabric.precision=8"], ["fabric.precision=8", "bf16-mixed"]),
+    "an unknown accelerator": (["fabric.accelerator=abacus"], ["fabric.accelerator=abacus"]),
+    "broken grammar": (["treatment.budget=[1"], ["treatment.budget=[1"]),
+    "a class that vanishes": (
+        [*TINY, "treatment.budget=0.99"],
+        ["treatment.budget=0.99", "every sample of class"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(command: Command, tmp_path: Path, name: str) -> None:
+    arguments, words = BAD[name]
+    code, _, err = command(*arguments)
+    lines = err.strip().splitlines()
+    assert code == 2
+    assert len(lines) == 1, err
+    for word in words:
+        assert word in lines[0]
+    assert name == "a class that vanishes" or not (tmp_path / "runs/store").exists()
+    assert not finished(tmp_path)
+
+
+def test_bad_input_in_a_sweep_names_the_cell(command: Command) -> None:
+    code, _, err = command("-m", *TINY, "treatment.budget=2,3")
+    assert code == 2
+    assert "treatment.budget=2" in err.splitlines()[0]
+    assert "expected a fraction in [0, 1)" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["treatment.budget=2"]])
+def test_nothing_heavy_is_imported_before_it_is_needed(arguments: list[str], tmp_path: Path) -> None:
+    program = (
+        "import sys, atexit\n"
+        "heavy = ('torch', 'pandas', 'sklearn', 'scipy', 'matplotlib', 'lightning_fabric', 'torchattacks')\n"
+        "atexit.register(lambda: print('HEAVY', [name for name in heavy if name in sys.modules]))\n"
+        "from defense.__main__ import main\n"
+        f"sys.argv = ['defense', *{arguments!r}]\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode in (0, 2), done.stderr
+    assert "HEAVY []" in done.stdout
+    if arguments == ["--help"]:
+        for group in ("data", "model", "train", "attack", "objective", "scorer", "treatment", "evaluation"):
+            assert f"\n{group}: " in done.stdout
+
+
+def test_stopping_leaves_nothing_half_written_that_is_believed(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of training: exit code 130, one line, and the next run computes the stage."""
+    import signal
+
+    arguments = ["-m", "defense", *TINY, "train.epochs=100000", "hydra.run.dir=runs/a"]
+    job = subprocess.Popen(
+        [sys.executable, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    )
+    lock = tmp_path / "runs/store/train"
+    while not lock.exists() and job.poll() is None:
+        pass
+    try:
+        job.wait(timeout=3)
+    except subprocess.TimeoutExpired:
+        job.send_signal(signal.SIGINT)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 130, err
+    assert err.strip().splitlines()[-1].startswith("defense: stopped")
+    assert not [path for path in lock.iterdir() if path.is_dir() and path.suffix != ".part"]
+    assert not finished(tmp_path)
