@@ -16,7 +16,9 @@ from defense.schema import PRECISIONS, Attack, AttackName, Config, number
 
 def register() -> None:
     """Make the schema known to Hydra as the base of conf/config.yaml."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    schema = OmegaConf.structured(Config)
+    OmegaConf.set_struct(schema.model, False)  # its keys are the arguments of any class: its signature checks them
+    ConfigStore.instance().store(name="schema", node=schema)
 
 
 def checked(composed: DictConfig) -> Config:

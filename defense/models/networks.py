@@ -10,6 +10,7 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -81,26 +82,27 @@ def cnn(
     )
 
 
-def resnet(
+def cifar_resnet(
     *,
     input_shape: Shape,
     classes: int,
     mean: Sequence[float],
     std: Sequence[float],
-    depth: int = 18,
+    name: str,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """Return torchvision's ResNet of `depth` 18 or 34 with the stem for 32x32 pictures.
+    """Return torchvision's ResNet `name`, from scratch, with the stem for 32x32 pictures.
 
     The stem is a 3x3 convolution of stride 1 without pooling, as is usual since He et al. 2016 on CIFAR.
     """
-    from torchvision.models import resnet18, resnet34
+    from torchvision.models import get_model  # slow to import, and needed here alone
 
-    builders = {18: resnet18, 34: resnet34}
-    if depth not in builders:
-        raise ValueError(f"depth={depth}: expected one of {list(builders)}")
-    network = builders[depth](num_classes=classes)
+    network = get_model(name, num_classes=classes)
     network.conv1 = nn.Conv2d(input_shape[0], 64, kernel_size=3, padding=1, bias=False)
     network.maxpool = nn.Identity()
     network.fc = nn.Sequential(nn.Dropout(dropout), network.fc)
     return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
+
+
+resnet18 = partial(cifar_resnet, name="resnet18")
+resnet34 = partial(cifar_resnet, name="resnet34")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 from torch import nn
@@ -11,12 +9,12 @@ from torch import nn
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.influence.alignment import directional_derivatives, losses, mean_loss_gradient, trainable
-from defense.models.networks import cnn, mlp, resnet
+from defense.models.networks import cnn, mlp, resnet18
 from defense.reporting.progress import silent
 from tests.conftest import make_split
 from tests.reference import inner_products
 
-MODELS = {"mlp": mlp, "cnn": cnn, "resnet18": partial(resnet, depth=18)}
+MODELS = {"mlp": mlp, "cnn": cnn, "resnet18": resnet18}
 
 
 class Doubles(TensorImages):
