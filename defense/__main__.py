@@ -12,14 +12,21 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from defense.config import checked, register
 from defense.errors import InputError
 
 PACKAGE = Path(__file__).resolve().parent
-MENDABLE = (InputError, HydraException, OmegaConfBaseException)
+MENDABLE = (
+    InputError,
+    HydraException,
+    OmegaConfBaseException,
+    NotADirectoryError,
+    PermissionError,
+    FileExistsError,
+)
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 
 
@@ -65,10 +72,12 @@ def one_line(error: Exception) -> str:
     noise = ["Config search path", "provider=", "reference_type", "object_type", "full_key", "See https"]
     if isinstance(error, OverrideParseException):
         lines[0] = f"{error.override}: {lines[0]}"
-    if cause is not None and is_dataclass(cause.object_type) and isinstance(cause.parent_node, DictConfig):
-        lines.append(f"expected one of {', '.join(map(str, cause.parent_node))}")
+    parent = cause.parent_node if isinstance(cause, ConfigKeyError | ConfigAttributeError) else None
+    if isinstance(parent, DictConfig) and is_dataclass(OmegaConf.get_type(parent)):
+        lines.append(f"expected one of {', '.join(map(str, parent))}")
         noise.append("To append to your config")  # a field that is not in the schema cannot be appended
-    return " ".join(line.strip() for line in lines if line.strip() and not line.strip().startswith(tuple(noise)))
+    said = dict.fromkeys(line.strip() for line in lines if line.strip())  # each once, in order
+    return " ".join(line for line in said if not line.startswith(tuple(noise)))
 
 
 if __name__ == "__main__":

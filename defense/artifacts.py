@@ -63,7 +63,7 @@ def save(artifact: Any, folder: Path) -> None:
         if isinstance(value, pd.DataFrame):
             value.to_parquet(folder / f"{name}.parquet", index=False)
         else:
-            tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in value.items()}
+            tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in value.items()}
             save_file(tensors, folder / f"{name}.safetensors")
 
 

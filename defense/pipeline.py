@@ -20,10 +20,11 @@ from defense.artifacts import AdversarialSet, Artifact, Evaluation, Scores, Trai
 from defense.data.images import TensorImages
 from defense.data.load import load
 from defense.data.splits import Dataset
+from defense.devices import make_fabric
 from defense.errors import InputError
 from defense.influence.objectives import Validation
 from defense.influence.scorers import random_scores
-from defense.models.build import build
+from defense.models.build import build, source_digest
 from defense.randomness import derive
 from defense.reporting.progress import Watch, watching
 from defense.reporting.record import Arm, Run
@@ -37,21 +38,22 @@ log = logging.getLogger(__name__)
 
 def run(config: Config, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Run every stage that the store does not hold yet, write the report into `output`, return its result."""
-    try:
-        fabric = Fabric(accelerator=config.fabric.accelerator, devices=1, precision=config.fabric.precision)
-    except (ValueError, RuntimeError) as error:
-        raise InputError("fabric.accelerator", config.fabric.accelerator, str(error)) from error
-    data = load(config.data, seed=config.seed)
+    store = Store(Path(config.store))
+    fabric = make_fabric(config.fabric)
+    data = load(config.data, seed=config.seed).to(fabric.device)
+    if config.train.crop >= min(data.shape[1:]):
+        raise InputError(
+            "train.crop", config.train.crop, f"expected less than the side of a picture, {data.shape}"
+        )
     build(config.model, data, seed=config.seed)  # fails here, before any compute, where it does not fit
-    return Pipeline(config, data.to(fabric.device), fabric).run(output, overrides)
+    return Pipeline(config, data, fabric, store).run(output, overrides)
 
 
 class Pipeline:
     """The stages of one run, each bound to the settings and inputs that its key is made of."""
 
-    def __init__(self, config: Config, data: Dataset, fabric: Fabric) -> None:
-        self.config, self.data, self.fabric = config, data, fabric
-        self.store = Store(Path(config.store))
+    def __init__(self, config: Config, data: Dataset, fabric: Fabric, store: Store) -> None:
+        self.config, self.data, self.fabric, self.store = config, data, fabric, store
         self.digests = {part: getattr(data, part).digest() for part in ("train", "validation", "test")}
         self.seconds: dict[str, float] = {}
         self.reused: list[str] = []
@@ -104,7 +106,12 @@ class Pipeline:
             arm,
             TrainedModel,
             version=train.VERSION,
-            settings={"model": config.model, "train": config.train, "classes": self.data.classes},
+            settings={
+                "model": config.model,
+                "source": source_digest(config.model),
+                "train": config.train,
+                "classes": self.data.classes,
+            },
             inputs=self.inputs("train", "validation", treatment=hashlib.sha256(rows.tobytes()).hexdigest()),
             compute=lambda watch: train.train(
                 config.model,
@@ -128,6 +135,7 @@ class Pipeline:
             AdversarialSet,
             version=attack.VERSION,
             settings={
+                "name": name,
                 "attack": spec,
                 "threat": config.threat,
                 "batch_size": config.evaluation.batch_size,
@@ -141,7 +149,7 @@ class Pipeline:
                 config.threat,
                 classes=self.data.classes,
                 batch_size=config.evaluation.batch_size,
-                seed=config.seed,
+                seed=derive(config.seed, "attack", name or part),
                 watch=watch,
             ),
         )
@@ -219,7 +227,8 @@ class Pipeline:
 
     def restore(self, trained: Stored[TrainedModel]) -> nn.Module:
         """Return the network of a trained arm."""
-        return train.restore(self.config.model, self.data, trained.artifact, device=self.fabric.device)
+        config, device = self.config, self.fabric.device
+        return train.restore(config.model, self.data, trained.artifact, seed=config.seed, device=device)
 
     def inputs(self, *parts: str, **keys: str) -> dict[str, str]:
         """Return the digests of the named splits together with the keys of other inputs."""

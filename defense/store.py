@@ -23,9 +23,11 @@ from typing import Any, Generic
 from filelock import FileLock
 
 from defense.artifacts import Artifact, load, save, write_json
+from defense.errors import InputError
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+VERSIONS = ("defense", "torch", "torchattacks")  # what the numbers of a stage depend on
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Store:
     """A folder of finished stages."""
 
     def __init__(self, root: Path) -> None:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError("store", root, f"expected a folder that can be written ({error.strerror})") from error
         self.root = root
 
     def once(
@@ -61,7 +67,7 @@ class Store:
         identity = {
             "stage": stage,
             "stage_version": stage_version,
-            "package_version": version("defense"),
+            "versions": {name: version(name) for name in VERSIONS},
             "settings": settings,
             "inputs": inputs,
         }

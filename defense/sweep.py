@@ -41,27 +41,44 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
             raise InputError("PATH", path, "no result.json below it; no run has finished there")
         for file in files:
             try:
-                results.append(json.loads(file.read_text()))
-            except ValueError as error:
-                raise InputError("PATH", file, f"not a readable result ({error})") from error
+                results.append(read_result(file))
+            except (ValueError, KeyError) as error:
+                raise InputError("PATH", file, f"not a result of this version of defense ({error!r})") from error
     return results
 
 
-def group(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Return the results that differ in nothing but their seed, by what they were run with.
+def read_result(file: Path) -> Result:
+    """Return the content of a result.json; raises KeyError or ValueError where it is not one."""
+    result: Result = json.loads(file.read_text())
+    for field in ("config", "seed", "arms", "overrides", "versions", "device"):
+        result[field]
+    return result
 
-    The same run found twice counts once: a seed is one observation however often it was repeated.
+
+def group(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
+    """Return the results that differ in nothing but their seed, under what they were run with.
+
+    The same run found twice counts once: a seed is one observation however often it was repeated. Runs that
+    differ in versions or device are apart, and say so where their command was the same.
     """
     groups: dict[str, dict[str, Result]] = defaultdict(dict)
-    labels: dict[str, str] = {}
     for result in results:
         settings = {
             name: value for name, value in result["config"].items() if name not in ("seed", "store", "name")
         }
-        key = json.dumps([settings, result["device"]], sort_keys=True)
-        labels[key] = " ".join(part for part in result["overrides"] if not part.startswith("seed=")) or "default"
+        key = json.dumps([settings, result["device"], result["versions"]], sort_keys=True)
         groups[key][str(result["seed"])] = result
-    return {labels[key]: list(seeds.values()) for key, seeds in groups.items()}
+    labels = [label(next(iter(seeds.values()))) for seeds in groups.values()]
+    numbered = [
+        f"{name} ({labels[:i].count(name) + 1})" if labels.count(name) > 1 else name
+        for i, name in enumerate(labels)
+    ]
+    return [(name, list(seeds.values())) for name, seeds in zip(numbered, groups.values(), strict=True)]
+
+
+def label(result: Result) -> str:
+    """Return the overrides that a run was started with, without its seed."""
+    return " ".join(part for part in result["overrides"] if not part.startswith("seed=")) or "default"
 
 
 def summary(results: Sequence[Result]) -> str:
@@ -69,7 +86,7 @@ def summary(results: Sequence[Result]) -> str:
     from defense.reporting.statistics import judged, paired_difference  # SciPy: not for --help
 
     parts = []
-    for label, runs in group(results).items():
+    for name, runs in group(results):
         rows = []
         for metric in metrics(runs[0]["arms"]["baseline"]):
             arms = {arm: [lookup(run["arms"][arm], metric) for run in runs] for arm in ARMS}
@@ -77,8 +94,8 @@ def summary(results: Sequence[Result]) -> str:
             means = [f"{sum(values) / len(values):.1f}" for values in arms.values()]
             rows.append((spoken(metric), *means, str(gain)))
             if metric == "adaptive.worst":
-                verdict = judged(gain, over=f"{len(runs)} seeds" if len(runs) > 1 else "one seed")
-        parts.append(f"## {label}\n\n{verdict}\n\n{markdown(HEADER, rows)}")
+                verdict = judged(gain)
+        parts.append(f"## {name}\n\n{verdict}\n\n{markdown(HEADER, rows)}")
     return "\n\n".join(parts)
 
 

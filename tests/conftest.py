@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from lightning_fabric import Fabric
 
-from defense.__main__ import main
+from defense.__main__ import CONF, main
+from defense.config import checked, register
 from defense.data.images import TensorImages
 from defense.data.load import load
 from defense.data.splits import Dataset, Split
-from defense.schema import Data
+from defense.schema import Config, Data, Threat, Train
 
+
+def composed(*overrides: str) -> Config:
+    """Return the settings that `defense` would run with: the numbers of conf/ are not written again here."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return checked(compose("config", list(overrides)))
+
+
+DEFAULT = composed()
 TINY = ["data.train_size=200", "data.validation_size=60", "data.test_size=80", "train.epochs=2"]
 
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    return load(Data(label_noise=0.2, train_size=200, validation_size=60, test_size=80), seed=0)
+    return load(data(train_size=200, validation_size=60, test_size=80), seed=0)
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +77,21 @@ def command(
         return (code, *capfd.readouterr())
 
     return call
+
+
+def data(**changes: Any) -> Data:
+    """Return the default data settings with changes."""
+    return replace(DEFAULT.data, **changes)
+
+
+def recipe(**changes: Any) -> Train:
+    """Return the default recipe with changes."""
+    return replace(DEFAULT.train, **changes)
+
+
+def threat(**changes: Any) -> Threat:
+    """Return the default threat model with changes."""
+    return replace(DEFAULT.threat, **changes)
 
 
 def make_split(count: int, classes: int, shape: tuple[int, int, int], *, seed: int = 0) -> Split:

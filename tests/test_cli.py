@@ -116,7 +116,9 @@ def test_own_arrays_and_human_noise(command: Command, npz: Path, tmp_path: Path)
     ]
     assert command(*arguments)[0] == 0
     found = result(tmp_path / "runs/a")
-    assert found["selection"]["noise"] > 0
+    scores = pd.read_parquet(tmp_path / "runs/a/scores.parquet")
+    assert ((scores["label"] != scores["truth"]) == (scores["id"] < 12)).all()
+    assert found["selection"]["noise"] == pytest.approx(float((scores["id"] < 12).mean()))
     assert found["config"]["threat"] == {"norm": "L2", "eps": "0.5"}
 
 
@@ -168,6 +170,16 @@ BAD = {
         ["(2, 3)", "(2, 10)"],
     ),
     "an unknown argument of the model": (["model.widht=3"], ["widht"]),
+    "a field that was added": (["+treatment.budgt=0.5"], ["treatment.budgt=0.5", "expected one of name, budget"]),
+    "a path that is not read": (["data.path=my.npz"], ["data.path=my.npz", "data=npz"]),
+    "eps of Linf for L2": (["threat.norm=L2"], ["threat.eps=0.1", "L2"]),
+    "an eps beyond all pixels": (["threat.eps=2"], ["threat.eps=2", "at most 1"]),
+    "an infinite rate": (["train.learning_rate=inf"], ["train.learning_rate=inf"]),
+    "a crop larger than a picture": (["train.crop=8"], ["train.crop=8", "less than the side"]),
+    "an unknown attack": (["evaluation.attacks.x={name:deepfoolish}"], ["evaluation.attacks.x", "fgsm, pgd"]),
+    "half precision on the CPU": (["fabric.precision=16-mixed", "fabric.accelerator=cpu"], ["fabric.precision"]),
+    "a store that is a file": (["store=/dev/null/x"], ["store=/dev/null/x", "folder"]),
+    "an output that is a file": (["hydra.run.dir=/dev/null/x"], ["/dev/null/x"]),
     "an unknown precision": (["fabric.precision=8"], ["fabric.precision=8", "bf16-mixed"]),
     "an unknown accelerator": (["fabric.accelerator=abacus"], ["fabric.accelerator=abacus"]),
     "broken grammar": (["treatment.budget=[1"], ["treatment.budget=[1"]),
@@ -187,7 +199,7 @@ def test_bad_input_is_one_line_and_exit_code_2(command: Command, tmp_path: Path,
     assert len(lines) == 1, err
     for word in words:
         assert word in lines[0]
-    assert name == "a class that vanishes" or not (tmp_path / "runs/store").exists()
+    assert name == "a class that vanishes" or not list((tmp_path / "runs").glob("store/*/*"))
     assert not finished(tmp_path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,11 +12,35 @@ from defense.data.images import TensorImages
 from defense.errors import InputError
 
 
-def as_images(array: np.ndarray, field: str) -> TensorImages:
-    """Return pictures (n, H, W) or (n, H, W, C), integers in [0, 255] or floats in [0, 1] or [0, 255].
+def pixel_scale(arrays: Mapping[str, np.ndarray]) -> float:
+    """Return the number that stands for full brightness in all of `arrays`: 1 or 255, decided once for a file.
+
+    Raises InputError for other ranges, and where it cannot be told.
+    """
+    highest = {field: float(array.max()) for field, array in arrays.items() if array.size}
+    field, high = max(highest.items(), key=lambda item: item[1])
+    whole = any(np.issubdtype(array.dtype, np.integer) for array in arrays.values())
+    valid = "expected floats in [0, 1], or integers or floats in [0, 255]"
+    if high > 255 or (high <= 1 and whole) or 1 < high <= 2:
+        raise InputError(field, f"array with values up to {high:g} of type {arrays[field].dtype}", valid)
+    return 255 if high > 1 else 1
+
+
+def as_images(array: np.ndarray, field: str, scale: float) -> TensorImages:
+    """Return pictures (n, H, W) or (n, H, W, C), integers or floats in [0, scale].
 
     Raises InputError for another layout or range, and for NaN.
     """
+    check_pictures(array, field)
+    if array.min() < 0:
+        raise InputError(field, f"array with values down to {array.min():g}", "expected numbers of at least 0")
+    channels_first = array[:, None] if array.ndim == 3 else np.moveaxis(array, 3, 1)
+    pixels = torch.from_numpy(np.ascontiguousarray(channels_first))
+    return TensorImages(pixels.to(torch.uint8) if not pixels.is_floating_point() else pixels.float() / scale)
+
+
+def check_pictures(array: np.ndarray, field: str) -> None:
+    """Raise InputError unless `array` has the layout of pictures and holds numbers."""
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise InputError(field, f"array of shape {array.shape}", "expected pictures (n, H, W) or (n, H, W, C)")
     if array.ndim == 4 and array.shape[3] not in (1, 3) and array.shape[1] in (1, 3):
@@ -23,15 +49,6 @@ def as_images(array: np.ndarray, field: str) -> TensorImages:
         raise InputError(field, f"array of type {array.dtype}", "expected integers or floats")
     if np.isnan(array).any():
         raise InputError(field, "array with NaN", "expected numbers in [0, 1] or [0, 255]")
-    low, high = float(array.min()), float(array.max())
-    if low < 0 or high > 255:
-        raise InputError(field, f"array with values in [{low:g}, {high:g}]", "expected [0, 1] or [0, 255]")
-    pixels = torch.from_numpy(
-        np.ascontiguousarray(array[:, None] if array.ndim == 3 else np.moveaxis(array, 3, 1))
-    )
-    if np.issubdtype(array.dtype, np.integer):
-        return TensorImages(pixels.to(torch.uint8))
-    return TensorImages(pixels.float() / (255 if high > 1 else 1))
 
 
 def as_labels(array: np.ndarray, field: str, count: int) -> Tensor:

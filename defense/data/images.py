@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from defense.errors import InputError
@@ -66,7 +66,8 @@ class TensorImages:
 
     def digest(self) -> str:
         """Return a hash of the pixels."""
-        return hashlib.sha256(self.pixels.cpu().numpy().tobytes()).hexdigest()
+        form = f"{self.pixels.dtype} {tuple(self.pixels.shape)}"
+        return hashlib.sha256(form.encode() + self.pixels.cpu().numpy().tobytes()).hexdigest()
 
 
 class FolderImages:
@@ -104,7 +105,11 @@ def decode(path: Path, *, size: int) -> np.ndarray:
     """Return one picture as uint8 (size, size, 3): short side scaled to `size`, then the middle cut out."""
     try:
         with Image.open(path) as picture:
-            rgb = picture.convert("RGB")
+            if picture.mode.startswith(("I", "F")):
+                raise InputError(
+                    "data.path", path, f"a picture of mode {picture.mode}; expected 8 bits per channel"
+                )
+            rgb = ImageOps.exif_transpose(picture).convert("RGB")
     except OSError as error:
         raise InputError("data.path", path, f"not a readable picture ({error})") from error
     scale = size / min(rgb.size)

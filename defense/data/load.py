@@ -22,28 +22,17 @@ def load(spec: Data, *, seed: int) -> Dataset:
     Noise is planted in the training labels alone. Validation and test carry the known truth: the objective is
     measured on a small trusted set. Raises InputError where sizes or labels do not fit.
     """
-    if spec.train_labels is not None and spec.source.value != "npz":
-        raise InputError("data.train_labels", spec.train_labels, "only data=npz has arrays of other labels")
     collection = SOURCES[spec.source](spec)
-    pool, validation, test = collection.train, collection.validation, collection.test
-    if test is None:
-        if spec.test_size is None:
-            raise InputError("data.test_size", None, f"expected a number: {spec.source.value} has no test split")
-        test, pool = draw(pool, spec.test_size, "data.test_size", derive(seed, "split", "test"))
-    elif spec.test_size is not None:
-        test, _ = draw(test, spec.test_size, "data.test_size", derive(seed, "split", "test"))
-    split_seed = derive(seed, "split", "validation")
-    if validation is None:
-        validation, pool = draw(pool, spec.validation_size, "data.validation_size", split_seed)
-    else:
-        validation, _ = draw(validation, spec.validation_size, "data.validation_size", split_seed)
-    train = pool
-    if spec.train_size is not None:
-        train, _ = draw(pool, spec.train_size, "data.train_size", derive(seed, "split", "train"))
+    test, pool = cut(collection.test, collection.train, spec.test_size, "data.test_size", seed)
+    validation, pool = cut(collection.validation, pool, spec.validation_size, "data.validation_size", seed)
+    train, _ = cut(pool, pool, spec.train_size, "data.train_size", seed)
     classes = len(collection.class_names)
+    if classes < 2:
+        raise InputError("data.source", spec.source, "its training labels are all the same; expected two classes")
     missing = sorted(set(range(classes)) - set(train.labels.tolist()))
     if missing:
-        raise InputError("data.train_size", len(train), f"no training sample of class {missing[0]}; expected all")
+        found = f"no training sample has label {missing[0]}; expected all of 0 to {classes - 1}"
+        raise InputError("data.train_size", spec.train_size, found)
     if spec.label_noise > 0:
         noisy = flip_symmetric(train.labels, spec.label_noise, classes, generator(seed, "label noise"))
         train = replace(train, labels=noisy)
@@ -54,6 +43,19 @@ def load(spec: Data, *, seed: int) -> Dataset:
         class_names=collection.class_names,
         noise_known=spec.label_noise > 0 or spec.train_labels is not None,
     )
+
+
+def cut(own: Split | None, pool: Split, size: int | None, field: str, seed: int) -> tuple[Split, Split]:
+    """Return a part of `size` samples (None: all) of the source's own part, and the pool as it is.
+
+    Where the source has no such part, it is drawn from the pool, and what is left of that is returned.
+    """
+    purpose = derive(seed, "split", field)
+    if own is not None:
+        return own if size is None else draw(own, size, field, purpose)[0], pool
+    if size is None:
+        raise InputError(field, None, "expected a number: the source has no such split of its own")
+    return draw(pool, size, field, purpose)
 
 
 def draw(split: Split, size: int, field: str, seed: int) -> tuple[Split, Split]:

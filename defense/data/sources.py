@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from defense.data.arrays import as_images, as_labels, check_classes
+from defense.data.arrays import as_images, as_labels, check_classes, check_pictures, pixel_scale
 from defense.data.images import FolderImages, Images
 from defense.data.splits import Split
 from defense.errors import InputError
@@ -34,9 +34,14 @@ class Collection:
 
 
 def number_samples(
-    parts: Mapping[str, tuple[Images, Tensor, Tensor]], class_names: list[str] | None = None
+    parts: Mapping[str, tuple[Images, Tensor, Tensor]],
+    class_names: list[str] | None = None,
+    fields: Mapping[str, str] | None = None,
 ) -> Collection:
-    """Return the collection of parts (pictures, labels, truth), numbered in order: train, validation, test."""
+    """Return the collection of parts (pictures, labels, truth), numbered in order: train, validation, test.
+
+    fields: what the labels of each part are called in the source, for the error where they are out of range.
+    """
     classes = len(class_names) if class_names else int(parts["train"][2].max()) + 1
     splits: dict[str, Split] = {}
     start = 0
@@ -46,7 +51,7 @@ def number_samples(
             splits[part] = Split(torch.arange(start, start + len(images)), images, labels, truth)
             start += len(images)
             for values in (labels, truth):
-                check_classes(values, f"{part} labels", classes)
+                check_classes(values, (fields or {}).get(part, f"{part} labels"), classes)
     names = class_names or [str(c) for c in range(classes)]
     return Collection(splits["train"], splits.get("validation"), splits.get("test"), names)
 
@@ -56,7 +61,7 @@ def digits(spec: Data) -> Collection:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    images = as_images((bunch.images / 16).astype(np.float32), "data.source")
+    images = as_images((bunch.images / 16).astype(np.float32), "data.source", scale=1)
     labels = as_labels(bunch.target, "data.source", len(images))
     return number_samples({"train": (images, labels, labels)})
 
@@ -77,7 +82,7 @@ def from_torchvision(spec: Data, *, name: str) -> Collection:
                 f"not found in {folder} (data.root) and the download failed ({error}); copy the files there, "
                 "or give your own arrays with data=npz data.path=FILE",
             ) from error
-        images = as_images(np.asarray(data.data), "data.source")
+        images = as_images(np.asarray(data.data), "data.source", scale=255)
         labels = as_labels(np.asarray(data.targets), "data.source", len(images))
         parts[part] = (images, labels, labels)
     return number_samples(parts, class_names=[str(c) for c in data.classes])
@@ -106,33 +111,46 @@ def npz(spec: Data) -> Collection:
     except InputError:
         raise
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise InputError("data.path", path, f"not a readable .npz file ({error})") from error
+        raise InputError("data.path", path, "not a readable .npz file of plain arrays") from error
 
 
 def _read_npz(file: np.lib.npyio.NpzFile, spec: Data) -> Collection:
+    names = {part: _names_in(file, part, spec) for part in NPZ_NAMES}
+    pictures = {x: file[x] for x, _ in filter(None, names.values())}
+    for x, array in pictures.items():
+        check_pictures(array, x)
+    if len({array.shape[1:] for array in pictures.values()}) > 1:
+        shapes = {x: array.shape for x, array in pictures.items()}
+        raise InputError("data.path", spec.path, f"pictures differ in shape: {shapes}")
+    scale = pixel_scale(pictures)
     parts = {}
-    for part, (x, y, other_x, other_y) in NPZ_NAMES.items():
-        x, y = (x, y) if x in file.files or other_x not in file.files else (other_x, other_y)
-        if part == "validation" and x not in file.files:
-            continue
-        for needed in (x, y):
-            if needed not in file.files:
-                found = ", ".join(file.files)
-                raise InputError("data.path", spec.path, f"no array {needed!r} in it; it has {found}")
-        images = as_images(file[x], x)
-        truth = as_labels(file[y], y, len(images))
-        labels = truth
+    for part, (x, y) in ((part, pair) for part, pair in names.items() if pair):
+        images = as_images(pictures[x], x, scale)
+        truth = labels = as_labels(file[y], y, len(images))
         if part == "train" and spec.train_labels is not None:
             if spec.train_labels not in file.files:
-                found = ", ".join(file.files)
-                raise InputError("data.train_labels", spec.train_labels, f"no such array; the file has {found}")
+                found = f"no such array; the file has {', '.join(file.files)}"
+                raise InputError("data.train_labels", spec.train_labels, found)
             labels = as_labels(file[spec.train_labels], spec.train_labels, len(images))
         parts[part] = (images, labels, truth)
-    shapes = {part: images.shape for part, (images, _, _) in parts.items()}
-    if len(set(shapes.values())) > 1:
-        raise InputError("data.path", spec.path, f"pictures differ in shape: {shapes}")
-    names = [str(name) for name in file["class_names"]] if "class_names" in file.files else None
-    return number_samples(parts, class_names=names)
+    class_names = [str(name) for name in file["class_names"]] if "class_names" in file.files else None
+    fields = {part: pair[1] for part, pair in names.items() if pair}
+    if spec.train_labels is not None:
+        fields["train"] = spec.train_labels
+    return number_samples(parts, class_names, fields)
+
+
+def _names_in(file: np.lib.npyio.NpzFile, part: str, spec: Data) -> tuple[str, str] | None:
+    """Return the names that a part's pictures and labels have in the file; None where it has no such part."""
+    x, y, other_x, other_y = NPZ_NAMES[part]
+    x, y = (other_x, other_y) if x not in file.files and other_x in file.files else (x, y)
+    if part == "validation" and x not in file.files:
+        return None
+    for needed in (x, y):
+        if needed not in file.files:
+            found = ", ".join(file.files)
+            raise InputError("data.path", spec.path, f"no array {needed!r} in it; it has {found}")
+    return x, y
 
 
 def image_folder(spec: Data) -> Collection:

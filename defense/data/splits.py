@@ -72,9 +72,13 @@ class Dataset:
     @cached_property
     def pixel_statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel, in [0, 1] units, over the first 10,000 training pictures."""
-        pictures = self.train.images.take(torch.arange(min(10_000, len(self.train))))
-        pixels = pictures.double().cpu().transpose(0, 1).flatten(1)
-        return pixels.mean(1).tolist(), pixels.std(1).clamp_min(1e-3).tolist()
+        sums, count = torch.zeros(2, self.shape[0], dtype=torch.float64), 0
+        for rows in torch.arange(min(10_000, len(self.train))).split(500):
+            pixels = self.train.images.take(rows).cpu().double().transpose(0, 1).flatten(1)
+            sums += torch.stack([pixels.sum(1), pixels.square().sum(1)])
+            count += pixels.shape[1]
+        mean, square = sums / count
+        return mean.tolist(), (square - mean.square()).clamp_min(1e-6).sqrt().tolist()
 
     def to(self, device: torch.device) -> Dataset:
         """Return the dataset with pictures and labels on `device`."""

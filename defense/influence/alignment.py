@@ -45,9 +45,8 @@ def mean_loss_gradient(model: nn.Module, split: Split, *, batch_size: int) -> tu
         for _, x, labels in split.batches(batch_size):
             part = losses(model, parameters, x, labels).sum() / len(split)
             value += part.item()
-            for total, add in zip(
-                gradient.values(), torch.autograd.grad(part, list(parameters.values())), strict=True
-            ):
+            added = torch.autograd.grad(part, list(parameters.values()), materialize_grads=True)
+            for total, add in zip(gradient.values(), added, strict=True):
                 total += add
     return value, gradient
 

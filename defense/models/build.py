@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,28 +27,42 @@ def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
     """
     path = str(settings.get("_target_"))
     builder = locate(path)
-    mean, std = data.pixel_statistics
-    facts = {"input_shape": data.shape, "classes": data.classes, "mean": mean, "std": std}
+    arguments = {name: value for name, value in settings.items() if name != "_target_"}
     try:
         named = inspect.signature(builder).parameters
-        arguments = {name: value for name, value in facts.items() if name in named}
-        arguments |= {name: value for name, value in settings.items() if name != "_target_"}
+        facts = {"input_shape": data.shape, "classes": data.classes}
+        if {"mean", "std"} & set(named):
+            facts |= dict(zip(("mean", "std"), data.pixel_statistics, strict=True))
         with global_seed(seed, "initial weights"):
-            model = builder(**arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError("model._target_", path, str(error)) from error
+            model = builder(**{name: value for name, value in facts.items() if name in named} | arguments)
+    except Exception as error:  # a user's code can raise anything
+        raise InputError("model._target_", path, f"{type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise InputError("model._target_", path, f"made a {type(model).__name__}; expected a torch.nn.Module")
     check_output(model, data, path)
     return model.train()
 
 
+def source_digest(settings: dict[str, Any]) -> str | None:
+    """Return a hash of the file that a user's network is defined in; None for ours and for compiled code."""
+    path = str(settings.get("_target_"))
+    if path.startswith("defense."):
+        return None
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(locate(path)))
+    except TypeError:  # built in
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+
+
 def locate(path: str) -> Callable[..., Any]:
     """Return the class or function at a dotted path; raises InputError where there is none."""
     try:
         found = pkgutil.resolve_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError("model._target_", path, f"cannot be imported ({error})") from error
+    except Exception as error:  # importing runs a user's file
+        raise InputError(
+            "model._target_", path, f"cannot be imported ({type(error).__name__}: {error})"
+        ) from error
     if not callable(found):
         raise InputError("model._target_", path, "expected a class or a function")
     return found
@@ -57,9 +73,13 @@ def check_output(model: nn.Module, data: Dataset, path: str) -> None:
     with evaluating(model), torch.no_grad():
         try:
             logits = model(data.train.images.take(torch.arange(2)).cpu())
-        except RuntimeError as error:
+        except Exception as error:  # a user's code can raise anything
             shape = "x".join(map(str, data.shape))
-            raise InputError("model._target_", path, f"fails on pictures of shape {shape} ({error})") from error
+            raise InputError(
+                "model._target_", path, f"fails on pictures of shape {shape} ({type(error).__name__}: {error})"
+            ) from error
     if not isinstance(logits, Tensor) or logits.shape != (2, data.classes):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError("model._target_", path, f"gives {found} for 2 pictures; expected (2, {data.classes})")
+    if not bool(logits.isfinite().all()):
+        raise InputError("model._target_", path, "gives logits that are not finite before any training")

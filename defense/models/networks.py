@@ -40,7 +40,7 @@ def mlp(
     classes: int,
     mean: Sequence[float],
     std: Sequence[float],
-    hidden: Sequence[int] = (256, 256),
+    hidden: Sequence[int] = (256,),
     dropout: float = 0.0,
 ) -> nn.Sequential:
     """Return a multilayer perceptron with ReLU."""

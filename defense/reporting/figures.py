@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -33,38 +34,32 @@ STYLE = {
 
 
 def score_histogram(run: Run) -> str:
-    """Return the histogram of the scores, split by known noise, with the cut of the treatment."""
+    """Return the histogram of the scores, one row per kind of label where noise is known, and the treated part."""
     scores = run.scores["score"].to_numpy()
     noisy = (run.scores["label"] != run.scores["truth"]).to_numpy()
     taken = ~run.arms["defended"].treatment["keep"].to_numpy()
+    groups = {"label is right": (~noisy, CLEAN), "label is wrong": (noisy, NOISY)}
+    if not run.data.noise_known:
+        groups = {"training samples": (np.ones_like(noisy), CLEAN)}
+    edges = np.histogram_bin_edges(scores, bins=60)
     with mpl.rc_context(STYLE):
-        figure, (axes,) = canvas(1)
-        groups = {"label as known": (scores[~noisy], CLEAN), "label changed": (scores[noisy], NOISY)}
-        if not run.data.noise_known:
-            groups = {"training samples": (scores, CLEAN)}
-        shown = {name: group for name, group in groups.items() if len(group[0])}
-        axes.hist(
-            [values for values, _ in shown.values()],
-            bins=60,
-            color=[colour for _, colour in shown.values()],
-            label=[f"{name} ({len(values)})" for name, (values, _) in shown.items()],
-            stacked=True,
-        )
-        if taken.any():
-            axes.axvline(
-                scores[taken].max(), color="#111827", linewidth=1, linestyle="--", label="treated to here"
-            )
-        axes.set_yscale("symlog", linthresh=10)
-        axes.set_xlabel("score: negative harms the objective, positive helps it")
-        axes.set_ylabel("samples")
-        axes.legend()
+        figure, rows = canvas(rows=len(groups))
+        for axes, (name, (members, colour)) in zip(rows, groups.items(), strict=True):
+            axes.hist(scores[members], bins=edges.tolist(), color=colour, label=f"{name} ({members.sum()})")
+            if taken.any():
+                axes.axvline(
+                    scores[taken].max(), color="#111827", linewidth=1, linestyle="--", label="treated up to here"
+                )
+            axes.set_ylabel("samples")
+            axes.legend()
+        rows[-1].set_xlabel("score")
         return svg(figure)
 
 
 def training_curves(run: Run) -> str:
     """Return training loss and validation accuracy by epoch, for every arm."""
     with mpl.rc_context(STYLE):
-        figure, (loss, accuracy) = canvas(2)
+        figure, (loss, accuracy) = canvas(columns=2)
         for name, arm in run.arms.items():
             epochs = arm.history["epoch"]
             loss.plot(epochs, arm.history["train_loss"], color=COLOURS[name], label=name)
@@ -78,11 +73,10 @@ def training_curves(run: Run) -> str:
         return svg(figure)
 
 
-def canvas(columns: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure of one row of axes."""
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    return figure, list(axes)
+def canvas(*, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure of axes, the rows sharing their horizontal axis."""
+    figure = Figure(figsize=(8, 1.4 + 1.6 * rows), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False, sharex=rows > 1).flat)
 
 
 def svg(figure: Figure) -> str:

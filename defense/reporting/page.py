@@ -17,7 +17,7 @@ from defense.reporting.record import Run
 from defense.reporting.result import arm_rows, arms_table
 
 SHOWN = 16  # samples in each gallery
-STRIP = 12  # samples in the strip of perturbations
+STRIP = 11  # samples in the strip of perturbations
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Picture:
 def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
     """Write report.md, report.html and figures/ into `output`.
 
-    Nothing in them depends on when or from which store they were made: the same run gives the same bytes.
+    Nothing in them depends on when they were made or on what was reused: the same artifacts give the same bytes.
     """
     charts = {"scores": figures.score_histogram(run), "curves": figures.training_curves(run)}
     galleries, strip = gallery(run), perturbations(run)
@@ -55,7 +55,6 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "command": " ".join(["defense", *run.overrides]),
         "rows": arm_rows(run),
         "arms_table": arms_table(run),
-        "tone": tone(numbers),
         "charts": charts,
         "galleries": galleries,
         "strip": strip,
@@ -71,12 +70,6 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
     for name in ("report.md", "report.html"):
         text = environment.get_template(f"{name}.j2").render(facts)
         (output / name).write_text(text.rstrip() + "\n", encoding="utf-8")
-
-
-def tone(numbers: dict[str, Any]) -> str:
-    """Return whether the verdict is good, bad or open."""
-    gain = numbers["gain_over_control"]
-    return "good" if gain["low"] > 0 else "bad" if gain["high"] < 0 else "open"
 
 
 def gallery(run: Run) -> dict[str, list[Picture]]:

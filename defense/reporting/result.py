@@ -9,12 +9,15 @@ from typing import Any
 import pandas as pd
 
 from defense.reporting.record import Run
-from defense.reporting.statistics import Mean, judged, paired_difference
+from defense.reporting.statistics import Mean, paired_difference
 from defense.reporting.tables import ARMS, HEADER, lookup, markdown, metrics, spoken
+from defense.schema import ScorerName
 
 PACKAGES = (
     "defense", "torch", "torchvision", "torchattacks", "lightning-fabric", "hydra-core", "numpy", "scikit-learn",
 )  # fmt: skip
+
+SPOKEN = {ScorerName.ip: "gradient alignment (ip)", ScorerName.random: "chance (random)"}
 
 
 def result(run: Run) -> dict[str, Any]:
@@ -92,7 +95,11 @@ def selection(run: Run) -> dict[str, float | None]:
 
 
 def verdict(run: Run) -> str:
-    """Return the sentence that the report opens with: the question answered, with its interval."""
+    """Return the sentences that the report opens with: the question answered, as far as one seed can.
+
+    Two models retrained on data that differ by chance differ too, by more than the choice of test samples
+    explains. So one seed is never called better or worse than random; `defense-report` judges over seeds.
+    """
     config, gain = run.config, difference(run, "adaptive.worst")
     arms = {name: accuracies(arm.evaluation)["adaptive"]["worst"] for name, arm in run.arms.items()}
     count, total = treated(run), len(run.data.train)
@@ -101,11 +108,15 @@ def verdict(run: Run) -> str:
             f"Nothing was removed (budget {config.treatment.budget:g}): "
             f"accuracy under adaptive attack is {arms['baseline']:.1f} %."
         )
+    outcome = "not distinguishable from random removal"
+    if gain.differs_from_zero:
+        outcome = "more than the choice of test samples explains; whether more than luck of retraining, seeds tell"
     return (
-        f"Removing the {count} of {total} training samples that {config.scorer.name.value} ranks lowest for "
-        f"{config.objective.name.value} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
+        f"Removing the {count} of {total} training samples that {SPOKEN[config.scorer.name]} ranks lowest for "
+        f"{config.objective.name} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
         f"{arms['defended']:.1f} %, removing as many at random to {arms['control']:.1f} %: "
-        f"{judged(gain, over='test samples')}."
+        f"{gain.mean:+.1f} points over random (95 % interval over test samples {gain.low:+.1f} to "
+        f"{gain.high:+.1f}), {outcome}."
     )
 
 

@@ -11,6 +11,7 @@ from defense.artifacts import AdversarialSet, Evaluation
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.models.predict import predict
+from defense.randomness import derive
 from defense.robustness.attacks import perturb
 from defense.schema import Evaluation as Suite
 from defense.schema import Threat
@@ -52,7 +53,14 @@ def evaluate(
             columns[f"adaptive.{name}"] = columns[f"transfer.{name}"]
             continue
         pictures = perturb(
-            model, test, spec, threat, classes=classes, batch_size=suite.batch_size, seed=seed, watch=watch
+            model,
+            test,
+            spec,
+            threat,
+            classes=classes,
+            batch_size=suite.batch_size,
+            seed=derive(seed, "attack", name),
+            watch=watch,
         )
         columns[f"adaptive.{name}"] = clean & right(attacked(AdversarialSet({"pictures": pictures})))
     table = pd.DataFrame(columns)

@@ -52,8 +52,13 @@ def train(
     return TrainedModel(weights=dict(model.state_dict()), history=history)
 
 
-def restore(settings: dict[str, Any], data: Dataset, trained: TrainedModel, *, device: torch.device) -> nn.Module:
-    """Return the network of a trained arm, on `device` and in eval mode."""
-    model = build(settings, data, seed=0)
+def restore(
+    settings: dict[str, Any], data: Dataset, trained: TrainedModel, *, seed: int, device: torch.device
+) -> nn.Module:
+    """Return the network of an arm trained with `seed`, on `device` and in eval mode.
+
+    The seed matters to networks that draw something which is neither a parameter nor a buffer.
+    """
+    model = build(settings, data, seed=seed)
     model.load_state_dict(trained.weights)
     return model.to(device).eval()

@@ -82,11 +82,15 @@ def fit(
                 watch(epoch * steps + step, recipe.epochs * steps, **numbers)
         logits = predict(model, validation, batch_size=4 * recipe.batch_size)
         labels = validation.labels.cpu()
+        validation_loss = float(F.cross_entropy(logits.float(), labels))
+        if not math.isfinite(validation_loss):
+            found = f"the validation loss is {validation_loss} after epoch {epoch + 1}; lower it"
+            raise InputError("train.learning_rate", recipe.learning_rate, found)
         yield {
             "epoch": epoch + 1,
             "train_loss": loss_sum / done,
             "train_accuracy": 100 * correct / done,
-            "validation_loss": float(F.cross_entropy(logits.float(), labels)),
+            "validation_loss": validation_loss,
             "validation_accuracy": 100 * float((logits.argmax(1) == labels).double().mean()),
             "learning_rate": float(scheduler.get_last_lr()[0]),
         }

@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from defense.data.images import TensorImages
 from defense.data.load import draw, load
 from defense.data.splits import Dataset
 from defense.errors import InputError
-from defense.schema import Data
-from tests.conftest import make_split
+from tests.conftest import data, make_split
 
 
 def test_disjoint_by_id_and_stable(digits: Dataset) -> None:
@@ -18,14 +18,14 @@ def test_disjoint_by_id_and_stable(digits: Dataset) -> None:
     assert not ids[0] & ids[1]
     assert not ids[0] & ids[2]
     assert not ids[1] & ids[2]
-    again = load(Data(label_noise=0.2, train_size=200, validation_size=60, test_size=80), seed=0)
+    again = load(data(train_size=200, validation_size=60, test_size=80), seed=0)
     assert again.train.digest() == digits.train.digest()
-    other = load(Data(label_noise=0.2, train_size=200, validation_size=60, test_size=80), seed=1)
+    other = load(data(train_size=200, validation_size=60, test_size=80), seed=1)
     assert other.train.digest() != digits.train.digest()
 
 
 def test_an_id_names_the_same_picture_in_every_run(digits: Dataset) -> None:
-    other = load(Data(validation_size=300, test_size=450), seed=7)
+    other = load(data(validation_size=300, test_size=450), seed=7)
     rows = {int(sample): row for row, sample in enumerate(other.train.ids)}
     shared = [row for row, sample in enumerate(digits.train.ids) if int(sample) in rows]
     assert len(shared) > 50
@@ -56,6 +56,12 @@ def test_every_class_has_its_share(size: int, seed: int) -> None:
 def test_sizes_that_do_not_fit(size: int) -> None:
     with pytest.raises(InputError, match=f"data.test_size={size}: 90 samples are there to draw from; expected 3"):
         draw(make_split(90, 3, (1, 2, 2)), size, "data.test_size", 0)
+
+
+def test_a_digest_tells_shape_and_type() -> None:
+    flat = torch.arange(64, dtype=torch.uint8)
+    forms = [flat.view(1, 1, 8, 8), flat.view(1, 1, 4, 16), flat.view(1, 1, 8, 8).view(torch.uint8).float()]
+    assert len({TensorImages(pixels).digest() for pixels in forms}) == 3
 
 
 def test_batches_cover_the_split_in_order() -> None:

@@ -63,7 +63,7 @@ def test_html_is_one_file_that_shows_everything(folder: Path) -> None:
         assert source.startswith(("data:image/png;base64,", "#"))
         if source.startswith("data:"):
             Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).load()
-    assert sum(source.startswith("data:") for source in reader.sources) == 2 * 16 + 3 * 12
+    assert sum(source.startswith("data:") for source in reader.sources) == 2 * 16 + 3 * 11
     text = " ".join(" ".join(reader.text).split())
     found = json.loads((folder / "result.json").read_text())
     assert found["verdict"] in text
@@ -81,7 +81,7 @@ def test_html_is_one_file_that_shows_everything(folder: Path) -> None:
 def test_markdown_links_what_is_there(folder: Path) -> None:
     page = (folder / "report.md").read_text()
     links = re.findall(r'(?:src="|\]\()(figures/[^")]+)', page)
-    assert len(links) == 2 + 2 * 16 + 3 * 12
+    assert len(links) == 2 + 2 * 16 + 3 * 11
     for link in links:
         assert (folder / link).stat().st_size > 0
     assert {path.name for path in (folder / "figures").iterdir()} == {Path(link).name for link in links}

@@ -7,14 +7,16 @@ from defense.artifacts import AdversarialSet
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.reporting.progress import silent
-from defense.schema import Attack, AttackName, Evaluation, Threat
+from defense.schema import Attack, AttackName, Evaluation
 from defense.stages.evaluate import evaluate
+from tests.conftest import threat
 
 SUITE = Evaluation(
     attacks={
         "fgsm": Attack(name=AttackName.fgsm, steps=1, random_start=False),
         "pgd": Attack(name=AttackName.pgd, steps=3),
-    }
+    },
+    batch_size=4,
 )
 
 
@@ -41,13 +43,13 @@ def test_clean_transfer_adaptive_and_worst() -> None:
     }
     model = Threshold(0.5)
     common = {"at_source": False, "classes": 2, "seed": 0, "watch": silent}
-    table = evaluate(model, split, SUITE, Threat(eps="0.1"), frozen, **common).table
+    table = evaluate(model, split, SUITE, threat(eps="0.1"), frozen, **common).table
     assert table["id"].tolist() == [10, 11, 12, 13, 14]
     assert table["clean"].tolist() == [True, True, True, True, False]
     assert table["transfer.fgsm"].tolist() == [True, False, False, True, False]
     assert table["transfer.pgd"].tolist() == [True, True, True, True, False]
     for attack in ("fgsm", "pgd", "worst"):
         assert table[f"adaptive.{attack}"].tolist() == [True, False, False, True, False]
-    source = evaluate(model, split, SUITE, Threat(eps="0.1"), frozen, **{**common, "at_source": True}).table
+    source = evaluate(model, split, SUITE, threat(eps="0.1"), frozen, **{**common, "at_source": True}).table
     assert source["adaptive.fgsm"].tolist() == source["transfer.fgsm"].tolist()
     assert source["adaptive.worst"].tolist() == [True, False, False, True, False]

@@ -23,7 +23,7 @@ def test_objectives_look_at_their_own_pictures(digits: Dataset) -> None:
             digits.train,
             Validation(clean, adversarial),
             Objective(name),
-            Scorer(batch_size=64),
+            Scorer(ScorerName.ip, batch_size=64),
             seed=0,
             watch=silent,
         ).table
@@ -44,8 +44,8 @@ def test_random_scores_differ_by_seed_and_look_at_nothing(digits: Dataset) -> No
             model,
             digits.train,
             validation,
-            Objective(),
-            Scorer(name=ScorerName.random),
+            Objective(ObjectiveName.utility),
+            Scorer(ScorerName.random, batch_size=64),
             seed=seed,
             watch=silent,
         ).table["score"]

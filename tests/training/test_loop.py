@@ -17,9 +17,10 @@ from defense.reporting.progress import silent
 from defense.schema import Train
 from defense.training.augment import plan_epoch
 from defense.training.loop import fit
+from tests.conftest import recipe as default_recipe
 
 MLP = {"_target_": "defense.models.networks.mlp", "hidden": [16], "mean": [0.3], "std": [0.4]}
-RECIPE = Train(epochs=2, batch_size=32, learning_rate=0.05)
+RECIPE = default_recipe(epochs=2, batch_size=32, learning_rate=0.05)
 
 
 def trained(
@@ -49,7 +50,7 @@ def trained(
 
 def test_one_step_is_the_weighted_gradient(digits: Dataset, fabric: Fabric) -> None:
     """The first batch holds everything: theta - lr (1 + momentum) mean_i w_i grad loss_i, for Nesterov."""
-    recipe = Train(epochs=1, batch_size=1000, learning_rate=0.1, momentum=0.5, weight_decay=0.0)
+    recipe = default_recipe(epochs=1, batch_size=1000, learning_rate=0.1, momentum=0.5, weight_decay=0.0)
     weights = torch.rand(len(digits.train)) * 2
     model, _ = trained(digits, fabric, recipe, weights=weights)
     start = build(MLP, digits, seed=0)
@@ -86,7 +87,7 @@ def test_removed_samples_leave_no_trace_and_the_order_of_the_rest(digits: Datase
 
 
 def test_the_same_seed_gives_the_same_weights_and_the_loss_falls(digits: Dataset, fabric: Fabric) -> None:
-    recipe = Train(epochs=5, batch_size=16, learning_rate=0.1)
+    recipe = default_recipe(epochs=5, batch_size=16, learning_rate=0.1)
     first, history = trained(digits, fabric, recipe)
     second, again = trained(digits, fabric, recipe)
     assert history == again
@@ -111,7 +112,12 @@ def test_no_batch_is_a_left_over_of_one(digits: Dataset, fabric: Fabric) -> None
 
 def test_a_loss_that_is_not_finite_stops(digits: Dataset, fabric: Fabric) -> None:
     with pytest.raises(InputError, match=r"train\.learning_rate=1e[+]30: the training loss is"):
-        trained(digits, fabric, Train(epochs=3, batch_size=16, learning_rate=1e30))
+        trained(digits, fabric, default_recipe(epochs=3, batch_size=16, learning_rate=1e30))
+
+
+def test_weights_that_blow_up_in_the_last_step_stop_too(digits: Dataset, fabric: Fabric) -> None:
+    with pytest.raises(InputError, match="the validation loss is"):
+        trained(digits, fabric, default_recipe(epochs=1, batch_size=5000, learning_rate=1e30))
 
 
 def test_out_of_memory_names_the_batch_size(

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from defense.sweep import find_results, group, main, summary
+
+
+def result(seed: int, gain: float, **changes: Any) -> dict[str, Any]:
+    arms = {
+        name: {"clean": 90.0, "transfer": {"pgd": 50.0}, "adaptive": {"pgd": 40 + shift, "worst": 40 + shift}}
+        for name, shift in (("baseline", 0.0), ("control", 1.0), ("defended", 1.0 + gain))
+    }
+    config = {"name": "x", "seed": seed, "store": "s", "treatment": {"budget": 0.1}}
+    base = {"seed": seed, "arms": arms, "config": config, "overrides": [f"seed={seed}"], "device": "cpu"}
+    return {**base, "versions": {"torch": "2"}, **changes}
+
+
+def test_seeds_are_folded_and_repetitions_count_once() -> None:
+    results = [result(0, 4.0), result(1, 5.0), result(2, 6.0), result(2, 6.0)]
+    ((name, runs),) = group(results)
+    assert name == "default"
+    assert sorted(run["seed"] for run in runs) == [0, 1, 2]
+    text = summary(results)
+    assert "+5.0 points over random (95 % interval over 3 seeds +2.5 to +7.5), better than random removal" in text
+    row = next(line for line in text.splitlines() if line.startswith("| adaptive, worst"))
+    assert [cell.strip() for cell in row.split("|")[2:6]] == ["40.0", "41.0", "46.0", "+5.0 (+2.5 to +7.5)"]
+
+
+def test_what_differs_in_anything_but_the_seed_is_apart() -> None:
+    other = copy.deepcopy(result(1, 9.0))
+    other["config"]["treatment"]["budget"] = 0.2
+    other["overrides"] = ["treatment.budget=0.2", "seed=1"]
+    results = [result(0, 4.0), other, result(0, 1.0, device="cuda:0"), result(1, 1.0, versions={"torch": "3"})]
+    assert [name for name, _ in group(results)] == [
+        "default (1)",
+        "treatment.budget=0.2",
+        "default (2)",
+        "default (3)",
+    ]
+    assert summary(results).count("## ") == 4
+
+
+def test_one_seed_is_not_judged() -> None:
+    assert "one seed: no interval, no judgement" in summary([result(0, 9.0)])
+
+
+def test_files_are_found_at_any_depth(tmp_path: Path) -> None:
+    for seed in range(3):
+        folder = tmp_path / "a" / str(seed)
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(result(seed, 2.0)))
+    assert len(find_results([tmp_path])) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no result.json below it"),
+        ("{}", "not a result of this version"),
+        ("{", "not a result of this version"),
+    ],
+)
+def test_bad_input_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "result.json").write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path)])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "nowhere")])
+    assert "no such folder" in capsys.readouterr().err
