@@ -33,5 +33,5 @@ def test_what_comes_back_is_what_was_trained(digits: Dataset, fabric: Fabric, se
     model = restore(settings, digits, trained, seed=seed, device=torch.device("cpu"))
     right = predict(model, digits.validation, batch_size=64).argmax(1) == digits.validation.labels
     assert 100 * float(right.double().mean()) == pytest.approx(trained.history["validation_accuracy"].iloc[-1])
-    assert trained.history["validation_accuracy"].iloc[-1] > 50
+    assert trained.history["validation_accuracy"].iloc[-1] > 30  # chance is 10
     assert not model.training
