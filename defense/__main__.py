@@ -15,10 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from defense.config import checked, register
+from defense.config import CONF, checked, register
 from defense.errors import InputError
 
-PACKAGE = Path(__file__).resolve().parent
 MENDABLE = (
     InputError,
     HydraException,
@@ -27,7 +26,6 @@ MENDABLE = (
     PermissionError,
     FileExistsError,
 )
-CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")

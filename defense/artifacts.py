@@ -35,16 +35,17 @@ class AdversarialSet:
 
 @dataclass(frozen=True)
 class Scores:
-    """One row per training sample, in order of the split."""
+    """One row per training sample, in order of the split, and how the computation went."""
 
-    table: pd.DataFrame  # id, score, label, truth, prediction, loss
+    table: pd.DataFrame  # id, score, label, truth, prediction, loss, and score.<part or member> where several
+    record: pd.DataFrame  # name, value: objectives, residuals, iterations
 
 
 @dataclass(frozen=True)
 class Treatment:
     """What a retraining sees of each training sample, in order of the split."""
 
-    table: pd.DataFrame  # id, keep, label, weight
+    table: pd.DataFrame  # id, keep, label, weight, and treated: touched, or for weights lowered
 
 
 @dataclass(frozen=True)

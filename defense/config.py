@@ -5,25 +5,49 @@ Types and closed choices are checked by the schema while the run is composed; ra
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, isfinite
+from pathlib import Path
 from typing import Any, cast
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from defense.errors import InputError
-from defense.schema import PRECISIONS, Attack, AttackName, Config, Evaluation, Source, number, plain
+from defense.schema import (
+    BALANCES,
+    PRECISIONS,
+    Attack,
+    AttackName,
+    Config,
+    Evaluation,
+    Objective,
+    Source,
+    number,
+    plain,
+)
+
+PACKAGE = Path(__file__).resolve().parent
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 
 
 def register() -> None:
     """Make the schema known to Hydra as the base of conf/config.yaml."""
     schema = OmegaConf.structured(Config)
-    schema.model, schema.evaluation = {}, Evaluation
-    schema.evaluation.attacks = {}
-    OmegaConf.set_struct(schema.model, False)  # its keys are the arguments of any class: its signature checks them
-    OmegaConf.set_struct(schema.evaluation.attacks, False)  # its keys are names that a person gives
+    schema.model, schema.evaluation, schema.objective = {}, Evaluation, Objective
+    schema.evaluation.attacks, schema.objective.weights = {}, {}
+    # keys that a person chooses: arguments of any class, names for attacks, terms of an objective
+    for chosen in (schema.model, schema.evaluation.attacks, schema.objective.weights):
+        OmegaConf.set_struct(chosen, False)
     ConfigStore.instance().store(name="schema", node=schema)
+
+
+def composed(*overrides: str) -> Config:
+    """Return the settings that `defense` would run with for these arguments; raises what composing raises."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return checked(compose("config", list(overrides)))
 
 
 def checked(composed: DictConfig) -> Config:
@@ -44,9 +68,9 @@ def refuse_unknown(found: Any, known: Any, prefix: str = "") -> None:
     """Raise InputError for a setting that was added with + and that no part of the project reads."""
     if isinstance(found, dict) and isinstance(known, dict):
         for key, value in found.items():
-            if key not in known:
+            if str(key) not in known:
                 raise InputError(f"{prefix}{key}", value, f"no such setting; expected one of {', '.join(known)}")
-            refuse_unknown(value, known[key], f"{prefix}{key}.")
+            refuse_unknown(value, known[str(key)], f"{prefix}{key}.")
 
 
 def check(config: Config) -> None:
@@ -65,6 +89,22 @@ def check(config: Config) -> None:
         if size is not None and size < 1:
             raise InputError(field, size, "expected a whole number of at least 1")
     within("data.label_noise", data.label_noise, 0 <= data.label_noise < 1, "a fraction in [0, 1)")
+    scorer = config.scorer
+    for field, value in (("count", scorer.count), ("iterations", scorer.iterations)):
+        within(f"scorer.{field}", value, value >= 1, "a whole number of at least 1")
+    for field, real in (("std", scorer.std), ("damping", scorer.damping), ("scale", scorer.scale)):
+        within(f"scorer.{field}", real, 0 < real < inf, "a number above 0")
+    within("scorer.max_rate", scorer.max_rate, 0 <= scorer.max_rate < 1, "a rate in [0, 1)")
+    weights = config.objective.weights
+    within(
+        "objective.weights",
+        weights,
+        bool(weights) and all(isfinite(w) for w in weights.values()),
+        "a weight for a term",
+    )
+    within("objective.positive", config.objective.positive, config.objective.positive >= 0, "a class, from 0 up")
+    balance = config.treatment.balance
+    within("treatment.balance", balance, balance in BALANCES, f"one of {', '.join(BALANCES)}")
     budget = config.treatment.budget
     within("treatment.budget", budget, 0 <= budget < 1, "a fraction in [0, 1)")
     within("train.learning_rate", train.learning_rate, 0 < train.learning_rate < inf, "a number above 0")

@@ -6,57 +6,53 @@ data -> train -> attack -> score -> treat -> retrain -> evaluate -> report
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning_fabric import Fabric
 from pandas.util import hash_pandas_object
 from torch import nn
 
-from defense.artifacts import AdversarialSet, Artifact, Evaluation, Scores, TrainedModel, Treatment
+from defense.artifacts import AdversarialSet, Evaluation, Scores, TrainedModel, Treatment
 from defense.data.images import TensorImages
 from defense.data.load import load
-from defense.data.splits import Dataset
+from defense.data.splits import Dataset, Split
 from defense.devices import make_fabric
 from defense.errors import InputError
 from defense.influence.objectives import Validation
-from defense.influence.scorers import random_scores
+from defense.influence.scorers import check_scorer, random_scores
+from defense.ledger import Ledger
 from defense.models.build import build, source_digest
 from defense.randomness import derive
-from defense.reporting.progress import Watch, watching
 from defense.reporting.record import Arm, Run
-from defense.schema import Attack, Config, plain
+from defense.schema import Attack, Config, Method, plain
 from defense.stages import attack, evaluate, score, train, treat
 from defense.stages.report import write_report
-from defense.store import Store, Stored
-
-log = logging.getLogger(__name__)
+from defense.stages.treat import Suggestion
+from defense.store import Stored
 
 
 def run(config: Config, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Run every stage that the store does not hold yet, write the report into `output`, return its result."""
-    store = Store(Path(config.store))
     fabric = make_fabric(config.fabric)
+    common = {"seed": config.seed, "precision": config.fabric.precision, "device": fabric.device.type}
+    ledger = Ledger(Path(config.store), common)
     data = load(config.data, seed=config.seed).to(fabric.device)
     if config.train.crop >= min(data.shape[1:]):
         raise InputError(
             "train.crop", config.train.crop, f"expected less than the side of a picture, {data.shape}"
         )
-    build(config.model, data, seed=config.seed)  # fails here, before any compute, where it does not fit
-    return Pipeline(config, data, fabric, store).run(output, overrides)
+    model = build(config.model, data, seed=config.seed)  # fails here, before any compute, where it does not fit
+    check_scorer(model, data.validation, config.objective, config.scorer, noise_known=data.noise_known)
+    return Pipeline(config, data, fabric, ledger).run(output, overrides)
 
 
 class Pipeline:
     """The stages of one run, each bound to the settings and inputs that its key is made of."""
 
-    def __init__(self, config: Config, data: Dataset, fabric: Fabric, store: Store) -> None:
-        self.config, self.data, self.fabric, self.store = config, data, fabric, store
+    def __init__(self, config: Config, data: Dataset, fabric: Fabric, ledger: Ledger) -> None:
+        self.config, self.data, self.fabric, self.ledger = config, data, fabric, ledger
         self.digests = {part: getattr(data, part).digest() for part in ("train", "validation", "test")}
-        self.seconds: dict[str, float] = {}
-        self.reused: list[str] = []
 
     def run(self, output: Path, overrides: list[str]) -> dict[str, Any]:
         """Go through the stages and write the report."""
@@ -66,11 +62,11 @@ class Pipeline:
         model = self.restore(baseline)
         validation = self.attack("validation", model, baseline.key, config.attack)
         scores = self.score(model, baseline.key, validation)
-        control = random_scores(len(data.train), seed=derive(config.seed, "control"))
+        defended = self.treat(scores)
         treatments = {
             "baseline": untreated,
-            "control": self.treat("control", control.numpy()),
-            "defended": self.treat("defended", scores.artifact.table["score"].to_numpy()),
+            "control": self.control(scores, defended),
+            "defended": defended.artifact,
         }
         frozen = {
             name: self.attack("test", model, baseline.key, spec, name)
@@ -90,8 +86,8 @@ class Pipeline:
                 arms=arms,
                 scores=scores.artifact.table,
                 adversarial=validation.artifact.tensors["pictures"],
-                seconds=self.seconds,
-                reused=self.reused,
+                seconds=self.ledger.seconds,
+                reused=self.ledger.reused,
                 device=str(self.fabric.device),
             ),
             output,
@@ -101,9 +97,8 @@ class Pipeline:
         """Train one arm. Two arms that are treated alike are one stage."""
         config = self.config
         rows = hash_pandas_object(treatment.table, index=False).to_numpy()
-        return self.once(
-            "train",
-            arm,
+        return self.ledger.once(
+            f"train_{arm}",
             TrainedModel,
             version=train.VERSION,
             settings={
@@ -129,9 +124,8 @@ class Pipeline:
     ) -> Stored[AdversarialSet]:
         """Attack one split at the baseline."""
         config = self.config
-        return self.once(
-            "attack",
-            f"{part}_{name}" if name else part,
+        return self.ledger.once(
+            f"attack_{part}_{name}" if name else f"attack_{part}",
             AdversarialSet,
             version=attack.VERSION,
             settings={
@@ -156,38 +150,65 @@ class Pipeline:
 
     def score(self, model: nn.Module, model_key: str, adversarial: Stored[AdversarialSet]) -> Stored[Scores]:
         """Score the training split at the baseline."""
-        config, clean = self.config, self.data.validation
-        pictures = adversarial.artifact.tensors["pictures"].to(self.fabric.device)
-        validation = Validation(clean, clean.with_images(TensorImages(pictures)))
-        return self.once(
+        config, data = self.config, self.data
+        validation = Validation(data.validation, self.attacked(data.validation, adversarial))
+        needs_attacked = config.scorer.attacked_train or config.scorer.method is Method.adversarial_loss
+        attack = self.attack("train", model, model_key, config.attack) if needs_attacked else None
+        keys = {"adversarial": adversarial.key, **({"attacked": attack.key} if attack else {})}
+        return self.ledger.once(
             "score",
-            None,
             Scores,
             version=score.VERSION,
             settings={"objective": config.objective, "scorer": config.scorer},
-            inputs=self.inputs("train", "validation", model=model_key, adversarial=adversarial.key),
+            inputs=self.inputs("train", "validation", model=model_key, **keys),
             compute=lambda watch: score.score(
                 model,
-                self.data.train,
+                data.train,
                 validation,
                 config.objective,
                 config.scorer,
+                attacked=self.attacked(data.train, attack) if attack else None,
                 seed=config.seed,
                 watch=watch,
             ),
         )
 
-    def treat(self, arm: str, scores: np.ndarray) -> Treatment:
-        """Treat the training split by scores (n,)."""
-        return self.once(
-            "treat",
-            arm,
+    def attacked(self, split: Split, adversarial: Stored[AdversarialSet]) -> Split:
+        """Return the split with its attacked pictures."""
+        return split.with_images(TensorImages(adversarial.artifact.tensors["pictures"].to(self.fabric.device)))
+
+    def treat(self, scores: Stored[Scores]) -> Stored[Treatment]:
+        """Treat the training split by its scores."""
+        return self.ledger.once(
+            "treat_defended",
             Treatment,
             version=treat.VERSION,
             settings={"treatment": self.config.treatment},
-            inputs=self.inputs("train", scores=hashlib.sha256(scores.tobytes()).hexdigest()),
-            compute=lambda watch: treat.treat(self.data.train, scores, self.config.treatment),
+            inputs=self.inputs("train", scores=scores.key),
+            compute=lambda watch: treat.treat(self.data.train, self.suggestion(scores), self.config.treatment),
+        )
+
+    def control(self, scores: Stored[Scores], defended: Stored[Treatment]) -> Treatment:
+        """Treat as many samples at random."""
+        config, train_split = self.config, self.data.train
+        order = random_scores(len(train_split), seed=derive(config.seed, "control")).numpy()
+        return self.ledger.once(
+            "treat_control",
+            Treatment,
+            version=treat.VERSION,
+            settings={"treatment": config.treatment},
+            inputs=self.inputs("train", scores=scores.key, defended=defended.key),
+            compute=lambda watch: treat.control(
+                train_split, defended.artifact, self.suggestion(scores), config.treatment, order
+            ),
         ).artifact
+
+    def suggestion(self, scores: Stored[Scores]) -> Suggestion:
+        """Return what a treatment is made from."""
+        score, prediction, label = (
+            scores.artifact.table[name].to_numpy() for name in ("score", "prediction", "label")
+        )
+        return Suggestion(score, prediction, label, self.data.classes)
 
     def evaluate(
         self,
@@ -199,9 +220,8 @@ class Pipeline:
     ) -> Stored[Evaluation]:
         """Evaluate one arm on the test split."""
         config = self.config
-        return self.once(
-            "evaluate",
-            arm,
+        return self.ledger.once(
+            f"evaluate_{arm}",
             Evaluation,
             version=evaluate.VERSION,
             settings={
@@ -233,37 +253,3 @@ class Pipeline:
     def inputs(self, *parts: str, **keys: str) -> dict[str, str]:
         """Return the digests of the named splits together with the keys of other inputs."""
         return {part: self.digests[part] for part in parts} | keys
-
-    def once(
-        self,
-        stage: str,
-        arm: str | None,
-        kind: type[Artifact],
-        *,
-        version: int,
-        settings: dict[str, Any],
-        inputs: dict[str, str],
-        compute: Callable[[Watch], Artifact],
-    ) -> Stored[Artifact]:
-        """Take a stage from the store or compute it, in sight; keep its time."""
-        label = f"{stage}_{arm}" if arm else stage
-        with watching(label.replace("_", " ")) as watch:
-            stored = self.store.once(
-                stage,
-                kind,
-                settings={
-                    **plain(settings),
-                    "seed": self.config.seed,
-                    "precision": self.config.fabric.precision,
-                    "device": self.fabric.device.type,
-                },
-                inputs=inputs,
-                stage_version=version,
-                compute=lambda: compute(watch),
-            )
-        self.seconds[label] = stored.seconds
-        if stored.reused:
-            self.reused.append(label)
-        how = "from the store" if stored.reused else f"{stored.seconds:.1f} s"
-        log.info("%-20s %s", label.replace("_", " "), how)
-        return stored

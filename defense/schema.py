@@ -51,19 +51,48 @@ class ObjectiveName(Choice):
 
     robustness = "robustness"
     utility = "utility"
+    demographic_parity = "demographic_parity"
+    equal_opportunity = "equal_opportunity"
 
 
-class ScorerName(Choice):
+class Method(Choice):
     """How a training sample is scored; positive helps, negative harms."""
 
-    ip = "ip"
+    alignment = "alignment"
+    self_influence = "self_influence"
+    loss = "loss"
+    adversarial_loss = "adversarial_loss"
     random = "random"
+    oracle = "oracle"
+
+
+class Members(Choice):
+    """The points of parameter space that an alignment is summed over."""
+
+    single = "single"
+    dropout = "dropout"
+    gaussian = "gaussian"
+
+
+class Direction(Choice):
+    """What is done to the gradient of the objective before training gradients are aligned with it."""
+
+    identity = "identity"
+    cg = "cg"
+    lissa = "lissa"
+    ekfac = "ekfac"
+    datainf = "datainf"
 
 
 class TreatmentName(Choice):
     """What is done to the samples with the lowest scores."""
 
     remove = "remove"
+    relabel = "relabel"
+    reweight = "reweight"
+
+
+BALANCES = ("none", "class")  # not an Enum: class is a word of Python; a budget over all samples, or in each class
 
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # not an Enum: the names that lightning-fabric gave
@@ -147,25 +176,47 @@ class Attack:
 
 @dataclass
 class Objective:
-    """The objective that scores are aligned with."""
+    """The objective that scores are aligned with: a weighted sum of terms."""
 
-    name: ObjectiveName
+    weights: dict[ObjectiveName, float]
+    positive: int
+
+    def __str__(self) -> str:
+        """'robustness', or '0.5 utility + 0.5 robustness'."""
+        if len(self.weights) == 1:
+            return str(next(iter(self.weights)))
+        return " + ".join(f"{weight:g} {name}" for name, weight in self.weights.items())
 
 
 @dataclass
 class Scorer:
-    """The scorer and the size of its batches."""
+    """A method, and where it is an alignment its members and direction; see conf/config.yaml."""
 
-    name: ScorerName
+    name: str
+    method: Method
     batch_size: int
+    parameters: str
+    attacked_train: bool
+    members: Members
+    count: int
+    max_rate: float
+    std: float
+    direction: Direction
+    cosine: bool
+    damping: float
+    iterations: int
+    tolerance: float
+    scale: float
 
 
 @dataclass
 class Treat:
-    """The treatment and the fraction of training samples that it touches."""
+    """The treatment, and which training samples it touches."""
 
     name: TreatmentName
     budget: float
+    threshold: float | None
+    balance: str
 
 
 @dataclass

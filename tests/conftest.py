@@ -11,23 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from lightning_fabric import Fabric
 
-from defense.__main__ import CONF, main
-from defense.config import checked, register
+from defense.__main__ import main
+from defense.config import composed
 from defense.data.images import TensorImages
 from defense.data.load import load
 from defense.data.splits import Dataset, Split
-from defense.schema import Config, Data, Threat, Train
-
-
-def composed(*overrides: str) -> Config:
-    """Return the settings that `defense` would run with: the numbers of conf/ are not written again here."""
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return checked(compose("config", list(overrides)))
-
+from defense.schema import Data, Scorer, Threat, Train
 
 DEFAULT = composed()
 TINY = ["data.train_size=200", "data.validation_size=60", "data.test_size=80", "train.epochs=2"]
@@ -92,6 +83,23 @@ def recipe(**changes: Any) -> Train:
 def threat(**changes: Any) -> Threat:
     """Return the default threat model with changes."""
     return replace(DEFAULT.threat, **changes)
+
+
+def scorer(**changes: Any) -> Scorer:
+    """Return the default scorer with changes."""
+    return replace(DEFAULT.scorer, **changes)
+
+
+class Doubles(TensorImages):
+    """Pictures that come in float64."""
+
+    def take(self, indices: torch.Tensor) -> torch.Tensor:
+        return super().take(indices).double()
+
+
+def doubles(split: Split) -> Split:
+    """Return the split with pictures in float64."""
+    return split.with_images(Doubles(split.images.take(torch.arange(len(split)))))
 
 
 def make_split(count: int, classes: int, shape: tuple[int, int, int], *, seed: int = 0) -> Split:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad, jacrev, vmap
 
 from defense.data.splits import Split
 
@@ -30,3 +30,24 @@ def inner_products(model: nn.Module, train: Split, validation: Split) -> Tensor:
     dtype = next(model.parameters()).dtype
     direction = per_sample_gradients(model, everything[1].to(dtype), validation.labels).mean(0)
     return per_sample_gradients(model, everything[0].to(dtype), train.labels) @ direction
+
+
+def gauss_newton(model: nn.Module, split: Split) -> Tensor:
+    """Return G = mean_i J_i^T (diag(p_i) - p_i p_i^T) J_i, dense (p, p), for cross-entropy."""
+    x = split.images.take(torch.arange(len(split)))
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    total = torch.zeros(0)
+    for row in range(len(split)):
+        jacobians = jacrev(lambda values, row=row: functional_call(model, values, (x[row : row + 1],))[0])(
+            parameters
+        )
+        jacobian = torch.cat([value.flatten(1) for value in jacobians.values()], dim=1)
+        p = functional_call(model, parameters, (x[row : row + 1],))[0].softmax(0).detach()
+        part = jacobian.T @ (p.diag() - p.outer(p)) @ jacobian / len(split)
+        total = part if row == 0 else total + part
+    return total
+
+
+def flat(values: dict[str, Tensor]) -> Tensor:
+    """Return all values in one vector."""
+    return torch.cat([value.flatten() for value in values.values()])

@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "defense"
 LEAVES = {"schema", "errors", "randomness"}
 ROOMS = {"data", "models", "training", "influence", "robustness", "reporting"}
 ALLOWED = {
-    "__init__": set(),
+    "__init__": {"notebook"},
+    "notebook": LEAVES | {"config", "data", "influence", "reporting"},
     "schema": set(),
     "errors": set(),
     "randomness": set(),
@@ -21,7 +22,8 @@ ALLOWED = {
     "store": LEAVES | {"artifacts"},
     "sweep": LEAVES | {"reporting"},
     "__main__": LEAVES | {"config", "pipeline"},
-    "pipeline": LEAVES | ROOMS | {"artifacts", "devices", "stages", "store"},
+    "ledger": LEAVES | {"artifacts", "reporting", "store"},
+    "pipeline": LEAVES | ROOMS | {"artifacts", "devices", "ledger", "stages", "store"},
     "stages": LEAVES | ROOMS | {"artifacts", "stages"},
     "data": LEAVES | {"data"},
     "models": LEAVES | {"data", "models"},

@@ -98,7 +98,7 @@ def test_a_budget_of_nothing_trains_once(command: Command, tmp_path: Path) -> No
     assert set(found["reused"]) >= {"train_control", "train_defended"}
     assert found["arms"]["control"] == found["arms"]["baseline"] == found["arms"]["defended"]
     assert found["selection"]["precision"] is None
-    assert found["verdict"].startswith("Nothing was removed")
+    assert found["verdict"].startswith("Nothing was treated")
 
 
 def test_own_arrays_and_human_noise(command: Command, npz: Path, tmp_path: Path) -> None:
@@ -149,7 +149,10 @@ def test_a_sweep_over_seeds_and_its_summary(command: Command, tmp_path: Path, ca
 
 BAD = {
     "an unknown choice of a group": (["scorer=magic"], ["scorer/magic", "ip", "random"]),
-    "an unknown field": (["treatment.budgett=0.1"], ["treatment.budgett", "expected one of name, budget"]),
+    "an unknown field": (
+        ["treatment.budgett=0.1"],
+        ["treatment.budgett", "expected one of name, budget, threshold, balance"],
+    ),
     "a budget of one": (["treatment.budget=1"], ["treatment.budget=1.0", "[0, 1)"]),
     "a negative budget": (["treatment.budget=-0.1"], ["treatment.budget=-0.1", "[0, 1)"]),
     "a budget that is no number": (["treatment.budget=much"], ["treatment.budget", "much"]),
@@ -170,7 +173,10 @@ BAD = {
         ["(2, 3)", "(2, 10)"],
     ),
     "an unknown argument of the model": (["model.widht=3"], ["widht"]),
-    "a field that was added": (["+treatment.budgt=0.5"], ["treatment.budgt=0.5", "expected one of name, budget"]),
+    "a field that was added": (
+        ["+treatment.budgt=0.5"],
+        ["treatment.budgt=0.5", "expected one of name, budget, threshold, balance"],
+    ),
     "a path that is not read": (["data.path=my.npz"], ["data.path=my.npz", "data=npz"]),
     "eps of Linf for L2": (["threat.norm=L2"], ["threat.eps=0.1", "L2"]),
     "an eps beyond all pixels": (["threat.eps=2"], ["threat.eps=2", "at most 1"]),
@@ -180,12 +186,18 @@ BAD = {
     "half precision on the CPU": (["fabric.precision=16-mixed", "fabric.accelerator=cpu"], ["fabric.precision"]),
     "a store that is a file": (["store=/dev/null/x"], ["store=/dev/null/x", "folder"]),
     "an output that is a file": (["hydra.run.dir=/dev/null/x"], ["/dev/null/x"]),
+    "parameters that are not there": (["scorer.parameters=tail"], ["scorer.parameters=tail", "2.weight"]),
+    "an oracle that knows nothing": (["scorer=oracle", "data.label_noise=0"], ["scorer=oracle", "known noise"]),
+    "fairness without groups": (["objective=demographic_parity"], ["two groups"]),
+    "an unknown term": (["objective.weights.beauty=1"], ["beauty", "equal_opportunity"]),
+    "a damping of zero": (["scorer.damping=0"], ["scorer.damping=0", "above 0"]),
+    "an unknown balance": (["treatment.balance=yes"], ["treatment.balance=yes", "none, class"]),
     "an unknown precision": (["fabric.precision=8"], ["fabric.precision=8", "bf16-mixed"]),
     "an unknown accelerator": (["fabric.accelerator=abacus"], ["fabric.accelerator=abacus"]),
     "broken grammar": (["treatment.budget=[1"], ["treatment.budget=[1"]),
     "a class that vanishes": (
         [*TINY, "treatment.budget=0.99"],
-        ["treatment.budget=0.99", "every sample of class"],
+        ["treatment.budget=0.99", "leaves no sample of class"],
     ),
 }
 

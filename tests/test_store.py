@@ -14,7 +14,8 @@ from defense.store import Store, Stored
 
 
 def scores(value: float = 1.0) -> Scores:
-    return Scores(pd.DataFrame({"id": [3, 5], "score": [value, -0.5], "treated": [True, False]}))
+    table = pd.DataFrame({"id": [3, 5], "score": [value, -0.5], "treated": [True, False]})
+    return Scores(table, pd.DataFrame({"name": ["objective"], "value": [0.5]}))
 
 
 def once(store: Store, compute, seed: int = 0) -> Stored[Scores]:  # type: ignore[no-untyped-def]
@@ -61,7 +62,7 @@ def test_a_failure_leaves_nothing_that_is_believed(tmp_path: Path) -> None:
     assert once(Store(tmp_path), forbidden).reused
 
 
-@pytest.mark.parametrize("name", ["table.parquet", "manifest.json"])
+@pytest.mark.parametrize("name", ["table.parquet", "record.parquet", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "remove"])
 def test_damage_is_noticed_and_mended(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str

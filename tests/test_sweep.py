@@ -26,7 +26,9 @@ def test_seeds_are_folded_and_repetitions_count_once() -> None:
     assert name == "default"
     assert sorted(run["seed"] for run in runs) == [0, 1, 2]
     text = summary(results)
-    assert "+5.0 points over random (95 % interval over 3 seeds +2.5 to +7.5), better than random removal" in text
+    assert (
+        "+5.0 points over random (95 % interval over 3 seeds +2.5 to +7.5), better than random treatment" in text
+    )
     row = next(line for line in text.splitlines() if line.startswith("| adaptive, worst"))
     assert [cell.strip() for cell in row.split("|")[2:6]] == ["40.0", "41.0", "46.0", "+5.0 (+2.5 to +7.5)"]
 

@@ -21,13 +21,16 @@ class Split:
     images: Images
     labels: Tensor  # int64 (n,): what a model is trained on, or tested against
     truth: Tensor  # int64 (n,): the labels before any known noise
+    groups: Tensor | None = None  # int64 (n,): whom a fairness objective compares; None where that is not known
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def subset(self, indices: Tensor) -> Split:
         """Return the samples at `indices`, in that order."""
-        return Split(self.ids[indices], self.images.subset(indices), self.labels[indices], self.truth[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        images = self.images.subset(indices)
+        return Split(self.ids[indices], images, self.labels[indices], self.truth[indices], groups)
 
     def with_images(self, images: Images) -> Split:
         """Return the same samples with other pictures, for instance attacked ones."""
@@ -35,7 +38,8 @@ class Split:
 
     def to(self, device: torch.device) -> Split:
         """Return the same samples with pictures and labels on `device`; ids stay where they are."""
-        return Split(self.ids, self.images.to(device), self.labels.to(device), self.truth.to(device))
+        groups = None if self.groups is None else self.groups.to(device)
+        return Split(self.ids, self.images.to(device), self.labels.to(device), self.truth.to(device), groups)
 
     def batches(self, size: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Yield (rows, pictures, labels) in order, `size` samples at a time."""
@@ -45,7 +49,8 @@ class Split:
 
     def digest(self) -> str:
         """Return a hash of everything that a result computed from this split depends on."""
-        arrays = [tensor.cpu().numpy().tobytes() for tensor in (self.ids, self.labels, self.truth)]
+        tensors = (self.ids, self.labels, self.truth, self.groups)
+        arrays = [tensor.cpu().numpy().tobytes() for tensor in tensors if tensor is not None]
         return hashlib.sha256(b"".join(arrays) + self.images.digest().encode()).hexdigest()
 
 

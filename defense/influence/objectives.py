@@ -1,12 +1,28 @@
-"""What a score is aligned with: a scalar of the parameters on the validation set, lower is better."""
+"""What a score is aligned with: scalars v of the parameters on the validation set, lower is better.
+
+An objective is a function of all logits of the validation set, so its gradient is exact for any size of the set:
+
+    grad v = sum_j  (d logits_j / d theta)^T  (d v / d logits_j)
+
+The logits are computed once, v is differentiated at the logits, and each batch then carries its share back to the
+parameters. An objective need not be a mean over samples: gaps between groups are as exact as losses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from defense.data.splits import Split
-from defense.schema import ObjectiveName
+from defense.errors import InputError, out_of_memory_names
+from defense.influence.members import Member, Parameters, logits_at, masked
+from defense.models.modes import evaluating
+from defense.schema import Objective, ObjectiveName
 
 
 @dataclass(frozen=True)
@@ -17,17 +33,100 @@ class Validation:
     adversarial: Split
 
 
-def utility(validation: Validation) -> Split:
-    """v = mean loss on clean validation data."""
-    return validation.clean
+@dataclass(frozen=True)
+class Part:
+    """One term of an objective at one member: v and grad v, and the weight that it has in the sum."""
+
+    name: ObjectiveName
+    weight: float
+    value: float
+    gradient: Parameters
 
 
-def robustness(validation: Validation) -> Split:
-    """v = mean loss on adversarial validation data."""
-    return validation.adversarial
+def mean_loss(logits: Tensor, split: Split, positive: int) -> Tensor:
+    """v = mean_j cross_entropy_j: utility on clean pictures, robustness on attacked ones."""
+    return F.cross_entropy(logits, split.labels)
 
 
-OBJECTIVES: dict[ObjectiveName, Callable[[Validation], Split]] = {
-    ObjectiveName.utility: utility,
-    ObjectiveName.robustness: robustness,
+def demographic_parity(logits: Tensor, split: Split, positive: int) -> Tensor:
+    """v = max - min over groups of the mean probability of class `positive` (Dwork et al. 2012).
+
+    For two groups this is the absolute gap.
+    """
+    return group_gap(logits.softmax(1)[:, positive], split, torch.ones_like(split.labels, dtype=torch.bool))
+
+
+def equal_opportunity(logits: Tensor, split: Split, positive: int) -> Tensor:
+    """The gap of `demographic_parity` among the samples whose label is `positive` (Hardt et al. 2016)."""
+    return group_gap(logits.softmax(1)[:, positive], split, split.labels == positive)
+
+
+def group_gap(values: Tensor, split: Split, rows: Tensor) -> Tensor:
+    """Return max - min over groups of the mean of `values` (n,) over the chosen `rows` (n,).
+
+    Raises InputError unless there are at least two groups, each with such rows.
+    """
+    groups = [] if split.groups is None else [rows & (split.groups == group) for group in split.groups.unique()]
+    if len(groups) < 2 or not all(bool(group.any()) for group in groups):
+        raise InputError("objective", "fairness", "expected validation samples of two groups or more")
+    means = torch.stack([values[group].mean() for group in groups])
+    return means.max() - means.min()
+
+
+Function = Callable[..., Tensor]
+OBJECTIVES: dict[ObjectiveName, tuple[Function, str]] = {  # the function, and the pictures that it looks at
+    ObjectiveName.utility: (mean_loss, "clean"),
+    ObjectiveName.robustness: (mean_loss, "adversarial"),
+    ObjectiveName.demographic_parity: (demographic_parity, "clean"),
+    ObjectiveName.equal_opportunity: (equal_opportunity, "clean"),
 }
+
+
+def check_objective(objective: Objective, split: Split) -> None:
+    """Raise InputError where a term of `objective` cannot be computed on the validation samples of `split`."""
+    blank = torch.zeros((len(split), objective.positive + 2), device=split.labels.device)
+    for name in objective.weights:
+        function, _ = OBJECTIVES[name]
+        if function is not mean_loss:
+            function(blank, split, objective.positive)
+
+
+def parts_of(
+    model: nn.Module, member: Member, validation: Validation, objective: Objective, *, batch_size: int
+) -> list[Part]:
+    """Return every term of `objective` with its gradient at `member`, in eval mode."""
+    parts = []
+    for name, weight in objective.weights.items():
+        function, pictures = OBJECTIVES[name]
+        split: Split = getattr(validation, pictures)
+        value, gradient = value_and_gradient(
+            model, member, split, partial(function, positive=objective.positive), batch_size=batch_size
+        )
+        parts.append(Part(name, weight, value, gradient))
+    return parts
+
+
+def value_and_gradient(
+    model: nn.Module,
+    member: Member,
+    split: Split,
+    function: Callable[[Tensor, Split], Tensor],
+    *,
+    batch_size: int,
+) -> tuple[float, Parameters]:
+    """Return v = function(all logits, split) and grad v, whatever the size of the batches."""
+    parameters = {name: value.clone().requires_grad_() for name, value in member.parameters.items()}
+    gradient = {name: torch.zeros_like(value) for name, value in member.parameters.items()}
+    with evaluating(model), masked(model, member), out_of_memory_names("scorer.batch_size", batch_size):
+        with torch.no_grad():
+            batches = [logits_at(model, member, member.parameters, x) for _, x, _ in split.batches(batch_size)]
+        with torch.enable_grad():
+            logits = torch.cat(batches).requires_grad_()
+            value = function(logits, split)
+            (cotangent,) = torch.autograd.grad(value, logits)
+            for rows, x, _ in split.batches(batch_size):
+                carried = (logits_at(model, member, parameters, x) * cotangent[rows]).sum()
+                added = torch.autograd.grad(carried, list(parameters.values()), materialize_grads=True)
+                for total, add in zip(gradient.values(), added, strict=True):
+                    total += add
+    return value.item(), gradient

@@ -1,17 +1,28 @@
-"""The scorers: each gives every training sample a number; positive helps the objective, negative harms it."""
+"""The scorers: each gives every training sample a number; positive helps the objective, negative harms it.
+
+Alignment is the family: members x direction, one forward-mode derivative per batch. The others are the rivals that
+every report should show beside it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.data.splits import Split
-from defense.influence.alignment import directional_derivatives, mean_loss_gradient
+from defense.errors import InputError
+from defense.influence.alignment import Watch, directional_derivatives
+from defense.influence.directions import DIRECTIONS, Curvature, Record
+from defense.influence.members import Member, members_of, single
+from defense.influence.objectives import Part, Validation, check_objective, parts_of
+from defense.influence.per_sample import squared_norms
+from defense.models.predict import predict
 from defense.randomness import generator
-from defense.schema import ScorerName
+from defense.schema import Method, Objective, Scorer
 
 
 @dataclass(frozen=True)
@@ -19,24 +30,110 @@ class Problem:
     """What a scorer may look at."""
 
     model: nn.Module
-    train: Split
-    objective: Split  # the samples whose mean loss is the objective
-    batch_size: int
+    train: Split  # as trained on
+    attacked: Split | None  # the same, attacked at the model; None where no setting asks for it
+    validation: Validation
+    objective: Objective
+    scorer: Scorer
     seed: int
-    watch: Callable[..., None]
+    watch: Watch
+
+    @property
+    def scored(self) -> Split:
+        """The training samples as their gradients are taken: as they are, or attacked."""
+        return self.needs_attacked() if self.scorer.attacked_train else self.train
+
+    def needs_attacked(self) -> Split:
+        """Return the attacked training samples; raises InputError where there are none."""
+        if self.attacked is None:
+            raise InputError(
+                "scorer.attacked_train", self.scorer.attacked_train, "expected attacked training samples"
+            )
+        return self.attacked
 
 
-def ip(problem: Problem) -> Tensor:
-    """score_i = grad v . grad loss_i, by one Jacobian-vector product per batch: (n,)."""
-    _, direction = mean_loss_gradient(problem.model, problem.objective, batch_size=problem.batch_size)
-    return directional_derivatives(
-        problem.model, problem.train, direction, batch_size=problem.batch_size, watch=problem.watch
+@dataclass(frozen=True)
+class Scored:
+    """The scores (n,), what they are the sum of, and how the computation went."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)  # by objective, where there are several
+    members: dict[str, Tensor] = field(default_factory=dict)  # by member, where there are several
+    record: Record = field(default_factory=dict)
+
+
+def check_scorer(
+    model: nn.Module, validation: Split, objective: Objective, scorer: Scorer, *, noise_known: bool
+) -> None:
+    """Raise InputError where a scorer cannot work on this model and data; costs nothing."""
+    single(model, pattern=scorer.parameters)
+    if scorer.method is Method.oracle and not noise_known:
+        raise InputError("scorer", scorer.name, "expected data with known noise, as data.label_noise plants it")
+    if scorer.method is Method.alignment:
+        check_objective(objective, validation)
+
+
+def alignment(problem: Problem) -> Scored:
+    """score_i = sum_m weight_m sum_p weight_p  u_mp . grad loss_i(theta_m),  u_mp = P grad v_p(theta_m).
+
+    With `scorer.cosine` each product is divided by |u_mp| |grad loss_i|.
+    """
+    example = problem.train.images.take(torch.arange(min(2, len(problem.train))))
+    by_part: dict[str, Tensor] = {}
+    by_member: dict[str, Tensor] = {}
+    record: Record = {}
+    for member in members_of(problem.model, example, problem.scorer, seed=problem.seed):
+        size = problem.scorer.batch_size
+        for part in parts_of(problem.model, member, problem.validation, problem.objective, batch_size=size):
+            scores, said = aligned(problem, member, part)
+            weighted = part.weight * scores
+            by_member[member.name] = by_member.get(member.name, 0) + weighted
+            by_part[str(part.name)] = by_part.get(str(part.name), 0) + member.weight * scores
+            record |= {f"{member.name} {part.name} {key}": value for key, value in said.items()}
+            record[f"{member.name} {part.name} objective"] = part.value
+    total = sum_of([problem.objective.weights[name] * by_part[str(name)] for name in problem.objective.weights])
+    return Scored(total, by_part if len(by_part) > 1 else {}, by_member if len(by_member) > 1 else {}, record)
+
+
+def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Record]:
+    """Return u . grad loss_i (n,) at one member for one term, and how u was found."""
+    scorer, size = problem.scorer, problem.scorer.batch_size
+    curvature = Curvature(problem.model, member, problem.train, size)
+    direction, record = DIRECTIONS[scorer.direction](part.gradient, curvature, scorer)
+    scores = directional_derivatives(
+        problem.model, member, problem.scored, direction, batch_size=size, watch=problem.watch
     )
+    if scorer.cosine:
+        norms = squared_norms(problem.model, member, problem.scored, batch_size=size).sqrt()
+        length = torch.cat([value.flatten() for value in direction.values()]).norm().cpu()
+        scores = scores / (norms * length).clamp_min(torch.finfo(scores.dtype).tiny)
+    return scores, record
 
 
-def random(problem: Problem) -> Tensor:
-    """score_i uniform in [-1, 1): the rival that every scorer must beat: (n,)."""
-    return random_scores(len(problem.train), seed=problem.seed)
+def self_influence(problem: Problem) -> Scored:
+    """score_i = -|grad loss_i|^2: samples that move the model most are suspected (Pruthi et al. 2020)."""
+    member = single(problem.model, pattern=problem.scorer.parameters)
+    return Scored(-squared_norms(problem.model, member, problem.scored, batch_size=problem.scorer.batch_size))
+
+
+def loss(problem: Problem) -> Scored:
+    """score_i = -loss_i of the training sample as it is."""
+    return Scored(-losses_of(problem.model, problem.train, problem.scorer.batch_size))
+
+
+def adversarial_loss(problem: Problem) -> Scored:
+    """score_i = -loss_i of the attacked training sample."""
+    return Scored(-losses_of(problem.model, problem.needs_attacked(), problem.scorer.batch_size))
+
+
+def losses_of(model: nn.Module, split: Split, batch_size: int) -> Tensor:
+    """Return the cross-entropy of each sample: (n,), on the CPU."""
+    return F.cross_entropy(predict(model, split, batch_size=batch_size), split.labels.cpu(), reduction="none")
+
+
+def random(problem: Problem) -> Scored:
+    """score_i uniform in [-1, 1): the rival that every scorer must beat."""
+    return Scored(random_scores(len(problem.train), seed=problem.seed))
 
 
 def random_scores(count: int, *, seed: int) -> Tensor:
@@ -44,4 +141,25 @@ def random_scores(count: int, *, seed: int) -> Tensor:
     return 2 * torch.rand(count, generator=generator(seed, "random scores")) - 1
 
 
-SCORERS: dict[ScorerName, Callable[[Problem], Tensor]] = {ScorerName.ip: ip, ScorerName.random: random}
+def oracle(problem: Problem) -> Scored:
+    """score_i below zero where the label is known to be wrong: what perfect detection would reach.
+
+    A random number in [0, 1) breaks ties, so that a budget larger than the noise goes on at random.
+    """
+    ties = torch.rand(len(problem.train), generator=generator(problem.seed, "oracle ties"))
+    return Scored(ties - (problem.train.labels != problem.train.truth).cpu().float())
+
+
+def sum_of(tensors: list[Tensor]) -> Tensor:
+    """Return the sum of tensors of one shape."""
+    return torch.stack(tensors).sum(0)
+
+
+METHODS: dict[Method, Callable[[Problem], Scored]] = {
+    Method.alignment: alignment,
+    Method.self_influence: self_influence,
+    Method.loss: loss,
+    Method.adversarial_loss: adversarial_loss,
+    Method.random: random,
+    Method.oracle: oracle,
+}

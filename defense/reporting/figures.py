@@ -37,7 +37,7 @@ def score_histogram(run: Run) -> str:
     """Return the histogram of the scores, one row per kind of label where noise is known, and the treated part."""
     scores = run.scores["score"].to_numpy()
     noisy = (run.scores["label"] != run.scores["truth"]).to_numpy()
-    taken = ~run.arms["defended"].treatment["keep"].to_numpy()
+    taken = run.arms["defended"].treatment["treated"].to_numpy()
     groups = {"label is right": (~noisy, CLEAN), "label is wrong": (noisy, NOISY)}
     if not run.data.noise_known:
         groups = {"training samples": (np.ones_like(noisy), CLEAN)}

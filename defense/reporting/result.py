@@ -11,13 +11,17 @@ import pandas as pd
 from defense.reporting.record import Run
 from defense.reporting.statistics import Mean, paired_difference
 from defense.reporting.tables import ARMS, HEADER, lookup, markdown, metrics, spoken
-from defense.schema import ScorerName
+from defense.schema import TreatmentName
 
 PACKAGES = (
     "defense", "torch", "torchvision", "torchattacks", "lightning-fabric", "hydra-core", "numpy", "scikit-learn",
 )  # fmt: skip
 
-SPOKEN = {ScorerName.ip: "gradient alignment (ip)", ScorerName.random: "chance (random)"}
+VERBS = {
+    TreatmentName.remove: "Removing",
+    TreatmentName.relabel: "Relabelling",
+    TreatmentName.reweight: "Weighing less",
+}
 
 
 def result(run: Run) -> dict[str, Any]:
@@ -67,8 +71,8 @@ def difference(run: Run, metric: str, first: str = "defended", second: str = "co
 
 
 def treated(run: Run) -> int:
-    """Return how many training samples the defended arm leaves out."""
-    return int((~run.arms["defended"].treatment["keep"]).sum())
+    """Return how many training samples the defended arm removes, relabels, or weighs less."""
+    return int(run.arms["defended"].treatment["treated"].sum())
 
 
 def selection(run: Run) -> dict[str, float | None]:
@@ -84,7 +88,7 @@ def selection(run: Run) -> dict[str, float | None]:
     if not run.data.noise_known:
         return empty
     noisy = (run.scores["label"] != run.scores["truth"]).to_numpy()
-    taken = ~run.arms["defended"].treatment["keep"].to_numpy()
+    taken = run.arms["defended"].treatment["treated"].to_numpy()
     hits = int((noisy & taken).sum())
     return {
         "precision": hits / int(taken.sum()) if taken.any() else None,
@@ -105,16 +109,16 @@ def verdict(run: Run) -> str:
     count, total = treated(run), len(run.data.train)
     if count == 0:
         return (
-            f"Nothing was removed (budget {config.treatment.budget:g}): "
+            f"Nothing was treated (budget {config.treatment.budget:g}): "
             f"accuracy under adaptive attack is {arms['baseline']:.1f} %."
         )
-    outcome = "not distinguishable from random removal"
+    outcome = "not distinguishable from random treatment"
     if gain.differs_from_zero:
         outcome = "more than the choice of test samples explains; whether more than luck of retraining, seeds tell"
     return (
-        f"Removing the {count} of {total} training samples that {SPOKEN[config.scorer.name]} ranks lowest for "
-        f"{config.objective.name} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
-        f"{arms['defended']:.1f} %, removing as many at random to {arms['control']:.1f} %: "
+        f"{VERBS[config.treatment.name]} the {count} of {total} training samples that {config.scorer.name} ranks "
+        f"lowest for {config.objective} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
+        f"{arms['defended']:.1f} %, as many at random to {arms['control']:.1f} %: "
         f"{gain.mean:+.1f} points over random (95 % interval over test samples {gain.low:+.1f} to "
         f"{gain.high:+.1f}), {outcome}."
     )

@@ -48,11 +48,11 @@ def paired_difference(first: Sequence[float] | np.ndarray, second: Sequence[floa
 
 
 def judged(gain: Mean) -> str:
-    """Return a gain over random removal, one value per seed, in words: points, interval and judgement."""
+    """Return a gain over random treatment, one value per seed, in words: points, interval and judgement."""
     if gain.count < 2:
         return f"{gain.mean:+.1f} points over random (one seed: no interval, no judgement)"
-    outcome = "not distinguishable from random removal"
+    outcome = "not distinguishable from random treatment"
     if gain.differs_from_zero:
-        outcome = "better than random removal" if gain.mean > 0 else "worse than random removal"
+        outcome = "better than random treatment" if gain.mean > 0 else "worse than random treatment"
     interval = f"95 % interval over {gain.count} seeds {gain.low:+.1f} to {gain.high:+.1f}"
     return f"{gain.mean:+.1f} points over random ({interval}), {outcome}"

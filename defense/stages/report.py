@@ -19,8 +19,7 @@ log = logging.getLogger(__name__)
 def write_report(run: Run, output: Path) -> dict[str, Any]:
     """Write result.json, scores, per_sample and the pages into `output`; return the content of result.json."""
     numbers = result(run)
-    kept = run.arms["defended"].treatment["keep"].to_numpy()
-    scores = run.scores.assign(treated=~kept)
+    scores = run.scores.assign(treated=run.arms["defended"].treatment["treated"].to_numpy())
     scores.to_parquet(output / "scores.parquet", index=False)
     scores.to_csv(output / "scores.csv", index=False)
     samples = [arm.evaluation.assign(arm=name) for name, arm in run.arms.items()]

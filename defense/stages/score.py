@@ -1,21 +1,19 @@
-"""Score every training sample at the baseline."""
+"""Score every training sample at a trained model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
-import torch.nn.functional as F
 from torch import nn
 
 from defense.artifacts import Scores
 from defense.data.splits import Split
-from defense.influence.objectives import OBJECTIVES, Validation
-from defense.influence.scorers import SCORERS, Problem
+from defense.influence.alignment import Watch
+from defense.influence.objectives import Validation
+from defense.influence.scorers import METHODS, Problem, losses_of
 from defense.models.predict import predict
 from defense.schema import Objective, Scorer
 
-VERSION = 1
+VERSION = 2
 
 
 def score(
@@ -25,22 +23,28 @@ def score(
     objective: Objective,
     scorer: Scorer,
     *,
+    attacked: Split | None = None,
     seed: int,
-    watch: Callable[..., None],
+    watch: Watch,
 ) -> Scores:
-    """Return the score of each training sample, with the model's prediction and loss beside it."""
-    problem = Problem(model, train, OBJECTIVES[objective.name](validation), scorer.batch_size, seed, watch)
-    scores = SCORERS[scorer.name](problem)
+    """Return the score of each training sample, with the model's prediction and loss beside it.
+
+    attacked: the training samples attacked at the model, for the settings that need them. Where the scorer has
+    several members, or the objective several terms, the share of each stands in a column of its own.
+    """
+    problem = Problem(model, train, attacked, validation, objective, scorer, seed, watch)
+    scored = METHODS[scorer.method](problem)
     logits = predict(model, train, batch_size=scorer.batch_size)
-    labels = train.labels.cpu()
     table = pd.DataFrame(
         {
             "id": train.ids.numpy(),
-            "score": scores.numpy(),
-            "label": labels.numpy(),
+            "score": scored.total.numpy(),
+            "label": train.labels.cpu().numpy(),
             "truth": train.truth.cpu().numpy(),
             "prediction": logits.argmax(1).numpy(),
-            "loss": F.cross_entropy(logits, labels, reduction="none").numpy(),
+            "loss": losses_of(model, train, scorer.batch_size).numpy(),
+            **{f"score.{name}": values.numpy() for name, values in (scored.parts | scored.members).items()},
         }
     )
-    return Scores(table)
+    record = pd.DataFrame({"name": list(scored.record), "value": list(scored.record.values())})
+    return Scores(table, record.astype({"name": "str", "value": "float64"}))

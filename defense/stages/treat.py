@@ -1,8 +1,9 @@
-"""From scores to what a retraining sees of each training sample."""
+"""From scores to what a retraining sees of each training sample, and the control of equal size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,36 +13,118 @@ from defense.data.splits import Split
 from defense.errors import InputError
 from defense.schema import Treat, TreatmentName
 
-VERSION = 1
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What a treatment is made from, row by row as in the training split."""
+
+    scores: np.ndarray  # float (n,): the lowest are treated
+    predictions: np.ndarray  # int (n,): the labels that the scored model gives
+    labels: np.ndarray  # int (n,): as given
+    classes: int
 
 
 def untreated(train: Split) -> Treatment:
     """Return the treatment that leaves everything as it is."""
     table = {"id": train.ids.numpy(), "keep": True, "label": train.labels.cpu().numpy(), "weight": 1.0}
-    return Treatment(pd.DataFrame(table))
+    return Treatment(pd.DataFrame({**table, "treated": False}))
 
 
-def treat(train: Split, scores: np.ndarray, spec: Treat) -> Treatment:
-    """Treat the round(budget * n) samples with the lowest scores (n,); ties go to the lower row.
+def treat(train: Split, suggestion: Suggestion, spec: Treat) -> Treatment:
+    """Treat the samples that `suggestion` scores lowest; see `chosen` for which.
 
     Raises InputError where the treatment leaves a class without samples.
     """
-    count = round(spec.budget * len(train))
-    lowest = np.argsort(scores, kind="stable")[:count]
-    treatment = TREATMENTS[spec.name](untreated(train), lowest)
+    return whole(TREATMENTS[spec.name](untreated(train), suggestion, chosen(suggestion, spec)), train, spec)
+
+
+def control(
+    train: Split, defended: Treatment, suggestion: Suggestion, spec: Treat, order: np.ndarray
+) -> Treatment:
+    """Return the treatment of equal size with its samples drawn at random, by the random numbers `order` (n,).
+
+    Of remove and relabel: as many samples (in every class, where the budget is balanced), treated the same way. Of
+    reweight: the same weights, shuffled.
+    """
+    if spec.name is TreatmentName.reweight:
+        shuffled = defended.table[["weight", "treated"]].to_numpy()[np.argsort(order, kind="stable")]
+        return Treatment(
+            untreated(train).table.assign(weight=shuffled[:, 0].astype(float), treated=shuffled[:, 1].astype(bool))
+        )
+    touched = chosen(suggestion, spec)
+    return whole(
+        TREATMENTS[spec.name](untreated(train), suggestion, alike(touched, suggestion, spec, order)), train, spec
+    )
+
+
+def chosen(suggestion: Suggestion, spec: Treat) -> np.ndarray:
+    """Return the rows to treat: below `threshold` where it is given, else the round(budget * n) lowest scores.
+
+    With balance "class" the budget is spent in every class alike. Ties go to the lower row.
+    """
+    scores = suggestion.scores
+    if spec.threshold is not None:
+        return np.flatnonzero(scores < spec.threshold)
+    if spec.balance == "class":
+        classes = [np.flatnonzero(suggestion.labels == label) for label in np.unique(suggestion.labels)]
+        return np.concatenate([rows[lowest(scores[rows], round(spec.budget * len(rows)))] for rows in classes])
+    return lowest(scores, round(spec.budget * len(scores)))
+
+
+def alike(touched: np.ndarray, suggestion: Suggestion, spec: Treat, order: np.ndarray) -> np.ndarray:
+    """Return as many rows as are `touched`, lowest in `order`; as many per class where the budget is balanced."""
+    if spec.balance != "class":
+        return lowest(order, len(touched))
+    labels = suggestion.labels
+    classes = [
+        (np.flatnonzero(labels == label), int((labels[touched] == label).sum())) for label in np.unique(labels)
+    ]
+    return np.concatenate([rows[lowest(order[rows], count)] for rows, count in classes])
+
+
+def lowest(values: np.ndarray, count: int) -> np.ndarray:
+    """Return the rows of the `count` lowest values; ties go to the lower row."""
+    return np.argsort(values, kind="stable")[:count]
+
+
+def whole(treatment: Treatment, train: Split, spec: Treat) -> Treatment:
+    """Return the treatment; raises InputError where a class of the training split has no sample left."""
     table = treatment.table
-    lost = set(table["label"]) - set(table["label"][table["keep"]])
+    lost = set(train.labels.tolist()) - set(table["label"][table["keep"]])
     if lost:
-        valid = f"removes every sample of class {min(lost)}; expected a smaller fraction"
-        raise InputError("treatment.budget", spec.budget, valid)
+        field, value = ("threshold", spec.threshold) if spec.threshold is not None else ("budget", spec.budget)
+        valid = f"leaves no sample of class {min(lost)}; expected a milder treatment, or treatment.balance=class"
+        raise InputError(f"treatment.{field}", value, valid)
     return treatment
 
 
-def remove(treatment: Treatment, rows: np.ndarray) -> Treatment:
+def remove(treatment: Treatment, suggestion: Suggestion, rows: np.ndarray) -> Treatment:
     """Leave the samples at `rows` out."""
     keep = treatment.table["keep"].to_numpy().copy()
     keep[rows] = False
-    return Treatment(treatment.table.assign(keep=keep))
+    return Treatment(treatment.table.assign(keep=keep, treated=~keep))
 
 
-TREATMENTS: dict[TreatmentName, Callable[[Treatment, np.ndarray], Treatment]] = {TreatmentName.remove: remove}
+def relabel(treatment: Treatment, suggestion: Suggestion, rows: np.ndarray) -> Treatment:
+    """Give the samples at `rows` the label that the model gives them; for two classes the other one."""
+    labels = suggestion.labels.copy()
+    labels[rows] = 1 - labels[rows] if suggestion.classes == 2 else suggestion.predictions[rows]
+    return Treatment(treatment.table.assign(label=labels, treated=np.isin(np.arange(len(labels)), rows)))
+
+
+def reweight(treatment: Treatment, suggestion: Suggestion, rows: np.ndarray) -> Treatment:
+    """Weigh every sample by exp of the z-score of its score, normalised to mean 1 and then clipped to [0, 2]."""
+    scores = suggestion.scores.astype(float)
+    spread = scores.std()
+    raw = np.exp((scores - scores.mean()) / spread) if spread > 0 else np.ones_like(scores)
+    weights = np.clip(raw / raw.mean(), 0, 2)
+    return Treatment(treatment.table.assign(weight=weights, treated=weights < 1))
+
+
+TREATMENTS: dict[TreatmentName, Callable[[Treatment, Suggestion, np.ndarray], Treatment]] = {
+    TreatmentName.remove: remove,
+    TreatmentName.relabel: relabel,
+    TreatmentName.reweight: reweight,
+}

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from defense.data.images import TensorImages
 from defense.data.splits import Split
-from defense.influence.alignment import directional_derivatives, losses, mean_loss_gradient, trainable
+from defense.influence.alignment import directional_derivatives, losses_at
+from defense.influence.members import single
+from defense.influence.objectives import mean_loss, value_and_gradient
 from defense.models.networks import cnn, mlp, resnet18
 from defense.reporting.progress import silent
 from tests.conftest import make_split
@@ -34,9 +40,14 @@ def trained_a_little(name: str, shape: tuple[int, int, int]) -> nn.Module:
     return model.eval()
 
 
+def gradient(model: nn.Module, split: Split, batch_size: int) -> tuple[float, dict[str, torch.Tensor]]:
+    function = partial(mean_loss, positive=0)
+    return value_and_gradient(model, single(model), split, function, batch_size=batch_size)
+
+
 def scores(model: nn.Module, train: Split, validation: Split, batch_size: int) -> torch.Tensor:
-    _, direction = mean_loss_gradient(model, validation, batch_size=batch_size)
-    return directional_derivatives(model, train, direction, batch_size=batch_size, watch=silent)
+    _, direction = gradient(model, validation, batch_size)
+    return directional_derivatives(model, single(model), train, direction, batch_size=batch_size, watch=silent)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -60,11 +71,17 @@ def test_equals_a_finite_difference() -> None:
     model = trained_a_little("mlp", shape).double()
     train, validation = make_split(6, 4, shape), make_split(6, 4, shape, seed=1)
     train, validation = (s.with_images(Doubles(s.images.pixels)) for s in (train, validation))
-    _, direction = mean_loss_gradient(model, validation, batch_size=6)
-    step = 1e-6
+    _, direction = gradient(model, validation, 6)
+    step, member = 1e-6, single(model)
     x = train.images.take(torch.arange(6))
     moved = [
-        losses(model, {k: v + sign * step * direction[k] for k, v in trainable(model).items()}, x, train.labels)
+        losses_at(
+            model,
+            member,
+            {k: v + sign * step * direction[k] for k, v in member.parameters.items()},
+            x,
+            train.labels,
+        )
         for sign in (1, -1)
     ]
     expected = (moved[0] - moved[1]) / (2 * step)
@@ -77,15 +94,15 @@ def test_positive_helps() -> None:
     model = trained_a_little("mlp", shape)
     train, validation = make_split(40, 4, shape), make_split(20, 4, shape, seed=1)
     found = scores(model, train, validation, 16)
-    before, _ = mean_loss_gradient(model, validation, batch_size=20)
+    before, _ = gradient(model, validation, 20)
     changes = []
     for row in (int(found.argmax()), int(found.argmin())):
         state = {name: value.clone() for name, value in model.state_dict().items()}
-        _, gradient = mean_loss_gradient(model, train.subset(torch.tensor([row])), batch_size=1)
+        _, own = gradient(model, train.subset(torch.tensor([row])), 1)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                parameter -= 1e-3 * gradient[name]
-        changes.append(mean_loss_gradient(model, validation, batch_size=20)[0] - before)
+                parameter -= 1e-3 * own[name]
+        changes.append(gradient(model, validation, 20)[0] - before)
         model.load_state_dict(state)
     assert changes[0] < 0 < changes[1]
 
@@ -120,6 +137,55 @@ def test_a_user_asking_for_gradients_nowhere_else_is_not_disturbed() -> None:
     shape = (1, 8, 8)
     model = trained_a_little("mlp", shape)
     model[2].weight.requires_grad_(False)
-    _, direction = mean_loss_gradient(model, make_split(8, 4, shape), batch_size=8)
+    _, direction = gradient(model, make_split(8, 4, shape), 8)
     assert "2.weight" not in direction
     assert "2.bias" in direction
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_transformer(dtype: torch.dtype) -> None:
+    """Attention goes through its plain operations: the fused kernels have no forward mode."""
+    torch.manual_seed(0)
+    shape = (3, 8, 8)
+    model = VisionTransformer(8, 4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=4).to(dtype)
+    torch.nn.init.normal_(model.heads.head.weight, std=0.1)  # its default of zero stops every gradient below
+    train, validation = make_split(7, 4, shape), make_split(5, 4, shape, seed=1)
+    if dtype is torch.float64:
+        train, validation = (s.with_images(Doubles(s.images.pixels)) for s in (train, validation))
+    expected = inner_products(model, train, validation)
+    found = scores(model, train, validation, 3)
+    tolerance = {torch.float32: 1e-4, torch.float64: 1e-9}[dtype]
+    assert float((found - expected).abs().max() / expected.abs().max()) < tolerance
+
+
+class NoForwardMode(torch.autograd.Function):
+    """Squares, with a backward rule alone."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x**2
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        return 2 * ctx.saved_tensors[0] * grad
+
+
+class Squares(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return NoForwardMode.apply(x)
+
+
+def test_an_operator_without_forward_mode_falls_back_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), Squares(), nn.Linear(8, 4)).eval()
+    train, validation = make_split(7, 4, (1, 8, 8)), make_split(5, 4, (1, 8, 8), seed=1)
+    with caplog.at_level(logging.WARNING):
+        found = scores(model, train, validation, 3)
+    assert caplog.text.count("gradients per sample instead") == 1
+    torch.testing.assert_close(found, inner_products(model, train, validation), rtol=1e-4, atol=1e-6)

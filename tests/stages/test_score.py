@@ -8,8 +8,9 @@ from defense.data.splits import Dataset
 from defense.influence.objectives import Validation
 from defense.models.build import build
 from defense.reporting.progress import silent
-from defense.schema import Objective, ObjectiveName, Scorer, ScorerName
+from defense.schema import Method, Objective, ObjectiveName
 from defense.stages.score import score
+from tests.conftest import scorer
 from tests.reference import inner_products
 
 
@@ -22,8 +23,8 @@ def test_objectives_look_at_their_own_pictures(digits: Dataset) -> None:
             model,
             digits.train,
             Validation(clean, adversarial),
-            Objective(name),
-            Scorer(ScorerName.ip, batch_size=64),
+            Objective({name: 1.0}, positive=1),
+            scorer(batch_size=64),
             seed=0,
             watch=silent,
         ).table
@@ -44,8 +45,8 @@ def test_random_scores_differ_by_seed_and_look_at_nothing(digits: Dataset) -> No
             model,
             digits.train,
             validation,
-            Objective(ObjectiveName.utility),
-            Scorer(ScorerName.random, batch_size=64),
+            Objective({ObjectiveName.utility: 1.0}, positive=1),
+            scorer(method=Method.random),
             seed=seed,
             watch=silent,
         ).table["score"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,32 +9,112 @@ from hypothesis import strategies as st
 
 from defense.errors import InputError
 from defense.schema import Treat, TreatmentName
-from defense.stages.treat import treat, untreated
-from tests.conftest import make_split
+from defense.stages.treat import Suggestion, control, treat, untreated
+from tests.conftest import DEFAULT, make_split
 
-SPLIT = make_split(40, 2, (1, 2, 2))
+SPLIT = make_split(40, 4, (1, 2, 2))
+LABELS = SPLIT.labels.numpy()
+PREDICTIONS = (LABELS + 1) % 4
+ORDER = np.random.default_rng(0).permutation(40).astype(float)
 
 
-@given(st.lists(st.floats(-5, 5), min_size=40, max_size=40), st.floats(0, 0.45))
+def spec(**changes: Any) -> Treat:
+    defaults = {**vars(DEFAULT.treatment), "budget": 0.25}
+    return Treat(**defaults | changes)
+
+
+def suggestion(scores: np.ndarray) -> Suggestion:
+    return Suggestion(scores, PREDICTIONS, LABELS, classes=4)
+
+
+SCORES = np.random.default_rng(1).normal(size=40)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=40, max_size=40), st.floats(0, 0.2))
 def test_the_lowest_go_and_as_many_as_the_budget_says(values: list[float], budget: float) -> None:
     scores = np.array(values)
-    keep = treat(SPLIT, scores, Treat(TreatmentName.remove, budget=budget)).table["keep"].to_numpy()
+    keep = treat(SPLIT, suggestion(scores), spec(budget=budget)).table["keep"].to_numpy()
     assert (~keep).sum() == round(budget * 40)
-    if keep.any() and not keep.all():
+    if not keep.all():
         assert scores[~keep].max() <= scores[keep].min()
 
 
-def test_nothing_else_changes() -> None:
-    table = treat(SPLIT, np.arange(40.0), Treat(TreatmentName.remove, budget=0.25)).table
+def test_removal_changes_nothing_else() -> None:
+    table = treat(SPLIT, suggestion(SCORES), spec()).table
     expected = untreated(SPLIT).table
-    assert table["id"].tolist() == list(range(40))
-    assert not table["keep"][:10].any()
     for column in ("id", "label", "weight"):
         assert table[column].tolist() == expected[column].tolist()
-    assert expected["keep"].all()
+    assert table["treated"].tolist() == (~table["keep"]).tolist()
+    assert not expected["treated"].any()
+
+
+def test_a_threshold_takes_every_harmful_sample() -> None:
+    table = treat(SPLIT, suggestion(SCORES), spec(threshold=0.0)).table
+    assert table["treated"].tolist() == (SCORES < 0).tolist()
+
+
+@pytest.mark.parametrize("name", [TreatmentName.remove, TreatmentName.relabel])
+def test_a_balanced_budget_is_spent_in_every_class(name: TreatmentName) -> None:
+    balanced = spec(name=name, budget=0.3, balance="class")
+    defended = treat(SPLIT, suggestion(SCORES), balanced)
+    other = control(SPLIT, defended, suggestion(SCORES), balanced, ORDER)
+    for table in (defended.table, other.table):
+        assert [int(table["treated"][label == LABELS].sum()) for label in range(4)] == [3, 3, 3, 3]
+    for label in range(4):
+        rows = np.flatnonzero(label == LABELS)
+        lowest = rows[np.argsort(SCORES[rows])[:3]]
+        assert set(lowest) == set(np.flatnonzero(defended.table["treated"])) & set(rows)
+
+
+def test_relabelling_gives_the_label_that_the_model_gives() -> None:
+    table = treat(SPLIT, suggestion(SCORES), spec(name=TreatmentName.relabel)).table
+    rows = np.argsort(SCORES)[:10]
+    expected = LABELS.copy()
+    expected[rows] = PREDICTIONS[rows]
+    assert table["label"].tolist() == expected.tolist()
+    assert table["keep"].all()
+    assert set(np.flatnonzero(table["treated"])) == set(rows)
+
+
+def test_two_classes_are_swapped() -> None:
+    split = make_split(20, 2, (1, 2, 2))
+    labels = split.labels.numpy()
+    two = Suggestion(np.arange(20.0), labels, labels, classes=2)  # the model agrees with the label
+    table = treat(split, two, spec(name=TreatmentName.relabel, budget=0.2)).table
+    assert table["label"].tolist() == [*(1 - labels[:4]), *labels[4:]]
+
+
+def test_weights_follow_the_definition() -> None:
+    table = treat(SPLIT, suggestion(SCORES), spec(name=TreatmentName.reweight)).table
+    raw = [np.exp((score - SCORES.mean()) / SCORES.std()) for score in SCORES]
+    expected = [min(weight / (sum(raw) / 40), 2) for weight in raw]
+    np.testing.assert_allclose(table["weight"], expected)
+    assert table["weight"].max() == 2
+    assert table["treated"].tolist() == [weight < 1 for weight in expected]
+    same = treat(SPLIT, suggestion(np.ones(40)), spec(name=TreatmentName.reweight)).table
+    assert (same["weight"] == 1).all()
+
+
+@pytest.mark.parametrize("name", list(TreatmentName))
+def test_the_control_is_of_equal_size_and_drawn_by_its_order_alone(name: TreatmentName) -> None:
+    chosen = spec(name=name)
+    defended = treat(SPLIT, suggestion(SCORES), chosen)
+    found = control(SPLIT, defended, suggestion(SCORES), chosen, ORDER).table
+    assert found["treated"].sum() == defended.table["treated"].sum()
+    assert found["treated"].dtype == bool
+    assert found["treated"].tolist() != defended.table["treated"].tolist()
+    if name is TreatmentName.reweight:
+        assert sorted(found["weight"]) == sorted(defended.table["weight"])
+    else:
+        assert set(np.flatnonzero(found["treated"])) == set(np.argsort(ORDER)[:10])
+    if name is TreatmentName.relabel:
+        rows = np.flatnonzero(found["treated"])
+        assert found["label"].to_numpy()[rows].tolist() == PREDICTIONS[rows].tolist()
 
 
 def test_a_class_must_not_vanish() -> None:
-    scores = np.where(np.arange(40) % 2 == 0, -1.0, 1.0)
-    with pytest.raises(InputError, match=r"treatment.budget=0.5: removes every sample of class 0"):
-        treat(SPLIT, scores, Treat(TreatmentName.remove, budget=0.5))
+    scores = np.where(LABELS == 2, -1.0, 1.0)
+    with pytest.raises(InputError, match=r"treatment.budget=0.25: leaves no sample of class 2"):
+        treat(SPLIT, suggestion(scores), spec())
+    with pytest.raises(InputError, match=r"treatment.threshold=0.5: leaves no sample of class 2"):
+        treat(SPLIT, suggestion(scores), spec(threshold=0.5))

@@ -1,0 +1,177 @@
+"""The direction u that training losses are differentiated along, made from grad v.
+
+    identity   u = grad v                                 inner product (Yang et al. 2026)
+    cg         u = (G + lambda I)^-1 grad v               influence function (Koh and Liang 2017)
+    lissa      the same by a Neumann series               (Agarwal et al. 2017)
+    ekfac      the same with G in Kronecker factors       (George et al. 2018, Grosse et al. 2023)
+    datainf    the same with a mean of inverses           (Kwon et al. 2024)
+
+G is the generalized Gauss-Newton matrix of the mean training loss. The linear algebra is curvlinops'.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from defense.data.splits import Split
+from defense.errors import InputError
+from defense.influence.datainf import datainf_direction
+from defense.influence.forward_mode import load_forward_mode
+from defense.influence.members import Member, Parameters, masked
+from defense.models.modes import evaluating
+from defense.schema import Direction, Scorer
+
+log = logging.getLogger(__name__)
+Record = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What an inverse is made of: the model at a member, and the training data in batches."""
+
+    model: nn.Module
+    member: Member
+    train: Split
+    batch_size: int
+
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the training data as curvlinops takes it."""
+        return [(x, labels) for _, x, labels in self.train.batches(self.batch_size)]
+
+    @contextmanager
+    def installed(self) -> Iterator[list[nn.Parameter]]:
+        """Put the member's parameters and masks into the model while inside; yield the differentiated ones."""
+        load_forward_mode()
+        named = dict(self.model.named_parameters())
+        before = {name: parameter.data for name, parameter in named.items()}
+        with evaluating(self.model), masked(self.model, self.member), torch.enable_grad():
+            try:
+                for name, value in self.member.parameters.items():
+                    named[name].data = value.clone()
+                yield [named[name] for name in self.member.parameters]
+            finally:
+                for name, parameter in named.items():
+                    parameter.data = before[name]
+
+
+def identity(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
+    """u = grad v."""
+    return gradient, {}
+
+
+def cg(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
+    """u = (G + lambda I)^-1 grad v by conjugate gradient, to the relative residual `scorer.tolerance`."""
+    from curvlinops import CGInverseLinearOperator
+
+    with curvature.installed() as parameters:
+        damped = damped_gauss_newton(curvature, parameters, scorer.damping)
+        solver = CGInverseLinearOperator(
+            damped,
+            max_iter=scorer.iterations,
+            tolerance=scorer.tolerance,
+            stop_updating_after=scorer.tolerance,
+            eps=torch.finfo(damped.dtype).tiny,  # at its default progress ends at a residual of 1e-5
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="CG terminated")  # `solved` says so, with the residual
+            return solved(solver, damped, gradient, scorer)
+
+
+def lissa(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
+    """u = scale * sum_k (I - scale (G + lambda I))^k grad v, for k up to `scorer.iterations`."""
+    from curvlinops import NeumannInverseLinearOperator
+
+    with curvature.installed() as parameters:
+        damped = damped_gauss_newton(curvature, parameters, scorer.damping)
+        solver = NeumannInverseLinearOperator(
+            damped, num_terms=scorer.iterations, scale=scorer.scale, check_nan=False
+        )
+        return solved(solver, damped, gradient, scorer)
+
+
+def ekfac(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
+    """u = (G + lambda I)^-1 grad v, G approximated layer by layer by its eigenvalue-corrected Kronecker factors.
+
+    Only linear and 2d convolution layers have such factors: choose them with `scorer.parameters`, or the others
+    (batch norm) keep grad v / lambda, as if they had no curvature.
+    """
+    from curvlinops import EKFACLinearOperator, FisherType
+    from curvlinops.inverse import KFACInverseLinearOperator
+
+    supported = {
+        f"{name}.{part}" if name else part
+        for name, module in curvature.model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+        for part, _ in module.named_parameters(recurse=False)
+    }
+    inside = [name for name in gradient if name in supported]
+    with curvature.installed() as parameters:
+        chosen = [parameter for name, parameter in zip(gradient, parameters, strict=True) if name in supported]
+        loss = nn.CrossEntropyLoss()
+        factors = EKFACLinearOperator(
+            curvature.model,
+            loss,
+            chosen,
+            curvature.batches(),
+            check_deterministic=False,
+            fisher_type=FisherType.TYPE2,
+        )
+        inverse = KFACInverseLinearOperator(factors, damping=scorer.damping, use_exact_damping=True)
+        moved = inverse @ [gradient[name] for name in inside]
+    direction = {name: value / scorer.damping for name, value in gradient.items()}
+    return direction | {name: value.detach() for name, value in zip(inside, moved, strict=True)}, {}
+
+
+def datainf(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
+    """u by swapping the inverse of the mean for the mean of inverses; see `defense.influence.datainf`."""
+    model, member, train, size = curvature.model, curvature.member, curvature.train, curvature.batch_size
+    return datainf_direction(model, member, train, gradient, damping=scorer.damping, batch_size=size), {}
+
+
+def damped_gauss_newton(curvature: Curvature, parameters: list[nn.Parameter], damping: float) -> Any:
+    """Return G + lambda I as a linear operator of curvlinops."""
+    from curvlinops import GGNLinearOperator
+    from curvlinops.examples import IdentityLinearOperator
+
+    loss, batches = nn.CrossEntropyLoss(), curvature.batches()
+    gauss_newton = GGNLinearOperator(curvature.model, loss, parameters, batches, check_deterministic=False)
+    shapes = [tuple(parameter.shape) for parameter in parameters]
+    return gauss_newton + damping * IdentityLinearOperator(shapes, parameters[0].device, parameters[0].dtype)
+
+
+def solved(solver: Any, operator: Any, gradient: Parameters, scorer: Scorer) -> tuple[Parameters, Record]:
+    """Return the solution u of operator u = grad v, and its relative residual; a poor one is said in the log."""
+    right = list(gradient.values())
+    solution = [value.detach() for value in solver @ right]
+    left = operator @ solution
+    norm = torch.cat([value.flatten() for value in right]).norm()
+    residual = float(torch.cat([(a - b).flatten() for a, b in zip(left, right, strict=True)]).norm() / norm)
+    if not residual < float("inf"):
+        raise InputError(
+            "scorer.scale", scorer.scale, "the series diverges; lower it below 2 / largest eigenvalue"
+        )
+    if residual > scorer.tolerance:
+        log.warning(
+            "the inverse has not converged: relative residual %.2g, wanted %.2g", residual, scorer.tolerance
+        )
+    return dict(zip(gradient, solution, strict=True)), {
+        "residual": residual,
+        "iterations": float(scorer.iterations),
+    }
+
+
+DIRECTIONS: dict[Direction, Callable[[Parameters, Curvature, Scorer], tuple[Parameters, Record]]] = {
+    Direction.identity: identity,
+    Direction.cg: cg,
+    Direction.lissa: lissa,
+    Direction.ekfac: ekfac,
+    Direction.datainf: datainf,
+}

@@ -1,0 +1,41 @@
+"""Gradients of single samples, for what cannot be had without them: norms, and models without forward mode.
+
+    g_i = grad loss_i,   |g_i|^2 = sum over parameters of g_i^2
+
+They are formed for a part of a batch at a time and never stored.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from defense.data.splits import Split
+from defense.errors import out_of_memory_names
+from defense.influence.members import Member, Parameters, logits_at, masked
+from defense.models.modes import evaluating
+
+
+def gradients_of_batch(model: nn.Module, member: Member, x: Tensor, labels: Tensor) -> Parameters:
+    """Return g_i of each sample by name of parameter: (b, ...). The model is in eval mode, its masks on."""
+
+    def loss(parameters: Parameters, picture: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(logits_at(model, member, parameters, picture[None]), label[None])
+
+    with sdpa_kernel(SDPBackend.MATH):
+        gradients: Parameters = vmap(grad(loss), in_dims=(None, 0, 0))(member.parameters, x, labels)
+    return gradients
+
+
+@torch.no_grad()
+def squared_norms(model: nn.Module, member: Member, split: Split, *, batch_size: int, chunk: int = 32) -> Tensor:
+    """Return |g_i|^2 for each sample of `split`: (n,), on the CPU."""
+    out = []
+    with evaluating(model), masked(model, member), out_of_memory_names("scorer.batch_size", batch_size):
+        for _, x, labels in split.batches(min(batch_size, chunk)):
+            gradients = gradients_of_batch(model, member, x, labels)
+            out.append(torch.stack([g.flatten(1).square().sum(1) for g in gradients.values()]).sum(0).cpu())
+    return torch.cat(out)

@@ -1,0 +1,114 @@
+"""Inverses against dense ones, in float64."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from defense.errors import InputError
+from defense.influence.directions import DIRECTIONS, Curvature
+from defense.influence.members import single
+from defense.schema import Direction
+from tests.conftest import doubles, make_split, scorer
+from tests.reference import flat, gauss_newton, per_sample_gradients
+
+TRAIN = doubles(make_split(20, 3, (1, 3, 3)))
+DAMPING = 0.05
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(9, 5), nn.Tanh(), nn.Linear(5, 3)).double().eval()
+
+
+def setting(direction: Direction, **changes: object):  # type: ignore[no-untyped-def]
+    model = network()
+    chance = torch.Generator().manual_seed(1)
+    gradient = {n: torch.randn(p.shape, generator=chance, dtype=p.dtype) for n, p in model.named_parameters()}
+    spec = scorer(direction=direction, damping=DAMPING, **changes)
+    curvature = Curvature(model, single(model), TRAIN, batch_size=7)
+    return model, gradient, DIRECTIONS[direction], curvature, spec
+
+
+@pytest.mark.parametrize(
+    ("direction", "changes"),
+    [
+        (Direction.cg, {"iterations": 500, "tolerance": 1e-10}),
+        (Direction.lissa, {"iterations": 1000, "tolerance": 1e-8, "scale": 0.9}),
+    ],
+)
+def test_solvers_equal_the_dense_inverse(direction: Direction, changes: dict[str, object]) -> None:
+    model, gradient, solve, curvature, spec = setting(direction, **changes)
+    dense = gauss_newton(model, TRAIN) + DAMPING * torch.eye(len(flat(gradient)), dtype=torch.float64)
+    before = [parameter.clone() for parameter in model.parameters()]
+    found, record = solve(gradient, curvature, spec)
+    torch.testing.assert_close(flat(found), torch.linalg.solve(dense, flat(gradient)), rtol=1e-6, atol=1e-8)
+    assert record["residual"] < changes["tolerance"]
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_too_few_iterations_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    _, gradient, solve, curvature, spec = setting(Direction.lissa, iterations=2, tolerance=1e-6)
+    with caplog.at_level(logging.WARNING):
+        _, record = solve(gradient, curvature, spec)
+    assert record["residual"] > 1e-2
+    assert "has not converged" in caplog.text
+
+
+def test_a_series_that_diverges_is_an_error() -> None:
+    _, gradient, solve, curvature, spec = setting(Direction.lissa, iterations=150, scale=1e3)
+    with pytest.raises(InputError, match=r"scorer.scale=1000.0: the series diverges"):
+        solve(gradient, curvature, spec)
+
+
+def test_ekfac_inverts_its_own_matrix_and_is_close_to_the_dense_one() -> None:
+    from curvlinops import EKFACLinearOperator, FisherType
+
+    model, gradient, solve, curvature, spec = setting(Direction.ekfac)
+    found, _ = solve(gradient, curvature, spec)
+    factors = EKFACLinearOperator(
+        model,
+        nn.CrossEntropyLoss(),
+        list(model.parameters()),
+        curvature.batches(),
+        check_deterministic=False,
+        fisher_type=FisherType.TYPE2,
+    )
+    dense = factors @ torch.eye(len(flat(gradient)), dtype=torch.float64)
+    damped = dense + DAMPING * torch.eye(len(dense), dtype=torch.float64)
+    torch.testing.assert_close(flat(found), torch.linalg.solve(damped, flat(gradient)), rtol=1e-8, atol=1e-10)
+    exact = torch.linalg.solve(gauss_newton(model, TRAIN) + damped - dense, flat(gradient))
+    assert float(torch.cosine_similarity(flat(found), exact, dim=0)) > 0.9
+
+
+def test_datainf_equals_its_definition() -> None:
+    """The mean over samples of (g g^T + lambda I)^-1 v, dense, one tensor at a time."""
+    model, gradient, solve, curvature, spec = setting(Direction.datainf)
+    found, _ = solve(gradient, curvature, spec)
+    x = TRAIN.images.take(torch.arange(20))
+    gradients = per_sample_gradients(model, x, TRAIN.labels)
+    start = 0
+    for name, value in gradient.items():
+        g = gradients[:, start : start + value.numel()]
+        start += value.numel()
+        damping = DAMPING * g.square().sum(1).mean() / value.numel()
+        eye = torch.eye(value.numel(), dtype=torch.float64)
+        inverses = [torch.linalg.solve(row.outer(row) + damping * eye, value.flatten()) for row in g]
+        torch.testing.assert_close(found[name].flatten(), torch.stack(inverses).mean(0), rtol=1e-8, atol=1e-10)
+
+
+def test_identity_is_the_gradient() -> None:
+    _, gradient, solve, curvature, spec = setting(Direction.identity)
+    assert solve(gradient, curvature, spec) == (gradient, {})
+
+
+def test_no_warning_is_left_to_the_user() -> None:
+    _, gradient, solve, curvature, spec = setting(Direction.cg, iterations=200, tolerance=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(gradient, curvature, spec)

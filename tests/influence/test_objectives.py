@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from defense.errors import InputError
+from defense.influence.members import single
+from defense.influence.objectives import (
+    Validation,
+    demographic_parity,
+    equal_opportunity,
+    mean_loss,
+    parts_of,
+    value_and_gradient,
+)
+from defense.schema import Objective, ObjectiveName
+from tests.conftest import doubles, make_split
+from tests.reference import flat
+
+GROUPED = replace(doubles(make_split(24, 3, (1, 4, 4))), groups=torch.arange(24) // 5 % 3)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.Tanh(), nn.Linear(6, 3)).double().eval()
+
+
+def everything(model: nn.Module) -> Tensor:
+    return model(GROUPED.images.take(torch.arange(24)))
+
+
+def gap(p: Tensor, chosen: Tensor) -> Tensor:
+    means = [p[chosen & (GROUPED.groups == group)].mean() for group in (0, 1, 2)]
+    return max(a - b for a in means for b in means)
+
+
+TRUTH = {
+    mean_loss: lambda model: F.cross_entropy(everything(model), GROUPED.labels),
+    demographic_parity: lambda model: gap(everything(model).softmax(1)[:, 1], torch.ones(24, dtype=torch.bool)),
+    equal_opportunity: lambda model: gap(everything(model).softmax(1)[:, 1], GROUPED.labels == 1),
+}
+
+
+@pytest.mark.parametrize("function", TRUTH)
+@pytest.mark.parametrize("batch_size", [5, 100])
+def test_value_and_gradient_are_exact_in_any_batches(function, batch_size: int) -> None:  # type: ignore[no-untyped-def]
+    model = network()
+    expected = TRUTH[function](model)
+    gradients = torch.autograd.grad(expected, list(model.parameters()))
+    value, found = value_and_gradient(
+        model, single(model), GROUPED, partial(function, positive=1), batch_size=batch_size
+    )
+    assert value == pytest.approx(float(expected), rel=1e-12)
+    torch.testing.assert_close(flat(found), torch.cat([g.flatten() for g in gradients]), rtol=1e-10, atol=1e-14)
+
+
+def test_terms_look_at_their_own_pictures_and_keep_their_weights() -> None:
+    model = network()
+    other = doubles(make_split(24, 3, (1, 4, 4), seed=1))
+    objective = Objective({ObjectiveName.utility: 0.3, ObjectiveName.robustness: 0.7}, positive=1)
+    utility, robustness = parts_of(model, single(model), Validation(GROUPED, other), objective, batch_size=7)
+    assert (utility.weight, robustness.weight) == (0.3, 0.7)
+    assert utility.value == pytest.approx(float(TRUTH[mean_loss](model)))
+    attacked = F.cross_entropy(model(other.images.take(torch.arange(24))), other.labels)
+    assert robustness.value == pytest.approx(float(attacked))
+    assert str(objective) == "0.3 utility + 0.7 robustness"
+
+
+@pytest.mark.parametrize("groups", [None, torch.zeros(24, dtype=torch.long)])
+def test_fairness_needs_groups(groups: Tensor | None) -> None:
+    model, split = network(), replace(GROUPED, groups=groups)
+    with pytest.raises(InputError, match="expected validation samples of two groups or more"):
+        value_and_gradient(model, single(model), split, partial(demographic_parity, positive=1), batch_size=9)

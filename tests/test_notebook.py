@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import defense
+import defense.notebook
+from defense.errors import InputError
+from defense.schema import Direction, Objective, ObjectiveName
+from tests.conftest import make_split, scorer
+from tests.reference import inner_products
+
+TRAIN, VALIDATION = make_split(20, 3, (1, 4, 4)), make_split(9, 3, (1, 4, 4), seed=1)
+X, Y = TRAIN.images.pixels, TRAIN.labels
+X_VAL, Y_VAL = VALIDATION.images.pixels, VALIDATION.labels
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)]
+    model = nn.Sequential(*layers)
+    model(X)
+    return model
+
+
+def test_one_score_per_row_and_the_model_untouched() -> None:
+    model = network().train()
+    model[4].eval()
+    model[1].bias.requires_grad_(False)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    found = defense.score(model, (X, Y), (X_VAL, Y_VAL), objective="utility", scorer="ip")
+    assert found.shape == (20,)
+    assert found.dtype == torch.float32
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not model[1].bias.requires_grad
+
+
+def test_equals_the_reference() -> None:
+    model = network().eval()
+    expected = inner_products(model, TRAIN, VALIDATION)
+    torch.testing.assert_close(defense.score(model, (X, Y), (X_VAL, Y_VAL)), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_objects_as_well_as_names() -> None:
+    model = network().eval()
+    by_name = defense.score(model, (X, Y), (X_VAL, Y_VAL), objective="robustness", scorer="ekfac")
+    objective = Objective({ObjectiveName.robustness: 1.0}, positive=1)
+    spec = scorer(direction=Direction.ekfac)
+    by_object = defense.score(model, (X, Y), (X_VAL, Y_VAL), objective=objective, scorer=spec)
+    assert torch.equal(by_name, by_object)
+
+
+NAMES = ["ip_ensemble", "ip_cosine", "influence_function", "datainf", "self_influence", "loss"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_scorer_by_name(name: str) -> None:
+    found = defense.score(network().eval(), (X, Y), (X_VAL, Y_VAL), scorer=name)
+    assert found.isfinite().all()
+    assert found.std() > 0
+
+
+def test_what_a_scorer_lacks_is_said() -> None:
+    with pytest.raises(InputError, match="expected attacked training samples"):
+        defense.score(network(), (X, Y), (X_VAL, Y_VAL), scorer="adversarial_loss")
+
+
+def test_the_example_runs_and_the_package_is_light() -> None:
+    assert doctest.testmod(defense.notebook).failed == 0
+    program = "import sys, defense; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        defense.nothing  # noqa: B018
