@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from defense.errors import InputError
-from defense.reporting.tables import ARMS, HEADER, lookup, markdown, metrics, spoken
+from defense.reporting.tables import ARMS, HEADER, RIVALS, lookup, markdown, metrics, spoken
 
 Result = dict[str, Any]
 
@@ -94,7 +94,7 @@ def summary(results: Sequence[Result]) -> str:
             means = [f"{sum(values) / len(values):.1f}" for values in arms.values()]
             rows.append((spoken(metric), *means, str(gain)))
             if metric == "adaptive.worst":
-                verdict = judged(gain)
+                verdict = judged(gain, rival=RIVALS[runs[0]["config"]["treatment"]["name"]])
         parts.append(f"## {name}\n\n{verdict}\n\n{markdown(HEADER, rows)}")
     return "\n\n".join(parts)
 

@@ -15,7 +15,7 @@ def result(seed: int, gain: float, **changes: Any) -> dict[str, Any]:
         name: {"clean": 90.0, "transfer": {"pgd": 50.0}, "adaptive": {"pgd": 40 + shift, "worst": 40 + shift}}
         for name, shift in (("baseline", 0.0), ("control", 1.0), ("defended", 1.0 + gain))
     }
-    config = {"name": "x", "seed": seed, "store": "s", "treatment": {"budget": 0.1}}
+    config = {"name": "x", "seed": seed, "store": "s", "treatment": {"name": "remove", "budget": 0.1}}
     base = {"seed": seed, "arms": arms, "config": config, "overrides": [f"seed={seed}"], "device": "cpu"}
     return {**base, "versions": {"torch": "2"}, **changes}
 
@@ -26,9 +26,7 @@ def test_seeds_are_folded_and_repetitions_count_once() -> None:
     assert name == "default"
     assert sorted(run["seed"] for run in runs) == [0, 1, 2]
     text = summary(results)
-    assert (
-        "+5.0 points over random (95 % interval over 3 seeds +2.5 to +7.5), better than random treatment" in text
-    )
+    assert "+5.0 points over random (95 % interval over 3 seeds +2.5 to +7.5), better than random removal" in text
     row = next(line for line in text.splitlines() if line.startswith("| adaptive, worst"))
     assert [cell.strip() for cell in row.split("|")[2:6]] == ["40.0", "41.0", "46.0", "+5.0 (+2.5 to +7.5)"]
 

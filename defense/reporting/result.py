@@ -10,7 +10,7 @@ import pandas as pd
 
 from defense.reporting.record import Run
 from defense.reporting.statistics import Mean, paired_difference
-from defense.reporting.tables import ARMS, HEADER, lookup, markdown, metrics, spoken
+from defense.reporting.tables import ARMS, HEADER, RIVALS, lookup, markdown, metrics, spoken
 from defense.schema import TreatmentName
 
 PACKAGES = (
@@ -112,7 +112,7 @@ def verdict(run: Run) -> str:
             f"Nothing was treated (budget {config.treatment.budget:g}): "
             f"accuracy under adaptive attack is {arms['baseline']:.1f} %."
         )
-    outcome = "not distinguishable from random treatment"
+    outcome = f"not distinguishable from {RIVALS[str(config.treatment.name)]}"
     if gain.differs_from_zero:
         outcome = "more than the choice of test samples explains; whether more than luck of retraining, seeds tell"
     return (

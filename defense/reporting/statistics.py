@@ -47,12 +47,12 @@ def paired_difference(first: Sequence[float] | np.ndarray, second: Sequence[floa
     return mean_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float))
 
 
-def judged(gain: Mean) -> str:
-    """Return a gain over random treatment, one value per seed, in words: points, interval and judgement."""
+def judged(gain: Mean, *, rival: str) -> str:
+    """Return a gain over `rival`, one value per seed, in words: points, interval and judgement."""
     if gain.count < 2:
         return f"{gain.mean:+.1f} points over random (one seed: no interval, no judgement)"
-    outcome = "not distinguishable from random treatment"
+    outcome = f"not distinguishable from {rival}"
     if gain.differs_from_zero:
-        outcome = "better than random treatment" if gain.mean > 0 else "worse than random treatment"
+        outcome = f"better than {rival}" if gain.mean > 0 else f"worse than {rival}"
     interval = f"95 % interval over {gain.count} seeds {gain.low:+.1f} to {gain.high:+.1f}"
     return f"{gain.mean:+.1f} points over random ({interval}), {outcome}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 ARMS = ("baseline", "control", "defended")
+RIVALS = {"remove": "random removal", "relabel": "random relabelling", "reweight": "the same weights shuffled"}
 HEADER = ("test accuracy, %", *ARMS, "defended - control (95 %)")
 
 

@@ -43,10 +43,10 @@ def test_nan_is_an_error() -> None:
     ("values", "words"),
     [
         ([2.0, 2.1, 1.9], "+2.0 points over random (95 % interval over 3 seeds +1.8 to +2.2), better than random"),
-        ([-2.0, -2.1, -1.9], "worse than random treatment"),
-        ([-2.0, 2.0, 0.5], "not distinguishable from random treatment"),
+        ([-2.0, -2.1, -1.9], "worse than random removal"),
+        ([-2.0, 2.0, 0.5], "not distinguishable from random removal"),
         ([2.0], "one seed: no interval, no judgement"),
     ],
 )
 def test_words(values: list[float], words: str) -> None:
-    assert words in judged(mean_interval(values))
+    assert words in judged(mean_interval(values), rival="random removal")
