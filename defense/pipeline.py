@@ -96,7 +96,8 @@ class Pipeline:
     def train(self, arm: str, treatment: Treatment) -> Stored[TrainedModel]:
         """Train one arm. Two arms that are treated alike are one stage."""
         config = self.config
-        rows = hash_pandas_object(treatment.table, index=False).to_numpy()
+        seen = treatment.table[["id", "keep", "label", "weight"]]  # what a training run looks at
+        rows = hash_pandas_object(seen, index=False).to_numpy()
         return self.ledger.once(
             f"train_{arm}",
             TrainedModel,

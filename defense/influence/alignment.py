@@ -52,9 +52,7 @@ def directional_derivatives(
             if forward_mode:
                 try:
                     derivative = forward_derivative(model, member, direction, x, labels)
-                except (NotImplementedError, RuntimeError) as error:
-                    if "forward" not in str(error):  # torch has no type for a missing forward-mode rule
-                        raise
+                except NotImplementedError as error:
                     log.warning("no forward mode for this model, gradients per sample instead: %s", error)
                     forward_mode = False
             if not forward_mode:
