@@ -19,7 +19,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.hooks import RemovableHandle
 
 from defense.errors import InputError
 from defense.randomness import derive, generator
@@ -137,10 +136,10 @@ def masked(model: nn.Module, member: Member) -> Iterator[None]:
 
 
 @contextmanager
-def input_hook(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[RemovableHandle]:
+def input_hook(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Pass the first input of `module` through `change` while inside."""
     handle = module.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]), *inputs[1:]))
     try:
-        yield handle
+        yield
     finally:
         handle.remove()

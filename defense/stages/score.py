@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pandas as pd
+import torch.nn.functional as F
 from torch import nn
 
 from defense.artifacts import Scores
 from defense.data.splits import Split
 from defense.influence.alignment import Watch
 from defense.influence.objectives import Validation
-from defense.influence.scorers import METHODS, Problem, losses_of
+from defense.influence.scorers import METHODS, Problem
 from defense.models.predict import predict
 from defense.schema import Objective, Scorer
 
@@ -42,7 +43,7 @@ def score(
             "label": train.labels.cpu().numpy(),
             "truth": train.truth.cpu().numpy(),
             "prediction": logits.argmax(1).numpy(),
-            "loss": losses_of(model, train, scorer.batch_size).numpy(),
+            "loss": F.cross_entropy(logits, train.labels.cpu(), reduction="none").numpy(),
             **{f"score.{name}": values.numpy() for name, values in (scored.parts | scored.members).items()},
         }
     )
