@@ -23,6 +23,7 @@ class TrainedModel:
     """The weights of an arm, and its numbers epoch by epoch."""
 
     weights: Tensors
+    checkpoints: Tensors  # '<epoch>/<name>': the weights after some of the epochs before the last
     history: pd.DataFrame  # epoch, train_loss, train_accuracy, validation_loss, validation_accuracy, learning_rate
 
 
@@ -42,6 +43,13 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Retrainings:
+    """The validation logits float32 (m, v, classes) of m models, each retrained on a part of the samples."""
+
+    tensors: Tensors  # clean, adversarial: on the validation pictures as they are, and attacked at the baseline
+
+
+@dataclass(frozen=True)
 class Treatment:
     """What a retraining sees of each training sample, in order of the split."""
 
@@ -55,7 +63,7 @@ class Evaluation:
     table: pd.DataFrame  # id, clean, transfer.<attack>, adaptive.<attack>, adaptive.worst
 
 
-Artifact = TypeVar("Artifact", TrainedModel, AdversarialSet, Scores, Treatment, Evaluation)
+Artifact = TypeVar("Artifact", TrainedModel, AdversarialSet, Scores, Retrainings, Treatment, Evaluation)
 
 
 def save(artifact: Any, folder: Path) -> None:

@@ -23,6 +23,8 @@ from defense.schema import (
     Config,
     Evaluation,
     Objective,
+    Optimizer,
+    Recipe,
     Source,
     number,
     plain,
@@ -83,6 +85,11 @@ def check(config: Config) -> None:
         ("data.image_size", data.image_size),
         ("train.epochs", train.epochs),
         ("train.batch_size", train.batch_size),
+        ("train.attack_steps", train.attack_steps),
+        ("train.checkpoints", train.checkpoints),
+        ("scorer.seeds", config.scorer.seeds),
+        ("faithfulness.count", config.faithfulness.count),
+        ("faithfulness.targets", config.faithfulness.targets),
         ("scorer.batch_size", config.scorer.batch_size),
         ("evaluation.batch_size", config.evaluation.batch_size),
     ):
@@ -111,6 +118,10 @@ def check(config: Config) -> None:
     within("train.momentum", train.momentum, 0 <= train.momentum < 1, "a number in [0, 1)")
     within("train.weight_decay", train.weight_decay, 0 <= train.weight_decay < inf, "a number of at least 0")
     within("train.crop", train.crop, train.crop >= 0, "a whole number of at least 0")
+    within("train.tolerance", train.tolerance, 0 < train.tolerance < inf, "a number above 0")
+    if train.optimizer is Optimizer.lbfgs and {train.recipe, scorer.proxy} & {Recipe.adversarial}:
+        field = "train.recipe" if train.recipe is Recipe.adversarial else "scorer.proxy"
+        raise InputError(field, Recipe.adversarial, "not with train.optimizer=lbfgs; expected sgd")
     eps = positive("threat.eps", config.threat.eps)
     if config.threat.norm.value == "Linf":
         within("threat.eps", config.threat.eps, eps <= 1, "at most 1, the whole range of a pixel")

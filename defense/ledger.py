@@ -10,7 +10,7 @@ from typing import Any
 from defense.artifacts import Artifact
 from defense.reporting.progress import Watch, watching
 from defense.schema import plain
-from defense.store import Store, Stored
+from defense.store import Progress, Store, Stored
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Ledger:
         version: int,
         settings: dict[str, Any],
         inputs: dict[str, str],
-        compute: Callable[[Watch], Artifact],
+        compute: Callable[[Watch, Progress], Artifact],
     ) -> Stored[Artifact]:
         """Return the artifact of the stage that `label` begins with, as in train_baseline."""
         spoken = label.replace("_", " ")
@@ -43,7 +43,7 @@ class Ledger:
                 settings=plain(settings) | self.common,
                 inputs=inputs,
                 stage_version=version,
-                compute=lambda: compute(watch),
+                compute=lambda progress: compute(watch, progress),
             )
         self.seconds[label] = stored.seconds
         if stored.reused:

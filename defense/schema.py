@@ -72,6 +72,7 @@ class Members(Choice):
     single = "single"
     dropout = "dropout"
     gaussian = "gaussian"
+    checkpoints = "checkpoints"
 
 
 class Direction(Choice):
@@ -82,6 +83,35 @@ class Direction(Choice):
     lissa = "lissa"
     ekfac = "ekfac"
     datainf = "datainf"
+
+
+class Recipe(Choice):
+    """What a training step sees of its batch."""
+
+    standard = "standard"
+    adversarial = "adversarial"
+
+
+class Optimizer(Choice):
+    """How the training loss is lowered."""
+
+    sgd = "sgd"
+    lbfgs = "lbfgs"
+
+
+class Task(Choice):
+    """The question of a run, and with it the stages that it goes through."""
+
+    defend = "defend"
+    detect = "detect"
+    faithfulness = "faithfulness"
+
+
+class Subsets(Choice):
+    """The parts of the training split that a model is retrained on."""
+
+    leave_one_out = "leave_one_out"
+    halves = "halves"
 
 
 class TreatmentName(Choice):
@@ -141,6 +171,11 @@ class Data:
 class Train:
     """The recipe of one training run; the same for every arm."""
 
+    recipe: Recipe
+    attack_steps: int
+    optimizer: Optimizer
+    tolerance: float
+    checkpoints: int
     epochs: int
     batch_size: int
     learning_rate: float
@@ -194,6 +229,8 @@ class Scorer:
 
     name: str
     method: Method
+    proxy: Recipe | None
+    seeds: int
     batch_size: int
     parameters: str
     attacked_train: bool
@@ -228,6 +265,15 @@ class Evaluation:
 
 
 @dataclass
+class Faithfulness:
+    """The retrainings that scores are compared with, for task=faithfulness."""
+
+    subsets: Subsets
+    count: int | None
+    targets: int
+
+
+@dataclass
 class Devices:
     """Passed on to lightning-fabric."""
 
@@ -240,6 +286,7 @@ class Config:
     """A whole run. Values are in conf/; a field without one there is an error."""
 
     name: str
+    task: Task
     seed: int
     store: str
     data: Data
@@ -251,4 +298,5 @@ class Config:
     scorer: Scorer
     treatment: Treat
     evaluation: Evaluation
+    faithfulness: Faithfulness
     fabric: Devices

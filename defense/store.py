@@ -3,7 +3,7 @@
 The key is a hash of the stage's settings, its inputs, its version and the package's version. A stage writes
 into `<key>.part`, which is synced and then renamed: what has its final name is whole. Every file has a checksum
 that is verified on use; an entry that fails is set aside and computed again. A lock per key makes parallel
-jobs compute a shared stage once.
+jobs compute a shared stage once. A long stage keeps what it has so far in `<key>.part/progress`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic
+from urllib.parse import quote
 
 from filelock import FileLock
+from safetensors.torch import load as loads
+from safetensors.torch import save as dumps
 
-from defense.artifacts import Artifact, load, save, write_json
+from defense.artifacts import Artifact, Tensors, load, save, write_json
 from defense.errors import InputError
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+DIGEST = hashlib.sha256().digest_size
 VERSIONS = ("defense", "torch", "torchattacks")  # what the numbers of a stage depend on
 
 
@@ -58,10 +62,11 @@ class Store:
         settings: dict[str, Any],
         inputs: dict[str, str],
         stage_version: int,
-        compute: Callable[[], Artifact],
+        compute: Callable[[Progress], Artifact],
     ) -> Stored[Artifact]:
         """Return the artifact of `stage` for these settings and inputs; call `compute` only where it is missing.
 
+        `compute` is given what a killed attempt has kept.
         settings: what JSON can hold. inputs: keys or digests of what the stage reads, by name.
         """
         identity = {
@@ -78,10 +83,11 @@ class Store:
             manifest = verified_manifest(entry)
             if manifest is not None:
                 return Stored(load(kind, entry), key, manifest["seconds"], reused=True)
-            begin = time.perf_counter()
-            artifact = compute()
-            seconds = round(time.perf_counter() - begin, 3)
             part = entry.with_name(f"{key}.part")
+            progress = Progress(part / "progress")
+            begin = time.perf_counter()
+            artifact = compute(progress)
+            seconds = round(time.perf_counter() - begin, 3)
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             save(artifact, part)
@@ -93,6 +99,43 @@ class Store:
             part.rename(entry)
             sync(entry.parent)
         return Stored(artifact, key, seconds, reused=False)
+
+
+class Progress:
+    """What an unfinished stage has so far: tensors by name for every finished part, each in a file of its own.
+
+    A file begins with the checksum of the rest and is renamed when it is whole; one that does not verify is said
+    to be damaged and counts as absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def recall(self, part: str) -> Tensors | None:
+        """Return what was kept of `part`, or None."""
+        path = self.path(part)
+        if not path.exists():
+            return None
+        content = path.read_bytes()
+        digest, content = content[:DIGEST], content[DIGEST:]
+        if hashlib.sha256(content).digest() != digest:
+            log.warning("%s is damaged: computed again", path)
+            return None
+        return loads(content)
+
+    def keep(self, part: str, tensors: Tensors) -> None:
+        """Keep `tensors` in place of what was kept of `part` before."""
+        content = dumps({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.path(part)
+        unfinished = path.with_suffix(".new")
+        unfinished.write_bytes(hashlib.sha256(content).digest() + content)
+        sync(unfinished)
+        unfinished.rename(path)
+
+    def path(self, part: str) -> Path:
+        """Return the file of `part`."""
+        return self.folder / f"{quote(part, safe=' ')}.tensors"
 
 
 def verified_manifest(entry: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The command `defense-report`: sum up the runs of a sweep, seeds folded into means with intervals."""
+"""The command `defense-report`, and what ends a multirun: many runs on one page, seeds folded into means."""
 
 from __future__ import annotations
 
@@ -8,24 +8,81 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
 
 from defense.errors import InputError
 from defense.reporting.tables import ARMS, HEADER, RIVALS, lookup, markdown, metrics, spoken
 
+if TYPE_CHECKING:
+    from defense.reporting.sheet import Sheet
+
 Result = dict[str, Any]
+
+
+class Report(Callback):
+    """What Hydra calls when a multirun has ended: the page of the sweep beside its cells."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write the page into the folder of the sweep; without a finished cell there is nothing to say."""
+        folder = Path(config.hydra.sweep.dir)
+        if any(folder.rglob("result.json")):
+            print(published(find_results([folder]), folder))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what a person can mend is one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(prog="defense-report", description=__doc__)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="folder of a sweep, or of runs")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where the page goes; else into the one sweep"
+    )
+    chosen = parser.parse_args(arguments)
     try:
-        text = summary(find_results(parser.parse_args(arguments).paths))
+        results = find_results(chosen.paths)
+        own = (
+            chosen.paths[0] if len(chosen.paths) == 1 and not (chosen.paths[0] / "result.json").exists() else None
+        )
+        output = chosen.output or own
+        print(published(results, output) if output else text_of(sheet_of(results)))
     except InputError as error:
         print(f"defense-report: {error}", file=sys.stderr)
         sys.exit(2)
-    print(text)
+
+
+def published(results: Sequence[Result], output: Path) -> str:
+    """Write the page of `results` into `output` and return it as text."""
+    from defense.reporting.sheet import write_sheet
+
+    sheet = sheet_of(results)
+    output.mkdir(parents=True, exist_ok=True)
+    write_sheet(sheet, output)
+    return f"{text_of(sheet)}\n\nreport: {output / 'report.html'}"
+
+
+def sheet_of(results: Sequence[Result]) -> Sheet:
+    """Return the page of results of one task; raises InputError where they are of several."""
+    from defense.reporting.detection import detection_sheet  # SciPy: not for --help
+    from defense.reporting.faithfulness import faithfulness_sheet
+
+    tasks = sorted({result["task"] for result in results})
+    if len(tasks) > 1:
+        raise InputError("PATH", ", ".join(tasks), "runs of several tasks; expected those of one")
+    sheets = {"defend": arms_sheet, "detect": detection_sheet, "faithfulness": faithfulness_sheet}
+    names = dict.fromkeys(result["name"] for result in results)
+    return sheets[tasks[0]](results, ", ".join(names))
+
+
+def text_of(sheet: Sheet) -> str:
+    """Return the page for a terminal."""
+
+    parts = [sheet.answer]
+    for part in sheet.parts:
+        parts += [f"## {part.heading}", *([part.text] if part.text else [])]
+        parts += [markdown(part.header, part.rows)] if part.rows else []
+    return "\n\n".join(parts)
 
 
 def find_results(paths: Sequence[Path]) -> list[Result]:
@@ -50,7 +107,7 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
 def read_result(file: Path) -> Result:
     """Return the content of a result.json; raises KeyError or ValueError where it is not one."""
     result: Result = json.loads(file.read_text())
-    for field in ("config", "seed", "arms", "overrides", "versions", "device"):
+    for field in ("task", "config", "seed", "name", "overrides", "versions", "device"):
         result[field]
     return result
 
@@ -81,12 +138,14 @@ def label(result: Result) -> str:
     return " ".join(part for part in result["overrides"] if not part.startswith("seed=")) or "default"
 
 
-def summary(results: Sequence[Result]) -> str:
-    """Return Markdown: for every group its verdict over seeds and its table of arms."""
-    from defense.reporting.statistics import judged, paired_difference  # SciPy: not for --help
+def arms_sheet(results: Sequence[Result], title: str) -> Sheet:
+    """Return the page of task=defend: for every group its verdict over seeds and its table of arms."""
+    from defense.reporting.sheet import Part, Sheet
+    from defense.reporting.statistics import judged, paired_difference
+    from defense.reporting.sweeps import command_of, made_of
 
-    parts = []
-    for name, runs in group(results):
+    parts, better = [], 0
+    for number, (name, runs) in enumerate(group(results), start=1):
         rows = []
         for metric in metrics(runs[0]["arms"]["baseline"]):
             arms = {arm: [lookup(run["arms"][arm], metric) for run in runs] for arm in ARMS}
@@ -95,8 +154,10 @@ def summary(results: Sequence[Result]) -> str:
             rows.append((spoken(metric), *means, str(gain)))
             if metric == "adaptive.worst":
                 verdict = judged(gain, rival=RIVALS[runs[0]["config"]["treatment"]["name"]])
-        parts.append(f"## {name}\n\n{verdict}\n\n{markdown(HEADER, rows)}")
-    return "\n\n".join(parts)
+                better += gain.count > 1 and gain.low > 0
+        parts.append(Part(f"arms_{number}", name, verdict, HEADER, rows))
+    answer = f"{better} of {len(parts)} settings {'is' if better == 1 else 'are'} better than the random control."
+    return Sheet(title, answer, command_of(results), parts, made_of(results))
 
 
 if __name__ == "__main__":

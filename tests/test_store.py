@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from defense.artifacts import AdversarialSet, Scores, TrainedModel, load, save
-from defense.store import Store, Stored
+from defense.store import Progress, Store, Stored
 
 
 def scores(value: float = 1.0) -> Scores:
@@ -20,7 +21,12 @@ def scores(value: float = 1.0) -> Scores:
 
 def once(store: Store, compute, seed: int = 0) -> Stored[Scores]:  # type: ignore[no-untyped-def]
     return store.once(
-        "score", Scores, settings={"seed": seed}, inputs={"model": "abc"}, stage_version=1, compute=compute
+        "score",
+        Scores,
+        settings={"seed": seed},
+        inputs={"model": "abc"},
+        stage_version=1,
+        compute=lambda _: compute(),
     )
 
 
@@ -41,9 +47,9 @@ def test_every_part_of_the_identity_makes_another_key(tmp_path: Path, monkeypatc
     variants = [common, {**common, "settings": {"a": 2}}, {**common, "inputs": {"b": "y"}}]
     variants += [{**common, "stage_version": 2}]
     store = Store(tmp_path)
-    keys = {store.once("score", Scores, compute=scores, **variant).key for variant in variants}
+    keys = {store.once("score", Scores, compute=lambda _: scores(), **variant).key for variant in variants}
     monkeypatch.setattr("defense.store.version", lambda name: "99")
-    keys.add(store.once("score", Scores, compute=scores, **common).key)
+    keys.add(store.once("score", Scores, compute=lambda _: scores(), **common).key)
     assert len(keys) == 5
 
 
@@ -107,7 +113,7 @@ def test_parallel_jobs_compute_once(tmp_path: Path) -> None:
         scores(float("nan")),
         AdversarialSet({"pictures": torch.rand(2, 1, 3, 3)}),
         TrainedModel(
-            {"w": torch.rand(3), "n": torch.tensor(4)}, pd.DataFrame({"epoch": [1], "train_loss": [0.5]})
+            {"w": torch.rand(3), "n": torch.tensor(4)}, {}, pd.DataFrame({"epoch": [1], "train_loss": [0.5]})
         ),
     ],
     ids=lambda artifact: type(artifact).__name__,
@@ -122,3 +128,39 @@ def test_artifacts_come_back_as_they_were(tmp_path: Path, artifact) -> None:  # 
         else:
             assert value.keys() == other.keys()
             assert all(torch.equal(value[key], other[key]) for key in value)
+
+
+def test_what_a_killed_attempt_has_kept_is_there_for_the_next(tmp_path: Path) -> None:
+    seen = []
+
+    def attempt(progress: Progress, *, last: bool) -> Scores:
+        known = progress.recall("first half/a")
+        seen.append(None if known is None else known["x"].tolist())
+        progress.keep("first half/a", {"x": torch.tensor([1.0, 2.0])})
+        if not last:
+            raise KeyboardInterrupt
+        return scores()
+
+    common = {"settings": {}, "inputs": {}, "stage_version": 1}
+    with pytest.raises(KeyboardInterrupt):
+        Store(tmp_path).once("score", Scores, compute=partial(attempt, last=False), **common)
+    key = Store(tmp_path).once("score", Scores, compute=partial(attempt, last=True), **common).key
+    assert seen == [None, [1.0, 2.0]]
+    names = sorted(path.name for path in (tmp_path / "score" / key).iterdir())
+    assert names == ["manifest.json", "record.parquet", "table.parquet"]
+    assert not (tmp_path / "score" / f"{key}.part").exists()
+
+
+def test_damaged_progress_is_said_and_not_believed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress(tmp_path)
+    progress.keep("a", {"x": torch.arange(100)})
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    for position in range(0, len(whole), 37):
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        assert progress.recall("a") is None
+    file.write_bytes(whole[:20])
+    assert progress.recall("a") is None
+    assert "is damaged: computed again" in caplog.text
+    file.write_bytes(whole)
+    assert torch.equal(progress.recall("a")["x"], torch.arange(100))

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
-from defense.sweep import find_results, group, main, summary
+from defense.sweep import find_results, group, main, sheet_of, text_of
+
+
+def summary(results: list[dict[str, Any]]) -> str:
+    return text_of(sheet_of(results))
 
 
 def result(seed: int, gain: float, **changes: Any) -> dict[str, Any]:
@@ -16,7 +20,15 @@ def result(seed: int, gain: float, **changes: Any) -> dict[str, Any]:
         for name, shift in (("baseline", 0.0), ("control", 1.0), ("defended", 1.0 + gain))
     }
     config = {"name": "x", "seed": seed, "store": "s", "treatment": {"name": "remove", "budget": 0.1}}
-    base = {"seed": seed, "arms": arms, "config": config, "overrides": [f"seed={seed}"], "device": "cpu"}
+    base = {
+        "task": "defend",
+        "name": "x",
+        "seed": seed,
+        "arms": arms,
+        "config": config,
+        "overrides": [f"seed={seed}"],
+        "device": "cpu",
+    }
     return {**base, "versions": {"torch": "2"}, **changes}
 
 

@@ -37,10 +37,12 @@ def number_samples(
     parts: Mapping[str, tuple[Images, Tensor, Tensor]],
     class_names: list[str] | None = None,
     fields: Mapping[str, str] | None = None,
+    groups: Mapping[str, Tensor] | None = None,
 ) -> Collection:
     """Return the collection of parts (pictures, labels, truth), numbered in order: train, validation, test.
 
     fields: what the labels of each part are called in the source, for the error where they are out of range.
+    groups: int64 (n,) by part, whom a fairness objective compares.
     """
     classes = len(class_names) if class_names else int(parts["train"][2].max()) + 1
     splits: dict[str, Split] = {}
@@ -48,7 +50,8 @@ def number_samples(
     for part in ("train", "validation", "test"):
         if part in parts:
             images, labels, truth = parts[part]
-            splits[part] = Split(torch.arange(start, start + len(images)), images, labels, truth)
+            ids = torch.arange(start, start + len(images))
+            splits[part] = Split(ids, images, labels, truth, (groups or {}).get(part))
             start += len(images)
             for values in (labels, truth):
                 check_classes(values, (fields or {}).get(part, f"{part} labels"), classes)
@@ -93,12 +96,14 @@ NPZ_NAMES = {
     "validation": ("val_x", "val_y", "val_images", "val_labels"),
     "test": ("test_x", "test_y", "test_images", "test_labels"),
 }
+GROUPS = {"train": "train_groups", "validation": "val_groups", "test": "test_groups"}
 
 
 def npz(spec: Data) -> Collection:
     """Return the arrays of an .npz file: train_x, train_y, test_x, test_y, or the names that MedMNIST uses.
 
-    `val_x`, `val_y` and `class_names` are used where present; `data.train_labels` names the array of labels to
+    `val_x`, `val_y`, `class_names` and `train_groups`, `val_groups`, `test_groups` (whole numbers, one a picture:
+    whom a fairness objective compares) are used where present; `data.train_labels` names the array of labels to
     train on, and the usual one stays the known truth.
     """
     path = existing(spec, "an .npz file with arrays train_x, train_y, test_x, test_y")
@@ -137,7 +142,12 @@ def _read_npz(file: np.lib.npyio.NpzFile, spec: Data) -> Collection:
     fields = {part: pair[1] for part, pair in names.items() if pair}
     if spec.train_labels is not None:
         fields["train"] = spec.train_labels
-    return number_samples(parts, class_names, fields)
+    groups = {
+        part: as_labels(file[name], name, len(parts[part][0]))
+        for part, name in GROUPS.items()
+        if name in file.files and part in parts
+    }
+    return number_samples(parts, class_names, fields, groups)
 
 
 def _names_in(file: np.lib.npyio.NpzFile, part: str, spec: Data) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ and for the objective. Source: Yang et al., TMLR 2026, arXiv 2405.17490, section
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -38,6 +38,15 @@ class Member:
     parameters: Parameters
     rest: Parameters
     masks: Parameters  # of a sub-network, by the name of the module whose input they multiply; else empty
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a model at one time of its training, and what a score at them weighs."""
+
+    name: str
+    weight: float
+    state: Parameters  # as of state_dict
 
 
 def single(model: nn.Module, *, pattern: str = "*") -> Member:
@@ -108,14 +117,41 @@ def gaussian(member: Member, *, count: int, std: float, seed: int) -> list[Membe
     return noisy
 
 
-def members_of(model: nn.Module, example: Tensor, scorer: Scorer, *, seed: int) -> list[Member]:
-    """Return the members that `scorer` describes; `example` is one batch of pictures."""
+def checkpoints(member: Member, states: Sequence[Checkpoint]) -> list[Member]:
+    """Return the model at each of `states`: TracIn, Pruthi et al. 2020, with the learning rates as weights."""
+
+    def at(state: Parameters, values: Parameters) -> Parameters:
+        return {name: state.get(name, value).to(value) for name, value in values.items()}
+
+    return [
+        replace(
+            member,
+            name=point.name,
+            weight=point.weight,
+            parameters=at(point.state, member.parameters),
+            rest=at(point.state, member.rest),
+        )
+        for point in states
+    ]
+
+
+def members_of(
+    model: nn.Module, example: Tensor, scorer: Scorer, states: Sequence[Checkpoint], *, seed: int
+) -> list[Member]:
+    """Return the members that `scorer` describes; `example` is one batch of pictures, `states` are checkpoints.
+
+    Raises InputError where checkpoints are asked for and there are none.
+    """
     member = single(model, pattern=scorer.parameters)
     seed = derive(seed, "members")
     if scorer.members is Members.dropout:
         return dropout(member, model, example, count=scorer.count, max_rate=scorer.max_rate, seed=seed)
     if scorer.members is Members.gaussian:
         return gaussian(member, count=scorer.count, std=scorer.std, seed=seed)
+    if scorer.members is Members.checkpoints:
+        if not states:
+            raise InputError("scorer.members", scorer.members, "expected checkpoints of the training run")
+        return checkpoints(member, states)
     return [member]
 
 

@@ -10,7 +10,7 @@ parameters. An objective need not be a mean over samples: gaps between groups ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,6 +31,10 @@ class Validation:
 
     clean: Split
     adversarial: Split
+
+    def subset(self, rows: Tensor) -> Validation:
+        """Return the validation samples at `rows`."""
+        return Validation(self.clean.subset(rows), self.adversarial.subset(rows))
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,15 @@ OBJECTIVES: dict[ObjectiveName, tuple[Function, str]] = {  # the function, and t
     ObjectiveName.demographic_parity: (demographic_parity, "clean"),
     ObjectiveName.equal_opportunity: (equal_opportunity, "clean"),
 }
+
+
+def objective_value(logits: Mapping[str, Tensor], validation: Validation, objective: Objective) -> float:
+    """Return v for logits (v, classes) of the validation pictures: `clean`, and `adversarial`."""
+    total = 0.0
+    for name, weight in objective.weights.items():
+        function, pictures = OBJECTIVES[name]
+        total += weight * function(logits[pictures], getattr(validation, pictures), objective.positive).item()
+    return total
 
 
 def check_objective(objective: Objective, split: Split) -> None:

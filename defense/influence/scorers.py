@@ -6,8 +6,9 @@ every report should show beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,8 @@ from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.alignment import Watch, directional_derivatives
 from defense.influence.directions import DIRECTIONS, Curvature, Record
-from defense.influence.members import Member, members_of, single
+from defense.influence.members import Checkpoint, Member, members_of, single
+from defense.influence.memory import Computed, Forgetful, Memory, remembered
 from defense.influence.objectives import Part, Validation, check_objective, parts_of
 from defense.influence.per_sample import squared_norms
 from defense.models.predict import predict
@@ -37,6 +39,8 @@ class Problem:
     scorer: Scorer
     seed: int
     watch: Watch
+    states: Sequence[Checkpoint] = ()  # of the training run, for the settings that need them
+    memory: Memory = field(default_factory=Forgetful)
 
     @property
     def scored(self) -> Split:
@@ -79,27 +83,39 @@ def alignment(problem: Problem) -> Scored:
     With `scorer.cosine` each product is divided by |u_mp| |grad loss_i|.
     """
     example = problem.train.images.take(torch.arange(min(2, len(problem.train))))
+    weights = {str(name): weight for name, weight in problem.objective.weights.items()}
     by_part: dict[str, Tensor] = {}
     by_member: dict[str, Tensor] = {}
     record: Record = {}
-    for member in members_of(problem.model, example, problem.scorer, seed=problem.seed):
-        size = problem.scorer.batch_size
-        for part in parts_of(problem.model, member, problem.validation, problem.objective, batch_size=size):
-            scores, said = aligned(problem, member, part)
-            weighted = part.weight * scores
-            by_member[member.name] = by_member.get(member.name, 0) + weighted
-            by_part[str(part.name)] = by_part.get(str(part.name), 0) + member.weight * scores
-            record |= {f"{member.name} {part.name} {key}": value for key, value in said.items()}
-            record[f"{member.name} {part.name} objective"] = part.value
-    total = sum_of([problem.objective.weights[name] * by_part[str(name)] for name in problem.objective.weights])
+    for member in members_of(problem.model, example, problem.scorer, problem.states, seed=problem.seed):
+        scores, said = remembered(problem.memory, member.name, partial(at_member, problem, member))
+        for name, values in scores.items():
+            by_part[name] = by_part.get(name, 0) + member.weight * values
+        by_member[member.name] = sum_of([weights[name] * values for name, values in scores.items()])
+        record |= {f"{member.name} {key}": value for key, value in said.items()}
+    total = sum_of([weights[name] * values for name, values in by_part.items()])
     return Scored(total, by_part if len(by_part) > 1 else {}, by_member if len(by_member) > 1 else {}, record)
+
+
+def at_member(problem: Problem, member: Member) -> Computed:
+    """Return the scores (n,) at one member for every term of the objective, and how they were found."""
+    scores: dict[str, Tensor] = {}
+    record: Record = {}
+    size = problem.scorer.batch_size
+    for part in parts_of(problem.model, member, problem.validation, problem.objective, batch_size=size):
+        scores[str(part.name)], said = aligned(problem, member, part)
+        record |= {f"{part.name} {key}": value for key, value in said.items()} | {
+            f"{part.name} objective": part.value
+        }
+    return scores, record
 
 
 def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Record]:
     """Return u . grad loss_i (n,) at one member for one term, and how u was found."""
     scorer, size = problem.scorer, problem.scorer.batch_size
     curvature = Curvature(problem.model, member, problem.train, size)
-    direction, record = DIRECTIONS[scorer.direction](part.gradient, curvature, scorer)
+    solve = partial(DIRECTIONS[scorer.direction], part.gradient, curvature, scorer)
+    direction, record = remembered(problem.memory, f"{member.name} {part.name} direction", solve)
     scores = directional_derivatives(
         problem.model, member, problem.scored, direction, batch_size=size, watch=problem.watch
     )

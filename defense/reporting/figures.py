@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +19,8 @@ from defense.reporting.record import Run
 
 COLOURS = {"baseline": "#6b7280", "control": "#b7791f", "defended": "#1d6f8a"}
 NOISY, CLEAN = "#c2410c", "#94a3b8"
+COLOURS_OF_MANY = ("#1d6f8a", "#c2410c", "#4d7c0f", "#7c3aed", "#b7791f", "#be185d", "#0f766e", "#6b7280")
+STYLES = [(colour, dashes) for dashes in ("-", "--", ":") for colour in COLOURS_OF_MANY]
 STYLE = {
     "svg.hashsalt": "defense",
     "svg.fonttype": "none",
@@ -73,9 +76,34 @@ def training_curves(run: Run) -> str:
         return svg(figure)
 
 
-def canvas(*, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """Return a figure of axes, the rows sharing their horizontal axis."""
+def curves(x: np.ndarray, lines: Mapping[str, np.ndarray], *, xlabel: str, ylabel: str) -> str:
+    """Return curves over the unit square, with the diagonal for chance."""
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = canvas(rows=2, joined=True)
+        axes.plot([0, 1], [0, 1], color="#9ca3af", linestyle="--", linewidth=1)
+        for (name, values), (colour, dashes) in zip(lines.items(), STYLES, strict=False):
+            axes.plot(x, values, color=colour, linestyle=dashes, linewidth=1.4, label=name)
+        axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.01))
+        figure.legend(loc="outside right upper", fontsize=9)
+        return svg(figure)
+
+
+def points(values: Mapping[str, tuple[float, float, float]], *, xlabel: str, ylabel: str) -> str:
+    """Return points (x, y, half an interval in y) with their names, x on a logarithmic axis."""
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = canvas(rows=2, joined=True)
+        for (name, (x, y, half)), (colour, _) in zip(values.items(), STYLES, strict=False):
+            axes.errorbar(x, y, yerr=half, fmt="o", color=colour, markersize=5, capsize=2, label=name)
+        axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
+        axes.axhline(0, color="#9ca3af", linewidth=1)
+        figure.legend(loc="outside right upper", fontsize=9)
+        return svg(figure)
+
+
+def canvas(*, rows: int = 1, columns: int = 1, joined: bool = False) -> tuple[Figure, list[Axes]]:
+    """Return a figure of axes, the rows sharing their horizontal axis, or `joined` to one."""
     figure = Figure(figsize=(8, 1.4 + 1.6 * rows), layout="constrained")
+    rows = 1 if joined else rows
     return figure, list(figure.subplots(rows, columns, squeeze=False, sharex=rows > 1).flat)
 
 

@@ -60,6 +60,12 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "strip": strip,
         "config": json.dumps(run.settings, indent=2),
     }
+    for name in ("report.md", "report.html"):
+        write_text(output / name, name, facts)
+
+
+def write_text(path: Path, template: str, facts: dict[str, Any]) -> None:
+    """Write a template of this package, filled in; what goes into HTML is escaped."""
     environment = Environment(
         loader=PackageLoader("defense.reporting"),
         autoescape=lambda name: bool(name and name.endswith(".html.j2")),
@@ -67,9 +73,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("report.md", "report.html"):
-        text = environment.get_template(f"{name}.j2").render(facts)
-        (output / name).write_text(text.rstrip() + "\n", encoding="utf-8")
+    path.write_text(environment.get_template(f"{template}.j2").render(facts).rstrip() + "\n", encoding="utf-8")
 
 
 def gallery(run: Run) -> dict[str, list[Picture]]:

@@ -22,16 +22,23 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One finished run."""
+class Scoring:
+    """What every finished run has: its settings, its data, and a score for every training sample."""
 
     config: Config
     settings: dict[str, Any]  # the config as plain values
     overrides: list[str]
     data: Dataset
-    arms: dict[str, Arm]  # by the names in tables.ARMS
     scores: pd.DataFrame  # as artifacts.Scores
-    adversarial: Tensor  # the validation pictures, attacked at the baseline
+    record: dict[str, float]  # of artifacts.Scores: residuals, iterations, values of the objective
     seconds: dict[str, float]  # of each stage, when it was computed
     reused: list[str]  # stages taken from the store
     device: str
+
+
+@dataclass(frozen=True)
+class Run(Scoring):
+    """One finished run of task=defend."""
+
+    arms: dict[str, Arm]  # by the names in tables.ARMS
+    adversarial: Tensor  # the validation pictures, attacked at the scored model

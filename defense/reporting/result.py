@@ -6,9 +6,10 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from defense.reporting.record import Run
+from defense.reporting.record import Run, Scoring
 from defense.reporting.statistics import Mean, paired_difference
 from defense.reporting.tables import ARMS, HEADER, RIVALS, lookup, markdown, metrics, spoken
 from defense.schema import TreatmentName
@@ -28,22 +29,42 @@ def result(run: Run) -> dict[str, Any]:
     """Return what result.json holds: accuracies in percent, fractions in [0, 1], times in seconds."""
     gain = difference(run, "adaptive.worst")
     return {
-        "name": run.config.name,
-        "seed": run.config.seed,
         "verdict": verdict(run),
         "gain_over_control": {"mean": gain.mean, "low": gain.low, "high": gain.high, "samples": gain.count},
         "arms": {name: accuracies(arm.evaluation) for name, arm in run.arms.items()},
-        "selection": selection(run),
+        "selection": selection(run, run.arms["defended"].treatment["treated"].to_numpy()),
+        **common(run),
         "sizes": {
             **{part: len(getattr(run.data, part)) for part in ("train", "validation", "test")},
             "treated": treated(run),
         },
+    }
+
+
+def common(run: Scoring) -> dict[str, Any]:
+    """Return what the result.json of every task holds."""
+    return {
+        "name": run.config.name,
+        "task": str(run.config.task),
+        "seed": run.config.seed,
+        "sizes": {part: len(getattr(run.data, part)) for part in ("train", "validation", "test")},
+        "scoring": {"record": run.record, "members": spread(run.scores)},
         "seconds": run.seconds,
         "reused": run.reused,
         "overrides": run.overrides,
         "device": run.device,
         "versions": versions(),
         "config": run.settings,
+    }
+
+
+def spread(scores: pd.DataFrame) -> dict[str, float]:
+    """Return the rank correlation with the score of each of its parts: members, and terms of the objective."""
+    parts = [name for name in scores.columns if name.startswith("score.")]
+    return {
+        name.removeprefix("score."): float(scores["score"].corr(scores[name], method="spearman"))
+        for name in parts
+        if scores[name].nunique() > 1
     }
 
 
@@ -75,10 +96,10 @@ def treated(run: Run) -> int:
     return int(run.arms["defended"].treatment["treated"].sum())
 
 
-def selection(run: Run) -> dict[str, float | None]:
-    """Return how well the treated samples match the known noise.
+def selection(run: Scoring, taken: np.ndarray) -> dict[str, float | None]:
+    """Return how well the `taken` samples, bool (n,), match the known noise.
 
-    precision: share of the treated that are noisy; recall: share of the noisy that are treated; auc: chance
+    precision: share of the taken that are noisy; recall: share of the noisy that are taken; auc: chance
     that a noisy sample has a lower score than a clean one; noise: share of noisy samples, which is the precision
     of chance. None where the noise is not known, or a share of nothing.
     """
@@ -88,7 +109,6 @@ def selection(run: Run) -> dict[str, float | None]:
     if not run.data.noise_known:
         return empty
     noisy = (run.scores["label"] != run.scores["truth"]).to_numpy()
-    taken = run.arms["defended"].treatment["treated"].to_numpy()
     hits = int((noisy & taken).sum())
     return {
         "precision": hits / int(taken.sum()) if taken.any() else None,

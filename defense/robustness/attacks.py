@@ -42,14 +42,31 @@ def perturb(
     out = torch.empty((len(split), *split.images.shape))
     with evaluating(model), frozen(model), out_of_memory_names("evaluation.batch_size", batch_size):
         for rows, x, labels in split.batches(batch_size):
-            purpose = ("attack", attack.name.value, rows.start)
-            run = ATTACKS[attack.name](model, attack, threat, classes, derive(seed, *purpose))
-            with global_seed(seed, *purpose), torch.enable_grad():
-                adversarial = run(x, labels).detach()
-            check_inside(x, adversarial, threat)
-            out[rows] = adversarial.cpu()
+            purpose = (seed, "attack", attack.name.value, rows.start)
+            out[rows] = perturb_batch(model, x, labels, attack, threat, classes=classes, purpose=purpose).cpu()
             watch(rows.stop, len(split))
     return out
+
+
+def perturb_batch(
+    model: nn.Module,
+    x: Tensor,
+    labels: Tensor,
+    attack: Attack,
+    threat: Threat,
+    *,
+    classes: int,
+    purpose: tuple[int, *tuple[str | int, ...]],
+) -> Tensor:
+    """Return pictures (b, C, H, W) attacked at `model`, which is in eval mode and frozen; see `perturb`.
+
+    purpose: the seed, and what its draws are for.
+    """
+    run = ATTACKS[attack.name](model, attack, threat, classes, derive(*purpose))
+    with global_seed(*purpose), torch.enable_grad():
+        adversarial: Tensor = run(x, labels).detach()
+    check_inside(x, adversarial, threat)
+    return adversarial
 
 
 def check_inside(x: Tensor, adversarial: Tensor, threat: Threat) -> None:

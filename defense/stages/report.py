@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from defense.artifacts import write_json
+from defense.reporting.detection import detection_result, detection_sheet
+from defense.reporting.faithfulness import faithfulness_result, faithfulness_sheet
 from defense.reporting.page import write_pages
-from defense.reporting.record import Run
+from defense.reporting.record import Run, Scoring
 from defense.reporting.result import arms_table, result
+from defense.reporting.sheet import Sheet, write_sheet
 
 log = logging.getLogger(__name__)
 
@@ -27,4 +33,25 @@ def write_report(run: Run, output: Path) -> dict[str, Any]:
     write_pages(run, numbers, output)
     write_json(numbers, output / "result.json")
     log.info("\n%s\n\n%s\n\nreport: %s", arms_table(run), numbers["verdict"], output / "report.html")
+    return numbers
+
+
+def write_detection(run: Scoring, output: Path) -> dict[str, Any]:
+    """Write how well the scores find the known noise; return the content of result.json."""
+    numbers = detection_result(run)
+    return written(run, numbers, detection_sheet([numbers], run.config.name), output)
+
+
+def write_faithfulness(run: Scoring, predicted: np.ndarray, measured: np.ndarray, output: Path) -> dict[str, Any]:
+    """Write how well the scores foresee retraining, (targets, m) both; return the content of result.json."""
+    numbers = faithfulness_result(run, predicted, measured)
+    return written(run, numbers, faithfulness_sheet([numbers], run.config.name), output)
+
+
+def written(run: Scoring, numbers: dict[str, Any], sheet: Sheet, output: Path) -> dict[str, Any]:
+    """Write result.json, the scores and a sheet."""
+    run.scores.to_parquet(output / "scores.parquet", index=False)
+    write_sheet(replace(sheet, settings=json.dumps(run.settings, indent=2)), output)
+    write_json(numbers, output / "result.json")
+    log.info("\n%s\n\nreport: %s", sheet.answer, output / "report.html")
     return numbers

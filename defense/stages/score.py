@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import torch.nn.functional as F
 from torch import nn
@@ -9,12 +11,14 @@ from torch import nn
 from defense.artifacts import Scores
 from defense.data.splits import Split
 from defense.influence.alignment import Watch
+from defense.influence.members import Checkpoint
+from defense.influence.memory import Forgetful, Memory
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem
 from defense.models.predict import predict
 from defense.schema import Objective, Scorer
 
-VERSION = 2
+VERSION = 3
 
 
 def score(
@@ -25,15 +29,19 @@ def score(
     scorer: Scorer,
     *,
     attacked: Split | None = None,
+    states: Sequence[Checkpoint] = (),
     seed: int,
     watch: Watch,
+    memory: Memory | None = None,
 ) -> Scores:
     """Return the score of each training sample, with the model's prediction and loss beside it.
 
-    attacked: the training samples attacked at the model, for the settings that need them. Where the scorer has
-    several members, or the objective several terms, the share of each stands in a column of its own.
+    attacked: the training samples attacked at the model; states: checkpoints of its training; where they are
+    needed. memory: keeps what is finished, so that a killed scoring goes on where it was. Where the scorer
+    has several members, or the objective several terms, the share of each stands in a column of its own.
     """
-    problem = Problem(model, train, attacked, validation, objective, scorer, seed, watch)
+    memory = memory or Forgetful()
+    problem = Problem(model, train, attacked, validation, objective, scorer, seed, watch, states, memory)
     scored = METHODS[scorer.method](problem)
     logits = predict(model, train, batch_size=scorer.batch_size)
     table = pd.DataFrame(
@@ -47,5 +55,28 @@ def score(
             **{f"score.{name}": values.numpy() for name, values in (scored.parts | scored.members).items()},
         }
     )
-    record = pd.DataFrame({"name": list(scored.record), "value": list(scored.record.values())})
-    return Scores(table, record.astype({"name": "str", "value": "float64"}))
+    return Scores(table, as_table(scored.record))
+
+
+def mean(each: dict[str, Scores]) -> Scores:
+    """Return the mean of scores taken at several models, by name, with the score of each in a column of its own.
+
+    Prediction and loss are those of the first model.
+    """
+    tables = {name: scores.table["score"] for name, scores in each.items()}
+    first = next(iter(each.values())).table
+    plain = first[[name for name in first.columns if not name.startswith("score.")]]
+    columns = {f"score.{name}": values for name, values in tables.items()}
+    record = {
+        f"{name} {said.name}": said.value
+        for name, scores in each.items()
+        for said in scores.record.itertuples(index=False)
+    }
+    total = sum(tables.values()) / len(tables)
+    return Scores(plain.assign(score=total, **columns), as_table(record))
+
+
+def as_table(record: dict[str, float]) -> pd.DataFrame:
+    """Return a record as a table of names and values."""
+    table = pd.DataFrame({"name": list(record), "value": list(record.values())})
+    return table.astype({"name": "str", "value": "float64"})

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from defense.data.splits import Dataset
 from defense.models.predict import predict
 from defense.reporting.progress import silent
-from defense.stages.train import restore, train
+from defense.stages.train import checkpoints_of, earlier_epochs, restore, train
 from defense.stages.treat import untreated
-from tests.conftest import recipe
+from tests.conftest import recipe, threat
 
 
 class Drawn(nn.Module):
@@ -28,10 +31,34 @@ class Drawn(nn.Module):
 @pytest.mark.parametrize("seed", [0, 7])
 def test_what_comes_back_is_what_was_trained(digits: Dataset, fabric: Fabric, seed: int) -> None:
     settings = {"_target_": "tests.stages.test_train.Drawn"}
-    common = {"seed": seed, "fabric": fabric, "watch": silent}
+    common = {"threat": threat(), "seed": seed, "fabric": fabric, "watch": silent}
     trained = train(settings, digits, recipe(epochs=3, learning_rate=0.003), untreated(digits.train), **common)
     model = restore(settings, digits, trained, seed=seed, device=torch.device("cpu"))
     right = predict(model, digits.validation, batch_size=64).argmax(1) == digits.validation.labels
     assert 100 * float(right.double().mean()) == pytest.approx(trained.history["validation_accuracy"].iloc[-1])
     assert trained.history["validation_accuracy"].iloc[-1] > 30  # chance is 10
     assert not model.training
+
+
+def test_checkpoints_are_spread_over_the_epochs_and_end_with_the_weights(digits: Dataset, fabric: Fabric) -> None:
+    settings = {"_target_": "defense.models.networks.mlp", "hidden": [8]}
+    common = {"threat": threat(), "seed": 0, "fabric": fabric, "watch": silent}
+    trained = train(settings, digits, recipe(epochs=6, checkpoints=3), untreated(digits.train), **common)
+    found = checkpoints_of(trained)
+    assert [point.name for point in found] == ["epoch 2", "epoch 4", "epoch 6"]
+    rates = trained.history["learning_rate"].to_numpy()
+    assert [point.weight for point in found] == pytest.approx(rates.reshape(3, 2).mean(1).tolist())
+    assert all(torch.equal(found[-1].state[name], value) for name, value in trained.weights.items())
+    assert not torch.equal(found[0].state["5.weight"], found[1].state["5.weight"])
+    for point in found:  # each is what it says: its loss is that of the history
+        model = restore(
+            settings, digits, replace(trained, weights=point.state), seed=0, device=torch.device("cpu")
+        )
+        loss = F.cross_entropy(predict(model, digits.validation, batch_size=64), digits.validation.labels)
+        epoch = int(point.name.split()[1])
+        assert float(loss) == pytest.approx(trained.history["validation_loss"][epoch - 1], rel=1e-5)
+
+
+@pytest.mark.parametrize(("epochs", "count", "earlier"), [(10, 1, set()), (2, 5, {1}), (20, 5, {4, 8, 12, 16})])
+def test_earlier_epochs(epochs: int, count: int, earlier: set[int]) -> None:
+    assert earlier_epochs(recipe(epochs=epochs, checkpoints=count)) == earlier

@@ -17,6 +17,7 @@ from defense.reporting.progress import silent
 from defense.schema import Train
 from defense.training.augment import plan_epoch
 from defense.training.loop import fit
+from defense.training.recipes import as_they_are
 from tests.conftest import recipe as default_recipe
 
 MLP = {"_target_": "defense.models.networks.mlp", "hidden": [16], "mean": [0.3], "std": [0.4]}
@@ -41,6 +42,7 @@ def trained(
         recipe,
         keep=keep,
         weights=weights,
+        harden=as_they_are,
         seed=0,
         fabric=fabric,
         watch=silent,

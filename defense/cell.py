@@ -1,0 +1,231 @@
+"""The stages of one cell, each bound to the settings and inputs that its key is made of."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from lightning_fabric import Fabric
+from pandas.util import hash_pandas_object
+from torch import Tensor, nn
+
+from defense.artifacts import AdversarialSet, Retrainings, Scores, TrainedModel, Treatment
+from defense.data.images import TensorImages
+from defense.data.splits import Dataset, Split
+from defense.influence.objectives import Validation
+from defense.ledger import Ledger
+from defense.models.build import source_digest
+from defense.randomness import derive
+from defense.schema import Attack, Config, Members, Method, Recipe, Train
+from defense.stages import attack, retrain, score, train, treat
+from defense.stages.train import checkpoints_of
+from defense.store import Stored
+
+
+@dataclass(frozen=True)
+class Site:
+    """A trained model that samples are scored at, with the validation split attacked at it."""
+
+    name: str  # baseline, proxy, or one of them trained again
+    trained: Stored[TrainedModel]
+    model: nn.Module
+    adversarial: Stored[AdversarialSet]
+
+
+class Cell:
+    """One composed set of settings, its data, and its stages."""
+
+    def __init__(self, config: Config, data: Dataset, fabric: Fabric, ledger: Ledger) -> None:
+        self.config, self.data, self.fabric, self.ledger = config, data, fabric, ledger
+        self.sites: dict[tuple[Recipe, int], Site] = {}
+        self.digests = {part: getattr(data, part).digest() for part in ("train", "validation", "test")}
+
+    def baseline(self) -> Site:
+        """Return the model that is trained on everything."""
+        return self.site(self.config.train.recipe, 0)
+
+    def scored_at(self) -> list[Site]:
+        """Return the models that the scorer is taken at: the baseline or a proxy, under one seed or several."""
+        recipe = self.config.scorer.proxy or self.config.train.recipe
+        return [self.site(recipe, index) for index in range(self.config.scorer.seeds)]
+
+    def site(self, recipe: Recipe, index: int) -> Site:
+        """Train on everything by `recipe`, under the run's seed (index 0) or another, and attack validation."""
+        if (recipe, index) in self.sites:
+            return self.sites[recipe, index]
+        name = "baseline" if recipe is self.config.train.recipe else "proxy"
+        name += f"_seed{index}" if index else ""
+        spec = replace(self.config.train, recipe=recipe)
+        trained = self.train(name, treat.untreated(self.data.train), spec, index)
+        model = self.restore(trained, index)
+        label = "attack_validation" + ("" if name == "baseline" else f"_{name}")
+        adversarial = self.attack(label, "validation", model, trained.key, self.config.attack)
+        self.sites[recipe, index] = Site(name, trained, model, adversarial)
+        return self.sites[recipe, index]
+
+    def train(
+        self, arm: str, treatment: Treatment, recipe: Train | None = None, index: int = 0
+    ) -> Stored[TrainedModel]:
+        """Train one arm. Two arms treated alike are one stage; checkpoints are kept of what is not treated."""
+        config = self.config
+        recipe = recipe or config.train
+        if treatment.table["treated"].any():
+            recipe = replace(recipe, checkpoints=1)
+        seed = derive(config.seed, "training", index) if index else config.seed
+        seen = treatment.table[["id", "keep", "label", "weight"]]  # what a training run looks at
+        rows = hash_pandas_object(seen, index=False).to_numpy()
+        return self.ledger.once(
+            f"train_{arm}",
+            TrainedModel,
+            version=train.VERSION,
+            settings=self.training(recipe) | {"training_seed": seed},
+            inputs=self.inputs("train", "validation", treatment=hashlib.sha256(rows.tobytes()).hexdigest()),
+            compute=lambda watch, _: train.train(
+                config.model,
+                self.data,
+                recipe,
+                treatment,
+                threat=config.threat,
+                seed=seed,
+                fabric=self.fabric,
+                watch=watch,
+            ),
+        )
+
+    def training(self, recipe: Train) -> dict[str, object]:
+        """Return the settings that a training run depends on."""
+        return {
+            "model": self.config.model,
+            "source": source_digest(self.config.model),
+            "train": recipe,
+            "threat": None if recipe.recipe is Recipe.standard else self.config.threat,
+            "classes": self.data.classes,
+        }
+
+    def restore(self, trained: Stored[TrainedModel], index: int = 0) -> nn.Module:
+        """Return the network of a trained arm."""
+        seed = derive(self.config.seed, "training", index) if index else self.config.seed
+        return train.restore(self.config.model, self.data, trained.artifact, seed=seed, device=self.fabric.device)
+
+    def attack(
+        self, label: str, part: str, model: nn.Module, model_key: str, spec: Attack, name: str | None = None
+    ) -> Stored[AdversarialSet]:
+        """Attack one split at a model."""
+        config = self.config
+        return self.ledger.once(
+            label,
+            AdversarialSet,
+            version=attack.VERSION,
+            settings={
+                "name": name,
+                "attack": spec,
+                "threat": config.threat,
+                "batch_size": config.evaluation.batch_size,
+                "classes": self.data.classes,
+            },
+            inputs=self.inputs(part, model=model_key),
+            compute=lambda watch, _: attack.attack(
+                model,
+                getattr(self.data, part),
+                spec,
+                config.threat,
+                classes=self.data.classes,
+                batch_size=config.evaluation.batch_size,
+                seed=derive(config.seed, "attack", name or part),
+                watch=watch,
+            ),
+        )
+
+    def scores(self, sites: list[Site], rows: Tensor | None = None) -> Stored[Scores]:
+        """Score the training split at every site, for the validation samples at `rows` (None: all); the mean."""
+        each = [self.score(site, rows) for site in sites]
+        if len(each) == 1:
+            return each[0]
+        return self.ledger.once(
+            "score_mean",
+            Scores,
+            version=score.VERSION,
+            settings={},
+            inputs={site.name: stored.key for site, stored in zip(sites, each, strict=True)},
+            compute=lambda watch, _: score.mean(
+                {site.name: stored.artifact for site, stored in zip(sites, each, strict=True)}
+            ),
+        )
+
+    def score(self, site: Site, rows: Tensor | None = None) -> Stored[Scores]:
+        """Score the training split at one site."""
+        config, data = self.config, self.data
+        scorer = replace(config.scorer, proxy=None, seeds=1)  # said by the site
+        states = checkpoints_of(site.trained.artifact) if scorer.members is Members.checkpoints else []
+        validation = self.validation(site)
+        attack = None
+        if scorer.attacked_train or scorer.method is Method.adversarial_loss:
+            label = "attack_train" + ("" if site.name == "baseline" else f"_{site.name}")
+            attack = self.attack(label, "train", site.model, site.trained.key, config.attack)
+        keys = {"adversarial": site.adversarial.key, **({"attacked": attack.key} if attack else {})}
+        label = "score" + ("" if site.name == "baseline" else f"_{site.name}")
+        return self.ledger.once(
+            label if rows is None else f"{label}_target{int(rows[0])}",
+            Scores,
+            version=score.VERSION,
+            settings={
+                "objective": config.objective,
+                "scorer": scorer,
+                "rows": None if rows is None else rows.tolist(),
+            },
+            inputs=self.inputs("train", "validation", model=site.trained.key, **keys),
+            compute=lambda watch, progress: score.score(
+                site.model,
+                data.train,
+                validation if rows is None else validation.subset(rows),
+                config.objective,
+                scorer,
+                attacked=self.attacked(data.train, attack) if attack else None,
+                states=states,
+                seed=config.seed,
+                watch=watch,
+                memory=progress,
+            ),
+        )
+
+    def validation(self, site: Site) -> Validation:
+        """Return the validation split as it is, and attacked at a site."""
+        return Validation(self.data.validation, self.attacked(self.data.validation, site.adversarial))
+
+    def attacked(self, split: Split, adversarial: Stored[AdversarialSet]) -> Split:
+        """Return the split with its attacked pictures."""
+        return split.with_images(TensorImages(adversarial.artifact.tensors["pictures"].to(self.fabric.device)))
+
+    def retrain(self, site: Site, parts: Tensor) -> Stored[Retrainings]:
+        """Retrain on `parts` bool (m, n) of the training split."""
+        config = self.config
+        return self.ledger.once(
+            "retrain",
+            Retrainings,
+            version=retrain.VERSION,
+            settings=self.training(replace(config.train, checkpoints=1)),
+            inputs=self.inputs(
+                "train",
+                "validation",
+                adversarial=site.adversarial.key,
+                parts=hashlib.sha256(parts.to(torch.uint8).numpy().tobytes()).hexdigest(),
+            ),
+            compute=lambda watch, progress: retrain.retrain(
+                config.model,
+                self.data,
+                replace(config.train, checkpoints=1),
+                parts,
+                site.trained.artifact,
+                self.validation(site),
+                threat=config.threat,
+                seed=config.seed,
+                fabric=self.fabric,
+                watch=watch,
+                memory=progress,
+            ),
+        )
+
+    def inputs(self, *parts: str, **keys: str) -> dict[str, str]:
+        """Return the digests of the named splits together with the keys of other inputs."""
+        return {part: self.digests[part] for part in parts} | keys

@@ -1,0 +1,94 @@
+"""How well scores find samples that are known to be wrong: one cell, and many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from defense.reporting.figures import curves
+from defense.reporting.record import Scoring
+from defense.reporting.result import common, selection
+from defense.reporting.sheet import Part, Sheet
+from defense.reporting.statistics import mean_interval
+from defense.reporting.sweeps import Grid, columns_of, command_of, made_of, rows_of
+
+SHARES = np.linspace(0, 1, 101)  # of the training samples, lowest scores first
+
+
+def detection_result(run: Scoring) -> dict[str, Any]:
+    """Return what result.json holds: ROC AUC, precision and recall at the budget, and recall at every share."""
+    scores, budget = run.scores["score"].to_numpy(), run.config.treatment.budget
+    taken = np.zeros(len(scores), dtype=bool)
+    taken[np.argsort(scores, kind="stable")[: round(budget * len(scores))]] = True
+    noisy = (run.scores["label"] != run.scores["truth"]).to_numpy()
+    return {"selection": selection(run, taken), "recall_curve": recall_curve(scores, noisy), **common(run)}
+
+
+def recall_curve(scores: np.ndarray, noisy: np.ndarray) -> list[float]:
+    """Return, for each of SHARES, the part of the `noisy` bool (n,) among so many of the lowest `scores` (n,)."""
+    found = np.concatenate([[0], np.cumsum(noisy[np.argsort(scores, kind="stable")])])
+    return [float(found[round(share * len(scores))] / max(found[-1], 1)) for share in SHARES]
+
+
+def detection_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
+    """Return the page of one run or many: AUC by scorer and column, and the curves of recall."""
+    auc: Grid = Grid.of(results, lambda result: float(result["selection"]["auc"]))
+    recall: Grid = Grid.of(results, lambda result: result["recall_curve"])
+    columns, rows = columns_of(results), rows_of(results)
+    seeds = {result["seed"] for result in results}
+    return Sheet(
+        title=title,
+        answer=answer(auc, columns),
+        command=command_of(results),
+        parts=[
+            Part(
+                "auc",
+                f"ROC AUC, {len(seeds)} {'seeds' if len(seeds) > 1 else 'seed'}",
+                "The chance that a sample whose label is known to be wrong has a lower score than one whose label "
+                "is right: 0.5 is a coin. In brackets the 95 % interval over seeds.",
+                ("scorer", *columns),
+                [(row, *(said(auc.values(row, column)) for column in columns)) for row in rows],
+            ),
+            *(
+                Part(
+                    f"recall_{number}",
+                    f"Recall against the share removed{', ' + column if column else ''}",
+                    "Mean over seeds; the dashed line is removal at random.",
+                    chart=curves(
+                        SHARES,
+                        {row: np.mean(v, axis=0) for row in rows if (v := recall.values(row, column))},
+                        xlabel="share of the training samples removed, lowest scores first",
+                        ylabel="share of the wrong labels found",
+                    ),
+                )
+                for number, column in enumerate(columns, start=1)
+            ),
+        ],
+        made=made_of(results),
+    )
+
+
+def answer(auc: Grid, columns: Sequence[str]) -> str:
+    """Return which scorer finds the wrong labels best, chance and perfect knowledge aside."""
+    sentences = []
+    for column in columns:
+        means: Mapping[str, float] = {
+            row: float(np.mean(values))
+            for row in auc.rows
+            if row not in ("oracle", "random") and (values := auc.values(row, column))
+        }
+        if means:
+            best = max(means, key=lambda row: means[row])
+            ip = f", ip {means['ip']:.3f}" if "ip" in means and best != "ip" else ""
+            sentences.append(f"{column or 'known noise'}: {best} finds it best (AUC {means[best]:.3f}{ip})")
+    return ("; ".join(sentences) or "Nothing but chance and the truth was asked") + "."
+
+
+def said(values: Sequence[float]) -> str:
+    """Return '0.912 (0.901 to 0.923)'; '-' for no value."""
+    if not values:
+        return "-"
+    found = mean_interval(values)
+    return f"{found.mean:.3f}" + (f" ({found.low:.3f} to {found.high:.3f})" if found.count > 1 else "")

@@ -1,0 +1,110 @@
+"""How well scores foresee retraining: one cell, and many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from defense.reporting.figures import points
+from defense.reporting.record import Scoring
+from defense.reporting.result import common
+from defense.reporting.sheet import Part, Sheet
+from defense.reporting.statistics import mean_interval
+from defense.reporting.sweeps import Grid, columns_of, command_of, made_of, rows_of
+
+WHAT = {
+    "leave_one_out": "leave-one-out retraining",
+    "halves": "retraining on random halves (linear datamodelling score)",
+}
+
+
+def faithfulness_result(run: Scoring, predicted: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
+    """Return what result.json holds, for predictions and measurements (targets, m) over m retrainings.
+
+    spearman: the mean over targets of the rank correlation; 0 for a prediction that is the same for all, which
+    foresees nothing. seconds: of scoring, per target.
+    """
+    correlations = [
+        float(spearmanr(p, m).statistic) if np.ptp(p) > 0 else 0.0
+        for p, m in zip(predicted, measured, strict=True)
+    ]
+    scoring = [seconds for stage, seconds in run.seconds.items() if stage.startswith("score")]
+    return {
+        "faithfulness": {
+            "spearman": float(np.mean(correlations)),
+            "targets": correlations,
+            "retrainings": predicted.shape[1],
+            "seconds": float(np.mean(scoring)),
+        },
+        **common(run),
+    }
+
+
+def faithfulness_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
+    """Return the page of one run or many: correlation and cost of every scorer."""
+    columns = columns_of(results)
+    spearman: Grid[float] = Grid.of(results, lambda result: result["faithfulness"]["spearman"])
+    seconds: Grid[float] = Grid.of(results, lambda result: result["faithfulness"]["seconds"])
+    parts = []
+    for number, column in enumerate(columns, start=1):
+        rows = [row for row in rows_of(results) if spearman.values(row, column)]
+        means = {row: mean_interval(spearman.values(row, column)) for row in rows}
+        costs = {row: float(np.median(seconds.values(row, column))) for row in rows}
+        table = []
+        for row in sorted(rows, key=lambda row: -means[row].mean):
+            found = means[row]
+            interval = f"{found.low:+.3f} to {found.high:+.3f}" if found.count > 1 else "-"
+            ratio = f"{costs[row] / costs['ip']:.1f}" if "ip" in costs else "-"
+            table.append((row, f"{found.mean:+.3f}", interval, f"{costs[row]:.2f}", ratio))
+        chart = points(
+            {row: (costs[row], means[row].mean, spread(means[row])) for row in rows},
+            xlabel="seconds of scoring (per target)",
+            ylabel="rank correlation",
+        )
+        header = ("scorer", "Spearman", "95 % over seeds", "seconds", "times ip")
+        parts.append(
+            Part(
+                f"faithfulness_{number}",
+                column or "Correlation and cost",
+                explained(results),
+                header,
+                table,
+                chart,
+            )
+        )
+    return Sheet(title, answer(spearman, results), command_of(results), parts, made_of(results))
+
+
+def spread(found: Any) -> float:
+    """Return half the width of an interval; 0 where there is one value only."""
+    return found.high - found.mean if found.count > 1 else 0.0
+
+
+def explained(results: Sequence[dict[str, Any]]) -> str:
+    """Return what was correlated with what."""
+    first = results[0]
+    spec, kind = first["config"]["faithfulness"], WHAT[first["config"]["faithfulness"]["subsets"]]
+    seeds = len({result["seed"] for result in results})
+    return (
+        f"Rank correlation of the summed scores of the samples that are kept with -v after {kind}: "
+        f"{first['faithfulness']['retrainings']} retrainings of {first['sizes']['train']} samples, "
+        f"{spec['targets']} target(s) of {first['sizes']['validation']} validation samples, {seeds} seed(s). "
+        "Seconds of the whole score stage, grad v and the model's predictions included; medians over seeds."
+    )
+
+
+def answer(spearman: Grid[float], results: Sequence[dict[str, Any]]) -> str:
+    """Return which scorer foresees retraining best, and how well ip does."""
+    kind = WHAT[results[0]["config"]["faithfulness"]["subsets"]]
+    sentences = []
+    for column in columns_of(results):
+        means = {row: float(np.mean(values)) for row in spearman.rows if (values := spearman.values(row, column))}
+        best = max(means, key=lambda row: means[row])
+        ip = f", ip {means['ip']:+.3f}" if "ip" in means and best != "ip" else ""
+        sentences.append(
+            f"{column + ': ' if column else ''}{best} foresees {kind} best (Spearman {means[best]:+.3f}{ip})"
+        )
+    return "; ".join(sentences) + "."

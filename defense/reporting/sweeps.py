@@ -1,0 +1,85 @@
+"""Many results in one table: rows by scorer, columns by whatever else was swept, seeds folded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+Result = dict[str, Any]
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Grid(Generic[Value]):
+    """A value for every row, column and seed that there is a result of."""
+
+    cells: dict[tuple[str, str], dict[int, Value]]
+
+    @classmethod
+    def of(cls, results: Sequence[Result], value: Callable[[Result], Value]) -> Grid[Value]:
+        """Return the grid of `value`; a seed found twice in a cell counts once, however often it was repeated."""
+        cells: dict[tuple[str, str], dict[int, Value]] = {}
+        for result in results:
+            cells.setdefault((row_of(result, results), column_of(result, results)), {})[result["seed"]] = value(
+                result
+            )
+        return cls(cells)
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows, in order of appearance."""
+        return list(dict.fromkeys(row for row, _ in self.cells))
+
+    def values(self, row: str, column: str) -> list[Value]:
+        """Return the values of one cell, by seed; none where nothing was run."""
+        return [value for _, value in sorted(self.cells.get((row, column), {}).items())]
+
+
+def swept(result: Result, results: Sequence[Result]) -> list[str]:
+    """Return the overrides of one result that not all of `results` share, without its seed."""
+    shared = set.intersection(*(set(other["overrides"]) for other in results))
+    return [part for part in result["overrides"] if part not in shared and not part.startswith("seed=")]
+
+
+def row_of(result: Result, results: Sequence[Result]) -> str:
+    """Return the scorer of a result with what was swept of it: 'ip', 'ip proxy=adversarial'."""
+    own = [part.removeprefix("scorer.") for part in swept(result, results) if part.startswith("scorer.")]
+    return " ".join([result["config"]["scorer"]["name"], *(part for part in own if not part.endswith("=null"))])
+
+
+def column_of(result: Result, results: Sequence[Result]) -> str:
+    """Return what else was swept: 'digits, utility'."""
+    return ", ".join(
+        part.partition("=")[2] if part.partition("=")[0] in ("name", "objective", "data", "model") else part
+        for part in swept(result, results)
+        if not part.startswith(("scorer", "experiment=", "data.path="))
+    )
+
+
+def rows_of(results: Sequence[Result]) -> list[str]:
+    """Return the rows of a table, in order of appearance."""
+    return list(dict.fromkeys(row_of(result, results) for result in results))
+
+
+def columns_of(results: Sequence[Result]) -> list[str]:
+    """Return the columns of a table, in order of appearance; one without a name where nothing else was swept."""
+    return list(dict.fromkeys(column_of(result, results) for result in results))
+
+
+def command_of(results: Sequence[Result]) -> str:
+    """Return the command that the results share, and how many cells there were."""
+    first = results[0]["overrides"]
+    shared = [part for part in first if all(part in other["overrides"] for other in results)]
+    cells = f"   # {len(results)} cells" if len(results) > 1 else ""
+    return " ".join(["defense", *shared]) + cells
+
+
+def made_of(results: Sequence[Result]) -> str:
+    """Return versions and devices in one line; each that occurs, should they differ."""
+    kinds = dict.fromkeys(
+        ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        + f"; device {result['device']}"
+        for result in results
+    )
+    return " / ".join(kinds) + "."

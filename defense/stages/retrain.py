@@ -1,0 +1,89 @@
+"""Retrain on many parts of the training split: what a score claims to foresee."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from defense.artifacts import Retrainings, TrainedModel
+from defense.data.splits import Dataset
+from defense.errors import InputError
+from defense.influence.memory import Memory
+from defense.influence.objectives import Validation
+from defense.models.build import build
+from defense.models.predict import predict
+from defense.randomness import generator
+from defense.schema import Optimizer, Subsets, Threat, Train
+from defense.stages.train import OPTIMIZERS
+from defense.training.recipes import hardening
+
+VERSION = 1
+EVERY = 25  # retrainings after which what there is so far is kept
+
+
+def parts_of_train(subsets: Subsets, size: int, count: int | None, *, seed: int) -> Tensor:
+    """Return which of `size` samples each retraining keeps: bool (m, size).
+
+    leave_one_out: all but one, for `count` samples drawn at random, or each in turn. halves: `count` random ones.
+    Raises InputError where `count` does not fit.
+    """
+    chance = generator(seed, "subsets")
+    if subsets is Subsets.leave_one_out:
+        if count is not None and count > size:
+            raise InputError("faithfulness.count", count, f"expected at most {size}, the training samples")
+        out = torch.arange(size) if count is None else torch.randperm(size, generator=chance)[:count].sort().values
+        return torch.arange(size)[None] != out[:, None]
+    if count is None:
+        raise InputError("faithfulness.count", count, "expected how many random halves to retrain on")
+    return torch.stack([torch.randperm(size, generator=chance) < size // 2 for _ in range(count)])
+
+
+def retrain(
+    settings: dict[str, Any],
+    data: Dataset,
+    recipe: Train,
+    parts: Tensor,
+    baseline: TrainedModel,
+    validation: Validation,
+    *,
+    threat: Threat,
+    seed: int,
+    fabric: Fabric,
+    watch: Callable[..., None],
+    memory: Memory,
+) -> Retrainings:
+    """Return the validation logits of models trained on `parts` bool (m, n) of the training split.
+
+    All share the seed, and so first weights and order. With lbfgs they start from the baseline, which saves
+    iterations and leaves the minimum of a convex model where it is.
+    """
+    known = memory.recall("retrainings") or {}
+    clean, adversarial = (list(known.get(name, ())) for name in ("clean", "adversarial"))
+    for keep in parts[len(clean) :]:
+        model = build(settings, data, seed=seed)
+        if recipe.optimizer is Optimizer.lbfgs:
+            model.load_state_dict(baseline.weights)
+        epochs = OPTIMIZERS[recipe.optimizer](
+            model,
+            data.train,
+            data.validation,
+            recipe,
+            keep=keep,
+            weights=torch.ones(len(keep)),
+            harden=hardening(recipe, threat, data.classes),
+            seed=seed,
+            fabric=fabric,
+            watch=lambda *_, **__: None,
+        )
+        for _ in epochs:
+            pass
+        clean.append(predict(model, validation.clean, batch_size=recipe.batch_size * 4))
+        adversarial.append(predict(model, validation.adversarial, batch_size=recipe.batch_size * 4))
+        if len(clean) % EVERY == 0:
+            memory.keep("retrainings", {"clean": torch.stack(clean), "adversarial": torch.stack(adversarial)})
+        watch(len(clean), len(parts))
+    return Retrainings({"clean": torch.stack(clean), "adversarial": torch.stack(adversarial)})

@@ -1,0 +1,105 @@
+"""Training to the minimum: L-BFGS on the whole split at once, for small convex models.
+
+    minimise  mean_i weight_i * cross_entropy_i + weight_decay / 2 |theta|^2
+
+Where the model is linear in its parameters there is one minimum, whatever the start, the seed and the order:
+what is retrained without a sample differs from it by that sample alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from defense.data.splits import Split
+from defense.errors import InputError
+from defense.models.predict import predict
+from defense.schema import Train
+from defense.training.loop import Watch, validated
+from defense.training.recipes import Harden
+
+log = logging.getLogger(__name__)
+
+
+def converge(
+    model: nn.Module,
+    train: Split,
+    validation: Split,
+    recipe: Train,
+    *,
+    keep: Tensor,
+    weights: Tensor,
+    harden: Harden,
+    seed: int,
+    fabric: Fabric,
+    watch: Watch,
+) -> Iterator[dict[str, float]]:
+    """Train `model` in place, in float64 and eval mode, and yield the numbers of the minimum as one epoch.
+
+    keep, weights: as of `defense.training.loop.fit`; `harden` and `seed` have nothing to act on. Where the largest
+    entry of the gradient stays above `recipe.tolerance` after `recipe.epochs` iterations, the log says so.
+    """
+    rows = keep.cpu().nonzero().flatten()
+    double = copy.deepcopy(model).to(fabric.device).double().eval()
+    x, labels = train.images.take(rows).double(), train.labels[rows.to(train.labels.device)]
+    weight = weights[rows].to(x)
+    parameters = [parameter for parameter in double.parameters() if parameter.requires_grad]
+    solver = torch.optim.LBFGS(
+        parameters,
+        max_iter=recipe.epochs,
+        max_eval=4 * recipe.epochs,
+        tolerance_grad=recipe.tolerance,
+        tolerance_change=0,
+        history_size=50,
+        line_search_fn="strong_wolfe",
+    )
+
+    def lower() -> Tensor:
+        solver.zero_grad()
+        decay = sum(parameter.square().sum() for parameter in parameters)
+        losses = F.cross_entropy(double(x), labels, reduction="none")
+        loss: Tensor = (weight * losses).mean() + recipe.weight_decay / 2 * decay
+        loss.backward()
+        return loss
+
+    with torch.enable_grad(), one_thread():
+        solver.step(lower)
+        loss = lower().item()
+    if not math.isfinite(loss):
+        raise InputError(
+            "train.optimizer", recipe.optimizer, f"the training loss is {loss}; expected train=standard"
+        )
+    steepest = max(float(parameter.grad.abs().max()) for parameter in parameters if parameter.grad is not None)
+    if steepest > recipe.tolerance:
+        log.warning("training has not converged: a gradient of %.2g, wanted %.2g", steepest, recipe.tolerance)
+    model.load_state_dict(double.state_dict())
+    model.to(fabric.device)
+    watch(1, 1, loss=loss)
+    kept = train.subset(rows)
+    accuracy = (predict(model, kept, batch_size=recipe.batch_size).argmax(1) == kept.labels.cpu()).double().mean()
+    yield {
+        "epoch": 1,
+        "train_loss": loss,
+        "train_accuracy": 100 * float(accuracy),
+        **validated(model, validation, recipe, epoch=1),
+        "learning_rate": 1.0,
+    }
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: handing out pieces of a small problem costs more than computing them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from defense.artifacts import Retrainings
+from defense.data.splits import Dataset
+from defense.errors import InputError
+from defense.influence.objectives import Validation, objective_value
+from defense.models.predict import predict
+from defense.reporting.progress import silent
+from defense.schema import Objective, ObjectiveName, Optimizer, Subsets
+from defense.stages import retrain as stage
+from defense.stages.retrain import parts_of_train, retrain
+from defense.stages.train import restore, train
+from defense.stages.treat import untreated
+from defense.store import Progress
+from tests.conftest import recipe, threat
+
+SETTINGS = {"_target_": "defense.models.networks.mlp", "hidden": [8]}
+RECIPE = recipe(epochs=2)
+
+
+def test_parts() -> None:
+    every = parts_of_train(Subsets.leave_one_out, 5, None, seed=0)
+    assert torch.equal(~every, torch.eye(5, dtype=torch.bool))
+    some = parts_of_train(Subsets.leave_one_out, 50, 7, seed=0)
+    assert some.shape == (7, 50)
+    assert (~some).sum(1).tolist() == [1] * 7
+    assert int((~some).any(0).sum()) == 7
+    halves = parts_of_train(Subsets.halves, 11, 4, seed=0)
+    assert halves.sum(1).tolist() == [5] * 4
+    assert torch.equal(halves, parts_of_train(Subsets.halves, 11, 4, seed=0))
+    assert not torch.equal(halves, parts_of_train(Subsets.halves, 11, 4, seed=1))
+    for subsets, count, said in (
+        (Subsets.leave_one_out, 12, "expected at most 11"),
+        (Subsets.halves, None, "how many"),
+    ):
+        with pytest.raises(InputError, match=said):
+            parts_of_train(subsets, 11, count, seed=0)
+
+
+@pytest.fixture
+def ready(digits: Dataset, fabric: Fabric):  # type: ignore[no-untyped-def]
+    common = {"threat": threat(), "seed": 0, "fabric": fabric, "watch": silent}
+    baseline = train(SETTINGS, digits, RECIPE, untreated(digits.train), **common)
+    validation = Validation(digits.validation, digits.validation)
+    parts = parts_of_train(Subsets.halves, len(digits.train), 4, seed=0)
+
+    def run(memory, spec=RECIPE) -> Retrainings:  # type: ignore[no-untyped-def]
+        return retrain(SETTINGS, digits, spec, parts, baseline, validation, memory=memory, **common)
+
+    return run, parts, common
+
+
+def test_each_is_the_training_of_a_part(digits: Dataset, ready, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    run, parts, common = ready
+    found = run(Progress(tmp_path)).tensors["clean"]
+    plain = untreated(digits.train)
+    for part, logits in zip(parts, found, strict=True):
+        treatment = type(plain)(plain.table.assign(keep=part.numpy()))
+        trained = train(SETTINGS, digits, RECIPE, treatment, **common)
+        model = restore(SETTINGS, digits, trained, seed=0, device=torch.device("cpu"))
+        assert torch.equal(logits, predict(model, digits.validation, batch_size=256))
+
+
+def test_goes_on_where_it_was_killed(ready, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    run, _, _ = ready
+    whole = run(Progress(tmp_path / "whole"))
+    monkeypatch.setattr(stage, "EVERY", 1)
+    calls = []
+
+    def killed(*args, **kwargs):  # type: ignore[no-untyped-def]
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return stage_build(*args, **kwargs)
+
+    stage_build = stage.build
+    monkeypatch.setattr(stage, "build", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(Progress(tmp_path / "broken"))
+    again = run(Progress(tmp_path / "broken"))
+    assert len(calls) == 3 + 2  # two were kept, the third was killed
+    assert torch.equal(again.tensors["clean"], whole.tensors["clean"])
+
+
+def test_lbfgs_starts_from_the_baseline_and_ends_where_it_must(ready, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    run, _, _ = ready
+    spec = recipe(optimizer=Optimizer.lbfgs, epochs=5, weight_decay=0.01)
+    assert run(Progress(tmp_path), spec).tensors["clean"].isfinite().all()
+
+
+def test_the_objective_of_logits() -> None:
+    from tests.conftest import make_split
+
+    split = make_split(6, 3, (1, 2, 2))
+    logits = {"clean": torch.randn(6, 3), "adversarial": torch.randn(6, 3)}
+    objective = Objective({ObjectiveName.utility: 0.5, ObjectiveName.robustness: 2.0}, positive=1)
+    loss = torch.nn.functional.cross_entropy
+    expected = 0.5 * loss(logits["clean"], split.labels) + 2 * loss(logits["adversarial"], split.labels)
+    assert objective_value(logits, Validation(split, split), objective) == pytest.approx(float(expected))
