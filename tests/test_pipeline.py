@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from tests.conftest import TINY
@@ -100,3 +102,128 @@ def test_a_users_file_is_part_of_the_key(command: Command, tmp_path: Path) -> No
     assert command(*arguments, "hydra.run.dir=c")[0] == 0
     assert "train_baseline" not in json.loads((tmp_path / "c/result.json").read_text())["reused"]
     sys.modules.pop("own_network")
+
+
+SITES = {
+    "scorer.proxy=adversarial": {"train_proxy", "attack_validation_proxy", "score_proxy"},
+    "scorer.seeds=2": {
+        "train_baseline_seed1",
+        "attack_validation_baseline_seed1",
+        "score_baseline_seed1",
+        "score_mean",
+    },
+    "train.checkpoints=3": {"train_baseline"},
+    "scorer=tracin": {"score"},
+}
+
+
+@pytest.mark.parametrize("change", SITES)
+def test_what_is_scored_at_is_computed_once(command: Command, store: Path, tmp_path: Path, change: str) -> None:
+    """A proxy or another seed is a training like any other, shared through the store."""
+    arguments = [*TINY, f"store={store}"]
+    assert command(*arguments, "hydra.run.dir=before")[0] == 0
+    assert command(*arguments, change, "hydra.run.dir=after")[0] == 0
+    found = json.loads((tmp_path / "after/result.json").read_text())
+    computed = set(found["seconds"]) - set(found["reused"])
+    assert computed - RETRAINED - AFTER_BASELINE <= SITES[change]
+    assert computed >= SITES[change] - RETRAINED
+    assert command(*arguments, change, "scorer.cosine=true", "hydra.run.dir=again")[0] == 0
+    again = json.loads((tmp_path / "again/result.json").read_text())
+    assert {
+        stage for stage in again["seconds"] if stage.startswith(("train_base", "train_proxy", "attack"))
+    } <= set(again["reused"])
+
+
+def test_a_proxy_is_the_baseline_of_its_recipe(command: Command, store: Path, tmp_path: Path) -> None:
+    arguments = [*TINY, f"store={store}", "task=detect"]
+    assert command(*arguments, "scorer.proxy=adversarial", "hydra.run.dir=proxy")[0] == 0
+    assert command(*arguments, "train=adversarial", "hydra.run.dir=own")[0] == 0
+    found = json.loads((tmp_path / "own/result.json").read_text())
+    assert {"train_baseline", "attack_validation", "score"} <= set(found["reused"])
+
+
+def test_several_seeds_are_averaged_and_a_proxy_is_another_model(
+    command: Command, store: Path, tmp_path: Path
+) -> None:
+    arguments = [*TINY, f"store={store}", "task=detect"]
+    tables = {}
+    for name, change in (("one", []), ("two", ["scorer.seeds=2"]), ("proxy", ["scorer.proxy=adversarial"])):
+        assert command(*arguments, *change, f"hydra.run.dir={name}")[0] == 0
+        tables[name] = pd.read_parquet(tmp_path / name / "scores.parquet")
+    two = tables["two"]
+    assert np.allclose(two["score"], (two["score.baseline"] + two["score.baseline_seed1"]) / 2)
+    assert np.array_equal(two["score.baseline"], tables["one"]["score"])
+    assert abs(np.corrcoef(two["score.baseline"], two["score.baseline_seed1"])[0, 1]) < 0.999
+    assert not np.allclose(tables["proxy"]["score"], tables["one"]["score"])
+
+
+def test_detect(command: Command, store: Path, tmp_path: Path) -> None:
+    arguments = [*TINY, f"store={store}", "task=detect", "scorer=loss", "treatment.budget=0.2"]
+    assert command(*arguments, "hydra.run.dir=out")[0] == 0
+    found = json.loads((tmp_path / "out/result.json").read_text())
+    table = pd.read_parquet(tmp_path / "out/scores.parquet")
+    wrong = (table["label"] != table["truth"]).to_numpy()
+    pairs = table["score"].to_numpy()[wrong][:, None] < table["score"].to_numpy()[~wrong][None]
+    assert found["selection"]["auc"] == pytest.approx(pairs.mean())
+    lowest = table["score"].rank(method="first") <= round(0.2 * len(table))
+    assert found["selection"]["recall"] == pytest.approx((lowest & wrong).sum() / wrong.sum())
+    assert found["recall_curve"][20] == pytest.approx(found["selection"]["recall"])
+    assert (found["recall_curve"][0], found["recall_curve"][-1]) == (0, 1)
+    assert (tmp_path / "out/report.html").exists()
+    code, _, error = command(*TINY, "task=detect", "data.label_noise=0")
+    assert (code, "task=detect: expected data with known noise" in error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "changes", [["model=logistic", "train=converged", "faithfulness.subsets=leave_one_out"], []]
+)
+def test_faithfulness(command: Command, store: Path, tmp_path: Path, changes: list[str]) -> None:
+    arguments = [
+        *TINY,
+        f"store={store}",
+        "task=faithfulness",
+        "faithfulness.count=6",
+        "objective=utility",
+        *changes,
+    ]
+    assert command(*arguments, "faithfulness.targets=3", "hydra.run.dir=out")[0] == 0
+    found = json.loads((tmp_path / "out/result.json").read_text())
+    assert len(found["faithfulness"]["targets"]) == 3
+    assert found["faithfulness"]["spearman"] == pytest.approx(np.mean(found["faithfulness"]["targets"]))
+    assert found["faithfulness"]["retrainings"] == 6
+    assert command(*arguments, "scorer=loss", "hydra.run.dir=other")[0] == 0
+    other = json.loads((tmp_path / "other/result.json").read_text())
+    assert {"retrain", "train_baseline", "attack_validation"} <= set(other["reused"])
+    assert command(*arguments, "faithfulness.targets=61")[0] == 2
+
+
+def test_an_exact_influence_function_foresees_leaving_one_out(
+    command: Command, store: Path, tmp_path: Path
+) -> None:
+    arguments = [f"store={store}", "experiment=faithfulness/loo", "data.train_size=300", "faithfulness.count=60"]
+    grid = ["hydra.sweeper.params.seed=0", "hydra.sweeper.params.scorer='influence_function,random'"]
+    assert command(*arguments, *grid, "hydra.sweep.dir=sweep")[0] == 0
+    exact, chance = (
+        json.loads((tmp_path / f"sweep/{cell}/result.json").read_text())["faithfulness"]["spearman"]
+        for cell in (0, 1)
+    )
+    assert exact > 0.9
+    assert abs(chance) < 0.5
+    page = (tmp_path / "sweep/report.md").read_text()
+    assert "influence_function foresees leave-one-out retraining best" in page
+    assert "| random " in page
+
+
+def test_fairness_end_to_end(command: Command, npz: Path, tmp_path: Path) -> None:
+    """Groups beside the arrays make a fairness objective; without them the command says what is missing."""
+    arguments = ["data=npz", f"data.path={npz}", "data.validation_size=15", "train.epochs=1", "task=detect"]
+    arguments += ["data.label_noise=0.2", "objective=demographic_parity", "hydra.run.dir=out"]
+    code, _, error = command(*arguments)
+    assert (code, "expected validation samples of two groups or more" in error) == (2, True)
+    arrays = dict(np.load(npz))
+    np.savez(npz, **arrays, train_groups=np.arange(60) // 7 % 2)
+    assert command(*arguments)[0] == 0
+    assert pd.read_parquet(tmp_path / "out/scores.parquet")["score"].std() > 0
+    np.savez(npz, **arrays, train_groups=np.arange(59))
+    code, _, error = command(*arguments)
+    assert (code, "train_groups=59 labels: expected 60" in error) == (2, True)
