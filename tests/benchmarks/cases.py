@@ -205,7 +205,7 @@ class Case:
     rounds: tuple[int, int, int, int]
     validations: tuple[int, int, int, int] = (1, 1, 1, 1)
     per_validation_sample: bool = False
-    warm: int = 8
+    warm: int = 2
     note: str = ""
 
 

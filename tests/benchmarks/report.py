@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 
-from tests.benchmarks.cases import BATCH_SIZE, CASES, Group, Row, Sizes
+from tests.benchmarks.cases import BATCH_SIZE, CASES, QUICK, Group, Row, Sizes
 
 
 @dataclass
@@ -172,6 +172,8 @@ grad v are there before.
 def page(results: list[Measured], sizes: Sizes) -> str:
     """Return the report in Markdown."""
     lines = ["# The cost of scores", "", HOW, "Rendered by `pytest tests/benchmarks --write-report`.", ""]
+    if sizes == QUICK:
+        lines += ["**A smoke run on a few samples: its numbers say that it runs, and no more.**", ""]
     lines += ["![Forward passes per sample](figure.svg)", "", "## Goals", ""]
     lines += ["| goal | found | |", "| --- | ---: | --- |"]
     for goal in goals(results, sizes):
