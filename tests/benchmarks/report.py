@@ -198,11 +198,15 @@ def write(results: list[Measured], sizes: Sizes, folder: Path) -> None:
 
 
 def draw(results: list[Measured], sizes: Sizes, path: Path) -> None:
-    """Draw the forward passes per sample of each case at the smallest V."""
+    """Draw the forward passes per sample of each case at the smallest N and V that were measured."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    chosen = [row for row in results if row.count == sizes.normal and row.validation_count == sizes.validations[0]]
+    least: dict[str, int] = {}
+    for row in results:
+        least[row.model] = min(row.count, least.get(row.model, row.count))
+    few = sizes.validations[0]
+    chosen = [row for row in results if (row.count, row.validation_count) == (least[row.model], few)]
     models = sorted({row.model for row in chosen})
     figure = Figure(figsize=(8, 1 + 0.3 * len(chosen)), layout="constrained")
     heights = [sum(row.model == model for row in chosen) for model in models]
