@@ -68,6 +68,20 @@ def test_every_scorer_by_name(name: str) -> None:
     assert found.std() > 0
 
 
+def test_checkpoints() -> None:
+    models = [network().eval() for _ in range(2)]
+    with torch.no_grad():
+        models[0][1].weight.mul_(0.5)
+    states = [(0.3, models[0].state_dict()), (0.1, models[1].state_dict())]
+    found = defense.score(network().eval(), (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=states)
+    expected = 0.3 * inner_products(models[0], TRAIN, VALIDATION) + 0.1 * inner_products(
+        models[1], TRAIN, VALIDATION
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(InputError, match=r"scorer.members=checkpoints: expected checkpoints"):
+        defense.score(network(), (X, Y), (X_VAL, Y_VAL), scorer="tracin")
+
+
 def test_what_a_scorer_lacks_is_said() -> None:
     with pytest.raises(InputError, match="expected attacked training samples"):
         defense.score(network(), (X, Y), (X_VAL, Y_VAL), scorer="adversarial_loss")

@@ -115,7 +115,8 @@ def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Recor
     scorer, size = problem.scorer, problem.scorer.batch_size
     curvature = Curvature(problem.model, member, problem.train, size)
     solve = partial(DIRECTIONS[scorer.direction], part.gradient, curvature, scorer)
-    direction, record = remembered(problem.memory, f"{member.name} {part.name} direction", solve)
+    found, record = remembered(problem.memory, f"{member.name} {part.name} direction", solve)
+    direction = {name: found[name] for name in member.parameters}  # in the order that jvp wants
     scores = directional_derivatives(
         problem.model, member, problem.scored, direction, batch_size=size, watch=problem.watch
     )

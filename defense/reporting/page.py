@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from defense.reporting import figures
+from defense.reporting.progress import in_words
 from defense.reporting.record import Run
 from defense.reporting.result import arm_rows, arms_table
 
@@ -53,6 +54,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "run": run,
         "numbers": numbers,
         "command": " ".join(["defense", *run.overrides]),
+        "spread": in_words(numbers["scoring"]["members"]),
         "rows": arm_rows(run),
         "arms_table": arms_table(run),
         "charts": charts,

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.errors import InputError
-from defense.influence.members import dropout, gaussian, masked, single
+from defense.influence.directions import DIRECTIONS
+from defense.influence.members import Checkpoint, dropout, gaussian, masked, single
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem, check_scorer
 from defense.reporting.progress import silent
 from defense.schema import Direction, Members, Method, Objective, ObjectiveName
+from defense.store import Progress
 from tests.conftest import doubles, make_split, scorer
 from tests.reference import flat, gauss_newton, inner_products, per_sample_gradients
 
@@ -103,6 +105,57 @@ def test_an_ensemble_of_one_or_without_dropout_is_ip(changes: dict[str, Any]) ->
     close(run(problem(members=Members.dropout, **changes)), run(problem()))
     if changes["count"] == 1:
         assert torch.equal(run(problem(members=Members.dropout, **changes)), run(problem()))
+
+
+def test_tracin_is_the_sum_over_checkpoints() -> None:
+    """sum_c rate_c grad v(theta_c) . grad loss_i(theta_c), each checkpoint loaded into a network of its own."""
+    models, states = [], []
+    for index, rate in enumerate((0.5, 0.2, 0.0)):
+        model = network()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.1 * index
+        models.append(model)
+        states.append(Checkpoint(f"epoch {index}", rate, model.state_dict()))
+    given = replace(problem(members=Members.checkpoints), states=states)
+    scored = METHODS[Method.alignment](given)
+    each = [inner_products(model, TRAIN, CLEAN) for model in models]
+    close(scored.total, 0.5 * each[0] + 0.2 * each[1])
+    close(torch.stack(list(scored.members.values())), torch.stack(each))
+
+
+def test_a_killed_scoring_goes_on_where_it_was(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """Members that are done, and directions that are solved, are not done again."""
+    from defense.influence import scorers
+
+    changes = {"members": Members.gaussian, "count": 3, "direction": Direction.cg, "std": 0.01}
+    whole = METHODS[Method.alignment](problem(**changes))
+    calls = []
+    original = scorers.directional_derivatives
+
+    def killed(model, member, *args, **kwargs):  # type: ignore[no-untyped-def]
+        calls.append(member.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(model, member, *args, **kwargs)
+
+    monkeypatch.setattr(scorers, "directional_derivatives", killed)
+    solved = []
+    solve = DIRECTIONS[Direction.cg]
+
+    def counted(*args):  # type: ignore[no-untyped-def]
+        solved.append(1)
+        return solve(*args)
+
+    monkeypatch.setitem(DIRECTIONS, Direction.cg, counted)
+    given = replace(problem(**changes), memory=Progress(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        METHODS[Method.alignment](given)
+    again = METHODS[Method.alignment](given)
+    assert calls == ["noise 0", "noise 1", "noise 1", "noise 2"]
+    assert len(solved) == 3
+    assert torch.equal(again.total, whole.total)
+    assert again.record == whole.record
 
 
 def test_cosine() -> None:
