@@ -34,8 +34,8 @@ def score(
 
     objective, scorer: names of files in conf/objective and conf/scorer, or settings of your own. The objective is
     taken on `validation` as it is: for "robustness" give attacked pictures there. attacked: the training pictures
-    attacked at the model, for the scorers that look at them. checkpoints: learning rate and state_dict at times of the
-    training, for "tracin". The model comes back untouched. Raises InputError.
+    attacked at the model, for the scorers that look at them. checkpoints: learning rate and state_dict at times of
+    the training, for "tracin". The model comes back untouched. Raises InputError.
 
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     >>> x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1])
