@@ -18,6 +18,7 @@ from defense.errors import InputError
 from defense.schema import (
     BALANCES,
     PRECISIONS,
+    SCORER_PRECISIONS,
     Attack,
     AttackName,
     Config,
@@ -95,6 +96,8 @@ def check(config: Config) -> None:
     for field, real in (("std", scorer.std), ("damping", scorer.damping), ("scale", scorer.scale)):
         within(f"scorer.{field}", real, 0 < real < inf, "a number above 0")
     within("scorer.max_rate", scorer.max_rate, 0 <= scorer.max_rate < 1, "a rate in [0, 1)")
+    precisions = SCORER_PRECISIONS
+    within("scorer.precision", scorer.precision, scorer.precision in precisions, f"one of {', '.join(precisions)}")
     weights = config.objective.weights
     within(
         "objective.weights",

@@ -95,6 +95,9 @@ class TreatmentName(Choice):
 BALANCES = ("none", "class")  # not an Enum: class is a word of Python; a budget over all samples, or in each class
 
 
+SCORER_PRECISIONS = ("32-true", "tf32", "bf16")  # of the derivatives; named in the same way
+
+
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # not an Enum: the names that lightning-fabric gave
 
 
@@ -194,7 +197,9 @@ class Scorer:
 
     name: str
     method: Method
-    batch_size: int
+    batch_size: int | None
+    compile: bool
+    precision: str
     parameters: str
     attacked_train: bool
     members: Members

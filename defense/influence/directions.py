@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
@@ -34,6 +35,22 @@ Record = dict[str, float]
 
 
 @dataclass(frozen=True)
+class Batches:
+    """(pictures, labels) of a split, made anew in each round: memory holds one batch at a time."""
+
+    split: Split
+    size: int
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches in order."""
+        return ((x, labels) for _, x, labels in self.split.batches(self.size))
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return ceil(len(self.split) / self.size)
+
+
+@dataclass(frozen=True)
 class Curvature:
     """What an inverse is made of: the model at a member, and the training data in batches."""
 
@@ -42,9 +59,9 @@ class Curvature:
     train: Split
     batch_size: int
 
-    def batches(self) -> list[tuple[Tensor, Tensor]]:
+    def batches(self) -> Batches:
         """Return the training data as curvlinops takes it."""
-        return [(x, labels) for _, x, labels in self.train.batches(self.batch_size)]
+        return Batches(self.train, self.batch_size)
 
     @contextmanager
     def installed(self) -> Iterator[list[nn.Parameter]]:

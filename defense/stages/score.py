@@ -9,6 +9,7 @@ from torch import nn
 from defense.artifacts import Scores
 from defense.data.splits import Split
 from defense.influence.alignment import Watch
+from defense.influence.batching import fitted
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem
 from defense.models.predict import predict
@@ -35,7 +36,7 @@ def score(
     """
     problem = Problem(model, train, attacked, validation, objective, scorer, seed, watch)
     scored = METHODS[scorer.method](problem)
-    logits = predict(model, train, batch_size=scorer.batch_size)
+    logits = fitted(scorer.batch_size, train, lambda size: predict(model, train, batch_size=size))
     table = pd.DataFrame(
         {
             "id": train.ids.numpy(),
