@@ -20,6 +20,7 @@ from defense.errors import InputError
 
 MENDABLE = (
     InputError,
+    FloatingPointError,  # numbers of a model or a sample: nothing to debug in this project, so no traceback
     HydraException,
     OmegaConfBaseException,
     NotADirectoryError,

@@ -11,13 +11,14 @@ from pandas.util import hash_pandas_object
 from torch import Tensor, nn
 
 from defense.artifacts import AdversarialSet, Retrainings, Scores, TrainedModel, Treatment
+from defense.choices import Members, Method, Recipe
 from defense.data.images import TensorImages
 from defense.data.splits import Dataset, Split
 from defense.influence.objectives import Validation
 from defense.ledger import Ledger
 from defense.models.build import source_digest
 from defense.randomness import derive
-from defense.schema import Attack, Config, Members, Method, Recipe, Train
+from defense.schema import Attack, Config, Train
 from defense.stages import attack, retrain, score, train, treat
 from defense.stages.train import checkpoints_of
 from defense.store import Stored

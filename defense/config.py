@@ -14,21 +14,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from defense.choices import BALANCES, PRECISIONS, SCORER_PRECISIONS, AttackName, Optimizer, Recipe, Source
 from defense.errors import InputError
-from defense.schema import (
-    BALANCES,
-    PRECISIONS,
-    Attack,
-    AttackName,
-    Config,
-    Evaluation,
-    Objective,
-    Optimizer,
-    Recipe,
-    Source,
-    number,
-    plain,
-)
+from defense.schema import Attack, Config, Evaluation, Objective, number, plain
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
@@ -102,6 +90,8 @@ def check(config: Config) -> None:
     for field, real in (("std", scorer.std), ("damping", scorer.damping), ("scale", scorer.scale)):
         within(f"scorer.{field}", real, 0 < real < inf, "a number above 0")
     within("scorer.max_rate", scorer.max_rate, 0 <= scorer.max_rate < 1, "a rate in [0, 1)")
+    precisions = SCORER_PRECISIONS
+    within("scorer.precision", scorer.precision, scorer.precision in precisions, f"one of {', '.join(precisions)}")
     weights = config.objective.weights
     within(
         "objective.weights",

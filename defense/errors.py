@@ -18,7 +18,13 @@ def out_of_memory_names(field: str, value: int) -> Iterator[None]:
     """Turn running out of memory on a batch into an InputError that says which `field` to lower."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a plain one
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-            raise InputError(field, value, "out of memory on a batch; lower this number") from error
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            advice = "lower this number" if value > 1 else "there is no room for a single sample"
+            raise InputError(field, value, f"out of memory on a batch; {advice}") from error
         raise
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether torch ran out of memory: an error of its own on a GPU, a plain one on the CPU."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)

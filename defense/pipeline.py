@@ -17,6 +17,7 @@ import torch
 from defense.arms import Arms
 from defense.artifacts import Scores
 from defense.cell import Cell
+from defense.choices import Method, Task
 from defense.data.load import load
 from defense.devices import make_fabric
 from defense.errors import InputError
@@ -25,7 +26,7 @@ from defense.influence.scorers import check_scorer
 from defense.ledger import Ledger
 from defense.models.build import build
 from defense.reporting.record import Arm, Run, Scoring
-from defense.schema import Config, Method, Task, plain
+from defense.schema import Config, plain
 from defense.stages import treat
 from defense.stages.report import write_detection, write_faithfulness, write_report
 from defense.stages.retrain import parts_of_train

@@ -1,4 +1,4 @@
-"""Every knob of a run, typed: the closed choices (Enums) and the settings (dataclasses) of each part.
+"""Every knob of a run, typed: the settings of each part.
 
 A leaf: it imports nothing of this project and nothing heavy, so that `defense --help` answers at once and
 every room can name its settings without knowing Hydra. What a knob means stands beside it in conf/.
@@ -11,121 +11,20 @@ from enum import Enum
 from fractions import Fraction
 from typing import Any
 
-
-class Choice(Enum):
-    """A closed choice, written and shown by its value."""
-
-    def __str__(self) -> str:
-        return str(self.value)
-
-
-class Source(Choice):
-    """Where samples come from."""
-
-    digits = "digits"
-    mnist = "mnist"
-    fashion_mnist = "fashion_mnist"
-    cifar10 = "cifar10"
-    cifar100 = "cifar100"
-    npz = "npz"
-    image_folder = "image_folder"
-
-
-class Norm(Choice):
-    """The norm that bounds a perturbation."""
-
-    Linf = "Linf"
-    L2 = "L2"
-
-
-class AttackName(Choice):
-    """The attacks that can be run."""
-
-    fgsm = "fgsm"
-    pgd = "pgd"
-    autoattack = "autoattack"
-
-
-class ObjectiveName(Choice):
-    """The scalar of the parameters that a score is aligned with; lower is better."""
-
-    robustness = "robustness"
-    utility = "utility"
-    demographic_parity = "demographic_parity"
-    equal_opportunity = "equal_opportunity"
-
-
-class Method(Choice):
-    """How a training sample is scored; positive helps, negative harms."""
-
-    alignment = "alignment"
-    self_influence = "self_influence"
-    loss = "loss"
-    adversarial_loss = "adversarial_loss"
-    random = "random"
-    oracle = "oracle"
-
-
-class Members(Choice):
-    """The points of parameter space that an alignment is summed over."""
-
-    single = "single"
-    dropout = "dropout"
-    gaussian = "gaussian"
-    checkpoints = "checkpoints"
-
-
-class Direction(Choice):
-    """What is done to the gradient of the objective before training gradients are aligned with it."""
-
-    identity = "identity"
-    cg = "cg"
-    lissa = "lissa"
-    ekfac = "ekfac"
-    datainf = "datainf"
-
-
-class Recipe(Choice):
-    """What a training step sees of its batch."""
-
-    standard = "standard"
-    adversarial = "adversarial"
-
-
-class Optimizer(Choice):
-    """How the training loss is lowered."""
-
-    sgd = "sgd"
-    lbfgs = "lbfgs"
-
-
-class Task(Choice):
-    """The question of a run, and with it the stages that it goes through."""
-
-    defend = "defend"
-    detect = "detect"
-    faithfulness = "faithfulness"
-
-
-class Subsets(Choice):
-    """The parts of the training split that a model is retrained on."""
-
-    leave_one_out = "leave_one_out"
-    halves = "halves"
-
-
-class TreatmentName(Choice):
-    """What is done to the samples with the lowest scores."""
-
-    remove = "remove"
-    relabel = "relabel"
-    reweight = "reweight"
-
-
-BALANCES = ("none", "class")  # not an Enum: class is a word of Python; a budget over all samples, or in each class
-
-
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # not an Enum: the names that lightning-fabric gave
+from defense.choices import (
+    AttackName,
+    Direction,
+    Members,
+    Method,
+    Norm,
+    ObjectiveName,
+    Optimizer,
+    Recipe,
+    Source,
+    Subsets,
+    Task,
+    TreatmentName,
+)
 
 
 def number(text: str) -> float:
@@ -231,7 +130,9 @@ class Scorer:
     method: Method
     proxy: Recipe | None
     seeds: int
-    batch_size: int
+    batch_size: int | None
+    compile: bool
+    precision: str
     parameters: str
     attacked_train: bool
     members: Members

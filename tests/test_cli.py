@@ -191,6 +191,13 @@ BAD = {
     "fairness without groups": (["objective=demographic_parity"], ["two groups"]),
     "an unknown term": (["objective.weights.beauty=1"], ["beauty", "equal_opportunity"]),
     "a damping of zero": (["scorer.damping=0"], ["scorer.damping=0", "above 0"]),
+    "an unknown precision of scores": (["scorer.precision=fp8"], ["scorer.precision=fp8", "32-true, tf32, bf16"]),
+    "a precision that does nothing": (
+        ["scorer.precision=tf32", "fabric.accelerator=cpu"],
+        ["scorer.precision=tf32", "no effect on cpu"],
+    ),
+    "compiling that is no yes or no": (["scorer.compile=perhaps"], ["scorer.compile", "perhaps"]),
+    "a batch of none": (["scorer.batch_size=0"], ["scorer.batch_size=0", "at least 1"]),
     "an unknown balance": (["treatment.balance=yes"], ["treatment.balance=yes", "none, class"]),
     "an unknown precision": (["fabric.precision=8"], ["fabric.precision=8", "bf16-mixed"]),
     "an unknown accelerator": (["fabric.accelerator=abacus"], ["fabric.accelerator=abacus"]),
@@ -212,6 +219,27 @@ def test_bad_input_is_one_line_and_exit_code_2(command: Command, tmp_path: Path,
     for word in words:
         assert word in lines[0]
     assert name == "a class that vanishes" or not list((tmp_path / "runs").glob("store/*/*"))
+    assert not finished(tmp_path)
+
+
+def test_a_score_that_is_not_finite_is_one_line_and_exit_code_2(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from defense.influence import scorers
+
+    def broken(model: Any, split: Any, *, batch_size: int) -> Any:
+        logits = predict(model, split, batch_size=batch_size)
+        logits[5] = np.nan
+        rows.append(int(split.ids[5]))
+        return logits
+
+    rows: list[int] = []
+    predict = scorers.predict
+    monkeypatch.setattr(scorers, "predict", broken)
+    code, _, err = command(*TINY, "scorer=loss")
+    assert code == 2
+    assert err.strip().splitlines()[-1] == f"defense: the score of training sample {rows[0]} is not finite"
+    assert "Traceback" not in err
     assert not finished(tmp_path)
 
 

@@ -10,8 +10,9 @@ from torch import nn
 
 import defense
 import defense.notebook
+from defense.choices import Direction, ObjectiveName
 from defense.errors import InputError
-from defense.schema import Direction, Objective, ObjectiveName
+from defense.schema import Objective
 from tests.conftest import make_split, scorer
 from tests.reference import inner_products
 

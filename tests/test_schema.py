@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from defense.schema import Norm, number
+from defense.choices import Norm
+from defense.schema import number
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from defense.choices import Source
 from defense.data.arrays import as_images, as_labels, check_classes, check_pictures, pixel_scale
 from defense.data.images import FolderImages, Images
 from defense.data.splits import Split
 from defense.errors import InputError
-from defense.schema import Data, Source
+from defense.schema import Data
 
 
 @dataclass(frozen=True)

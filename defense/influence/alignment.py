@@ -6,6 +6,9 @@ With u = grad v this is the alignment of sample i with the objective: a step of 
 theta by -grad loss_i and so lowers v by it. Positive helps, negative harms. The pass is exact, forms no gradient
 of a single sample, and does not depend on the size of the validation set.
 
+It costs three forward passes where convolutions or products of matrices are all the work, for a layer y = W x has
+dy = W dx + dW x beside it; `compiled` and `precision` are about the rest, and about less exact arithmetic.
+
 Source: Yang et al., TMLR 2026, arXiv 2405.17490 (influence with the inverse Hessian replaced by I).
 """
 
@@ -21,51 +24,30 @@ from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from defense.data.splits import Split
-from defense.errors import out_of_memory_names
-from defense.influence.forward_mode import load_forward_mode
+from defense.influence.batching import fitted
+from defense.influence.finite import finite
+from defense.influence.forward_mode import LeanBatchNorm, load_forward_mode
+from defense.influence.layout import layout
 from defense.influence.members import Member, Parameters, logits_at, masked
 from defense.influence.per_sample import gradients_of_batch
 from defense.models.modes import evaluating
 
 log = logging.getLogger(__name__)
 Watch = Callable[..., None]
+Derivative = Callable[[nn.Module, Member, Parameters, Tensor, Tensor], Tensor]  # as `forward_derivative`
 
 
 def losses_at(model: nn.Module, member: Member, parameters: Parameters, x: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy (b,) of each sample."""
-    return F.cross_entropy(logits_at(model, member, parameters, x), labels, reduction="none")
-
-
-@torch.no_grad()
-def directional_derivatives(
-    model: nn.Module, member: Member, split: Split, direction: Parameters, *, batch_size: int, watch: Watch
-) -> Tensor:
-    """Return d/dt loss_i(theta + t direction) at t = 0 for each sample of `split`: (n,), on the CPU.
-
-    The model is in eval mode meanwhile and comes back untouched. An operator without forward mode is replaced by
-    gradients per sample, which is said in the log. Raises FloatingPointError that names the id of the first sample
-    whose derivative is not finite.
-    """
-    out, forward_mode = [], True
-    with evaluating(model), masked(model, member), out_of_memory_names("scorer.batch_size", batch_size):
-        for rows, x, labels in split.batches(batch_size):
-            if forward_mode:
-                try:
-                    derivative = forward_derivative(model, member, direction, x, labels)
-                except NotImplementedError as error:
-                    log.warning("no forward mode for this model, gradients per sample instead: %s", error)
-                    forward_mode = False
-            if not forward_mode:
-                derivative = inner_products(gradients_of_batch(model, member, x, labels), direction)
-            out.append(finite(derivative, split, rows).cpu())
-            watch(rows.stop, len(split))
-    return torch.cat(out)
+    """Return the cross-entropy (b,) of each sample, in float32 at least."""
+    logits = logits_at(model, member, parameters, x)
+    exact = logits if logits.dtype is torch.float64 else logits.float()
+    return F.cross_entropy(exact, labels, reduction="none")
 
 
 def forward_derivative(
     model: nn.Module, member: Member, direction: Parameters, x: Tensor, labels: Tensor
 ) -> Tensor:
-    """Return the derivative (b,) by one Jacobian-vector product.
+    """Return the derivative (b,) by one Jacobian-vector product; the model is in eval mode.
 
     Fused attention has no forward mode, so attention runs in plain operations.
     """
@@ -74,20 +56,60 @@ def forward_derivative(
         return losses_at(model, member, parameters, x, labels)
 
     load_forward_mode()
-    with sdpa_kernel(SDPBackend.MATH):
+    with masked(model, member), LeanBatchNorm(), sdpa_kernel(SDPBackend.MATH):
         derivative: Tensor = jvp(losses, (member.parameters,), (direction,))[1]
     return derivative
+
+
+@torch.no_grad()
+def directional_derivatives(
+    model: nn.Module,
+    member: Member,
+    split: Split,
+    direction: Parameters,
+    *,
+    batch_size: int | None,
+    watch: Watch,
+    derivative: Derivative = forward_derivative,
+) -> Tensor:
+    """Return d/dt loss_i(theta + t direction) at t = 0 for each sample of `split`: (n,), on the CPU.
+
+    The model is in eval mode meanwhile and comes back untouched. derivative: how one batch is done, exactly and
+    at once, or as `compiled` and `precision` have it. An operator without forward mode is replaced by gradients
+    per sample, which is said in the log. Raises FloatingPointError that names the id of the first sample whose
+    derivative is not finite.
+    """
+    chosen = derivative
+
+    def one_pass(size: int) -> Tensor:
+        nonlocal chosen
+        out, arranged = [], layout(model, member, split.images.take(torch.arange(min(2, len(split)))))
+        for rows, x, labels in split.batches(size):
+            try:
+                values = chosen(model, member, direction, arranged(x), labels)
+            except NotImplementedError as error:
+                if chosen is gradient_derivative:
+                    raise
+                log.warning("no forward mode for this model, gradients per sample instead: %s", error)
+                chosen = gradient_derivative
+                values = chosen(model, member, direction, x, labels)
+            out.append(finite(values, split, rows, "the score of training sample").cpu())
+            watch(rows.stop, len(split))
+        return torch.cat(out)
+
+    with evaluating(model):
+        return fitted(batch_size, split, one_pass)
+
+
+def gradient_derivative(
+    model: nn.Module, member: Member, direction: Parameters, x: Tensor, labels: Tensor, *, chunk: int = 32
+) -> Tensor:
+    """Return the derivative (b,) as u . g_i, for gradients g_i that are formed `chunk` samples at a time."""
+    with masked(model, member):
+        parts = zip(x.split(chunk), labels.split(chunk), strict=True)
+        return torch.cat([inner_products(gradients_of_batch(model, member, *part), direction) for part in parts])
 
 
 def inner_products(gradients: Parameters, direction: Parameters) -> Tensor:
     """Return g_i . u (b,) for gradients (b, ...) by name."""
     return torch.stack([g.flatten(1) @ direction[name].flatten() for name, g in gradients.items()]).sum(0)
-
-
-def finite(values: Tensor, split: Split, rows: slice) -> Tensor:
-    """Return `values`; raises FloatingPointError that names the first sample for which they are not finite."""
-    good = values.isfinite()
-    if not bool(good.all()):
-        first = split.ids[rows][int((~good).nonzero()[0])]
-        raise FloatingPointError(f"the score of training sample {int(first)} is not finite")
-    return values

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from defense.data.splits import Split
-from defense.errors import out_of_memory_names
 from defense.influence.members import Member, Parameters, masked
 from defense.influence.per_sample import gradients_of_batch
 from defense.models.modes import evaluating
@@ -35,7 +34,7 @@ def datainf_direction(
         name: torch.zeros((), dtype=value.dtype, device=value.device) for name, value in gradient.items()
     }
     sums = {name: torch.zeros_like(value) for name, value in gradient.items()}
-    with evaluating(model), masked(model, member), out_of_memory_names("scorer.batch_size", batch_size):
+    with evaluating(model), masked(model, member):
         for _, x, labels in train.batches(size):
             for name, g in gradients_of_batch(model, member, x, labels).items():
                 mean_squares[name] += g.square().sum() / len(train)

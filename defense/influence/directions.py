@@ -16,21 +16,39 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from defense.choices import Direction
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.datainf import datainf_direction
 from defense.influence.forward_mode import load_forward_mode
 from defense.influence.members import Member, Parameters, masked
 from defense.models.modes import evaluating
-from defense.schema import Direction, Scorer
+from defense.schema import Scorer
 
 log = logging.getLogger(__name__)
 Record = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """(pictures, labels) of a split, made anew in each round: memory holds one batch at a time."""
+
+    split: Split
+    size: int
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches in order."""
+        return ((x, labels) for _, x, labels in self.split.batches(self.size))
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return ceil(len(self.split) / self.size)
 
 
 @dataclass(frozen=True)
@@ -42,9 +60,9 @@ class Curvature:
     train: Split
     batch_size: int
 
-    def batches(self) -> list[tuple[Tensor, Tensor]]:
+    def batches(self) -> Batches:
         """Return the training data as curvlinops takes it."""
-        return [(x, labels) for _, x, labels in self.train.batches(self.batch_size)]
+        return Batches(self.train, self.batch_size)
 
     @contextmanager
     def installed(self) -> Iterator[list[nn.Parameter]]:

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from defense.choices import Members
 from defense.errors import InputError
 from defense.randomness import derive, generator
-from defense.schema import Members, Scorer
+from defense.schema import Scorer
 
 Parameters = dict[str, Tensor]
 DROPOUTS = nn.modules.dropout._DropoutNd

@@ -18,11 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from defense.choices import ObjectiveName
 from defense.data.splits import Split
-from defense.errors import InputError, out_of_memory_names
+from defense.errors import InputError
+from defense.influence.batching import fitted
+from defense.influence.finite import finite
 from defense.influence.members import Member, Parameters, logits_at, masked
 from defense.models.modes import evaluating
-from defense.schema import Objective, ObjectiveName
+from defense.schema import Objective
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def check_objective(objective: Objective, split: Split) -> None:
 
 
 def parts_of(
-    model: nn.Module, member: Member, validation: Validation, objective: Objective, *, batch_size: int
+    model: nn.Module, member: Member, validation: Validation, objective: Objective, *, batch_size: int | None
 ) -> list[Part]:
     """Return every term of `objective` with its gradient at `member`, in eval mode."""
     parts = []
@@ -125,21 +128,41 @@ def value_and_gradient(
     split: Split,
     function: Callable[[Tensor, Split], Tensor],
     *,
-    batch_size: int,
+    batch_size: int | None,
 ) -> tuple[float, Parameters]:
-    """Return v = function(all logits, split) and grad v, whatever the size of the batches."""
-    parameters = {name: value.clone().requires_grad_() for name, value in member.parameters.items()}
+    """Return v = function(all logits, split) and grad v, whatever the size of the batches.
+
+    Raises FloatingPointError where they are not finite; it names the first sample with such logits or loss.
+    """
+
+    def one_pass(size: int) -> tuple[float, Parameters]:
+        return carried_back(model, member, split, function, size)
+
+    with evaluating(model), masked(model, member):
+        return fitted(batch_size, split, one_pass)
+
+
+def carried_back(
+    model: nn.Module, member: Member, split: Split, function: Callable[[Tensor, Split], Tensor], size: int
+) -> tuple[float, Parameters]:
+    """Return `value_and_gradient` by batches of `size`; the model is in eval mode, its masks on."""
+    parameters = {name: value.detach().requires_grad_() for name, value in member.parameters.items()}
     gradient = {name: torch.zeros_like(value) for name, value in member.parameters.items()}
-    with evaluating(model), masked(model, member), out_of_memory_names("scorer.batch_size", batch_size):
-        with torch.no_grad():
-            batches = [logits_at(model, member, member.parameters, x) for _, x, _ in split.batches(batch_size)]
-        with torch.enable_grad():
-            logits = torch.cat(batches).requires_grad_()
-            value = function(logits, split)
-            (cotangent,) = torch.autograd.grad(value, logits)
-            for rows, x, _ in split.batches(batch_size):
-                carried = (logits_at(model, member, parameters, x) * cotangent[rows]).sum()
-                added = torch.autograd.grad(carried, list(parameters.values()), materialize_grads=True)
-                for total, add in zip(gradient.values(), added, strict=True):
-                    total += add
+    with torch.no_grad():
+        batches = [logits_at(model, member, member.parameters, x) for _, x, _ in split.batches(size)]
+        logits = torch.cat(batches)
+        finite(logits, split, slice(None), "the prediction of validation sample")
+        losses = F.cross_entropy(logits, split.labels, reduction="none")
+        finite(losses, split, slice(None), "the loss of validation sample")
+    with torch.enable_grad():
+        logits.requires_grad_()
+        value = function(logits, split)
+        (cotangent,) = torch.autograd.grad(value, logits)
+        for rows, x, _ in split.batches(size):
+            carried = (logits_at(model, member, parameters, x) * cotangent[rows]).sum()
+            added = torch.autograd.grad(carried, list(parameters.values()), materialize_grads=True)
+            for total, add in zip(gradient.values(), added, strict=True):
+                total += add
+    if not all(bool(part.isfinite().all()) for part in (value, *gradient.values())):
+        raise FloatingPointError("the gradient of the objective is not finite, although every validation loss is")
     return value.item(), gradient

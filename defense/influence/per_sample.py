@@ -14,7 +14,8 @@ from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from defense.data.splits import Split
-from defense.errors import out_of_memory_names
+from defense.influence.batching import fitted
+from defense.influence.finite import finite
 from defense.influence.members import Member, Parameters, logits_at, masked
 from defense.models.modes import evaluating
 
@@ -31,11 +32,21 @@ def gradients_of_batch(model: nn.Module, member: Member, x: Tensor, labels: Tens
 
 
 @torch.no_grad()
-def squared_norms(model: nn.Module, member: Member, split: Split, *, batch_size: int, chunk: int = 32) -> Tensor:
-    """Return |g_i|^2 for each sample of `split`: (n,), on the CPU."""
-    out = []
-    with evaluating(model), masked(model, member), out_of_memory_names("scorer.batch_size", batch_size):
-        for _, x, labels in split.batches(min(batch_size, chunk)):
+def squared_norms(
+    model: nn.Module, member: Member, split: Split, *, batch_size: int | None, chunk: int = 32
+) -> Tensor:
+    """Return |g_i|^2 for each sample of `split`: (n,), on the CPU.
+
+    Raises FloatingPointError that names the id of the first sample for which it is not finite.
+    """
+
+    def one_pass(size: int) -> Tensor:
+        out = []
+        for rows, x, labels in split.batches(min(size, chunk)):
             gradients = gradients_of_batch(model, member, x, labels)
-            out.append(torch.stack([g.flatten(1).square().sum(1) for g in gradients.values()]).sum(0).cpu())
-    return torch.cat(out)
+            squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients.values()]).sum(0)
+            out.append(finite(squares, split, rows, "the score of training sample").cpu())
+        return torch.cat(out)
+
+    with evaluating(model), masked(model, member):
+        return fitted(batch_size, split, one_pass)

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from defense.choices import Method
 from defense.data.splits import Split
 from defense.errors import InputError
-from defense.influence.alignment import Watch, directional_derivatives
+from defense.influence.alignment import Derivative, Watch, directional_derivatives, forward_derivative
+from defense.influence.batching import fitted
 from defense.influence.directions import DIRECTIONS, Curvature, Record
-from defense.influence.members import Checkpoint, Member, members_of, single
+from defense.influence.finite import finite
+from defense.influence.members import Checkpoint, Member, Parameters, members_of, single
 from defense.influence.memory import Computed, Forgetful, Memory, remembered
 from defense.influence.objectives import Part, Validation, check_objective, parts_of
 from defense.influence.per_sample import squared_norms
+from defense.influence.precision import check_precision, derivative_for, rank_correlation
 from defense.models.predict import predict
 from defense.randomness import generator
-from defense.schema import Method, Objective, Scorer
+from defense.schema import Objective, Scorer
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Problem:
     def scored(self) -> Split:
         """The training samples as their gradients are taken: as they are, or attacked."""
         return self.needs_attacked() if self.scorer.attacked_train else self.train
+
+    @cached_property
+    def derivative(self) -> Derivative:
+        """How the derivatives of one batch are computed; compiled once for all members."""
+        return derivative_for(self.scorer, forward_derivative)
 
     def needs_attacked(self) -> Split:
         """Return the attacked training samples; raises InputError where there are none."""
@@ -74,6 +83,7 @@ def check_scorer(
     if scorer.method is Method.oracle and not noise_known:
         raise InputError("scorer", scorer.name, "expected data with known noise, as data.label_noise plants it")
     if scorer.method is Method.alignment:
+        check_precision(scorer, validation.labels.device)
         check_objective(objective, validation)
 
 
@@ -113,13 +123,29 @@ def at_member(problem: Problem, member: Member) -> Computed:
 def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Record]:
     """Return u . grad loss_i (n,) at one member for one term, and how u was found."""
     scorer, size = problem.scorer, problem.scorer.batch_size
-    curvature = Curvature(problem.model, member, problem.train, size)
-    solve = partial(DIRECTIONS[scorer.direction], part.gradient, curvature, scorer)
-    found, record = remembered(problem.memory, f"{member.name} {part.name} direction", solve)
+
+    def solve(size: int) -> tuple[Parameters, Record]:
+        curvature = Curvature(problem.model, member, problem.train, size)
+        return DIRECTIONS[scorer.direction](part.gradient, curvature, scorer)
+
+    solved = partial(fitted, size, problem.train, solve)
+    found, record = remembered(problem.memory, f"{member.name} {part.name} direction", solved)
     direction = {name: found[name] for name in member.parameters}  # in the order that jvp wants
     scores = directional_derivatives(
-        problem.model, member, problem.scored, direction, batch_size=size, watch=problem.watch
+        problem.model,
+        member,
+        problem.scored,
+        direction,
+        batch_size=size,
+        watch=problem.watch,
+        derivative=problem.derivative,
     )
+    if scorer.precision != "32-true":
+        record |= {
+            "rank correlation to float32": rank_correlation(
+                scores, problem.model, member, problem.scored, direction, batch_size=size
+            )
+        }
     if scorer.cosine:
         norms = squared_norms(problem.model, member, problem.scored, batch_size=size).sqrt()
         length = torch.cat([value.flatten() for value in direction.values()]).norm().cpu()
@@ -143,9 +169,14 @@ def adversarial_loss(problem: Problem) -> Scored:
     return Scored(-losses_of(problem.model, problem.needs_attacked(), problem.scorer.batch_size))
 
 
-def losses_of(model: nn.Module, split: Split, batch_size: int) -> Tensor:
-    """Return the cross-entropy of each sample: (n,), on the CPU."""
-    return F.cross_entropy(predict(model, split, batch_size=batch_size), split.labels.cpu(), reduction="none")
+def losses_of(model: nn.Module, split: Split, batch_size: int | None) -> Tensor:
+    """Return the cross-entropy of each sample: (n,), on the CPU.
+
+    Raises FloatingPointError that names the id of the first sample for which it is not finite.
+    """
+    logits = fitted(batch_size, split, lambda size: predict(model, split, batch_size=size))
+    losses = F.cross_entropy(logits, split.labels.cpu(), reduction="none")
+    return finite(losses, split, slice(None), "the score of training sample")
 
 
 def random(problem: Problem) -> Scored:

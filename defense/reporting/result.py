@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from defense.choices import TreatmentName
 from defense.reporting.record import Run, Scoring
 from defense.reporting.statistics import Mean, paired_difference
 from defense.reporting.tables import ARMS, HEADER, RIVALS, lookup, markdown, metrics, spoken
-from defense.schema import TreatmentName
 
 PACKAGES = (
     "defense", "torch", "torchvision", "torchattacks", "lightning-fabric", "hydra-core", "numpy", "scikit-learn",

@@ -14,11 +14,12 @@ import torchattacks
 from torch import Tensor, nn
 from torchattacks.wrappers.multiattack import MultiAttack
 
+from defense.choices import AttackName, Norm
 from defense.data.splits import Split
 from defense.errors import out_of_memory_names
 from defense.models.modes import evaluating, frozen
 from defense.randomness import derive, global_seed
-from defense.schema import Attack, AttackName, Norm, Threat, number
+from defense.schema import Attack, Threat, number
 
 TorchAttack = Callable[[Tensor, Tensor], Tensor]
 

@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from defense.artifacts import Retrainings, TrainedModel
+from defense.choices import Optimizer, Subsets
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.influence.memory import Memory
@@ -17,7 +18,7 @@ from defense.influence.objectives import Validation
 from defense.models.build import build
 from defense.models.predict import predict
 from defense.randomness import generator
-from defense.schema import Optimizer, Subsets, Threat, Train
+from defense.schema import Threat, Train
 from defense.stages.train import OPTIMIZERS
 from defense.training.recipes import hardening
 

@@ -11,6 +11,7 @@ from torch import nn
 from defense.artifacts import Scores
 from defense.data.splits import Split
 from defense.influence.alignment import Watch
+from defense.influence.batching import fitted
 from defense.influence.members import Checkpoint
 from defense.influence.memory import Forgetful, Memory
 from defense.influence.objectives import Validation
@@ -43,7 +44,7 @@ def score(
     memory = memory or Forgetful()
     problem = Problem(model, train, attacked, validation, objective, scorer, seed, watch, states, memory)
     scored = METHODS[scorer.method](problem)
-    logits = predict(model, train, batch_size=scorer.batch_size)
+    logits = fitted(scorer.batch_size, train, lambda size: predict(model, train, batch_size=size))
     table = pd.DataFrame(
         {
             "id": train.ids.numpy(),

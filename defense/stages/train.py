@@ -12,10 +12,11 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from defense.artifacts import Tensors, TrainedModel, Treatment
+from defense.choices import Optimizer
 from defense.data.splits import Dataset
 from defense.influence.members import Checkpoint
 from defense.models.build import build
-from defense.schema import Optimizer, Threat, Train
+from defense.schema import Threat, Train
 from defense.training.converge import converge
 from defense.training.loop import fit
 from defense.training.recipes import hardening

@@ -7,9 +7,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from defense.choices import AttackName, Recipe
 from defense.models.modes import evaluating, frozen
 from defense.robustness.attacks import perturb_batch
-from defense.schema import Attack, AttackName, Recipe, Threat, Train
+from defense.schema import Attack, Threat, Train
 
 Harden = Callable[[nn.Module, Tensor, Tensor, int], Tensor]  # model, pictures, labels, seed -> pictures
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from defense.choices import Source
 from defense.data.load import load
 from defense.data.sources import SOURCES
 from defense.errors import InputError
-from defense.schema import Data, Source
+from defense.schema import Data
 from tests.conftest import data as default_data
 
 

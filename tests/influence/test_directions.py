@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import warnings
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
+from defense.choices import Direction
 from defense.errors import InputError
 from defense.influence.directions import DIRECTIONS, Curvature
 from defense.influence.members import single
-from defense.schema import Direction
 from tests.conftest import doubles, make_split, scorer
 from tests.reference import flat, gauss_newton, per_sample_gradients
 
@@ -105,6 +106,36 @@ def test_datainf_equals_its_definition() -> None:
 def test_identity_is_the_gradient() -> None:
     _, gradient, solve, curvature, spec = setting(Direction.identity)
     assert solve(gradient, curvature, spec) == (gradient, {})
+
+
+def test_batches_are_made_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """curvlinops goes round many times; the split is never held as a list of batches."""
+    _, gradient, solve, curvature, spec = setting(Direction.lissa, iterations=3)
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    def take(images: object, indices: torch.Tensor) -> torch.Tensor:
+        nonlocal most
+        batch = original(images, indices)
+        most = max(most, sum(old() is not None for old in alive))
+        alive.append(weakref.ref(batch))
+        return batch
+
+    original = type(TRAIN.images).take
+    monkeypatch.setattr(type(TRAIN.images), "take", take)
+    batches = curvature.batches()
+    assert (len(batches), len(alive)) == (3, 0)
+    expected = [(x, labels) for _, x, labels in TRAIN.batches(7)]
+    for _ in range(2):
+        for (x, labels), (a, b) in zip(batches, expected, strict=True):
+            assert torch.equal(x, a)
+            assert torch.equal(labels, b)
+    alive.clear()
+    del x, a, expected
+    most = 0
+    solve(gradient, curvature, spec)
+    assert len(alive) > 2 * 3  # several rounds
+    assert most <= 2
 
 
 def test_no_warning_is_left_to_the_user() -> None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from defense.choices import ObjectiveName
 from defense.errors import InputError
 from defense.influence.members import single
 from defense.influence.objectives import (
@@ -18,7 +19,7 @@ from defense.influence.objectives import (
     parts_of,
     value_and_gradient,
 )
-from defense.schema import Objective, ObjectiveName
+from defense.schema import Objective
 from tests.conftest import doubles, make_split
 from tests.reference import flat
 

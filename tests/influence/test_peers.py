@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from defense.choices import Method, ObjectiveName
 from defense.data.splits import Split
 from defense.influence.alignment import directional_derivatives
 from defense.influence.members import single
@@ -16,7 +17,7 @@ from defense.influence.objectives import Validation, mean_loss, value_and_gradie
 from defense.influence.scorers import METHODS, Problem
 from defense.models.networks import cnn, mlp
 from defense.reporting.progress import silent
-from defense.schema import Method, Objective, ObjectiveName
+from defense.schema import Objective
 from tests.conftest import doubles, make_split, scorer
 from tests.peers import Checkpoint, captum_scores, dattri_pairs, dattri_scores
 

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from defense.choices import AttackName, Norm
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.models.networks import cnn
 from defense.reporting.progress import silent
 from defense.robustness.attacks import check_inside, perturb
-from defense.schema import Attack, AttackName, Norm, Threat
+from defense.schema import Attack, Threat
 from tests.conftest import make_split
 from tests.conftest import threat as default_threat
 

@@ -4,10 +4,11 @@ import torch
 from torch import nn
 
 from defense.artifacts import AdversarialSet
+from defense.choices import AttackName
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.reporting.progress import silent
-from defense.schema import Attack, AttackName, Evaluation
+from defense.schema import Attack, Evaluation
 from defense.stages.evaluate import evaluate
 from tests.conftest import threat
 

@@ -5,12 +5,13 @@ import torch
 from lightning_fabric import Fabric
 
 from defense.artifacts import Retrainings
+from defense.choices import ObjectiveName, Optimizer, Subsets
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.influence.objectives import Validation, objective_value
 from defense.models.predict import predict
 from defense.reporting.progress import silent
-from defense.schema import Objective, ObjectiveName, Optimizer, Subsets
+from defense.schema import Objective
 from defense.stages import retrain as stage
 from defense.stages.retrain import parts_of_train, retrain
 from defense.stages.train import restore, train

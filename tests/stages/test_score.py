@@ -3,12 +3,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from defense.choices import Method, ObjectiveName
 from defense.data.images import TensorImages
 from defense.data.splits import Dataset
 from defense.influence.objectives import Validation
 from defense.models.build import build
 from defense.reporting.progress import silent
-from defense.schema import Method, Objective, ObjectiveName
+from defense.schema import Objective
 from defense.stages.score import score
 from tests.conftest import scorer
 from tests.reference import inner_products

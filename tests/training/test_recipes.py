@@ -3,11 +3,12 @@ from __future__ import annotations
 import torch
 from lightning_fabric import Fabric
 
+from defense.choices import AttackName, Recipe
 from defense.data.splits import Dataset
 from defense.models.build import build
 from defense.reporting.progress import silent
 from defense.robustness.attacks import perturb
-from defense.schema import Attack, AttackName, Recipe
+from defense.schema import Attack
 from defense.stages.train import restore, train
 from defense.stages.treat import untreated
 from defense.training.recipes import hardening

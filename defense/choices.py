@@ -1,0 +1,124 @@
+"""Every closed choice of a run; a leaf, like `defense.schema`, which says where each is made."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Choice(Enum):
+    """A closed choice, written and shown by its value."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Source(Choice):
+    """Where samples come from."""
+
+    digits = "digits"
+    mnist = "mnist"
+    fashion_mnist = "fashion_mnist"
+    cifar10 = "cifar10"
+    cifar100 = "cifar100"
+    npz = "npz"
+    image_folder = "image_folder"
+
+
+class Norm(Choice):
+    """The norm that bounds a perturbation."""
+
+    Linf = "Linf"
+    L2 = "L2"
+
+
+class AttackName(Choice):
+    """The attacks that can be run."""
+
+    fgsm = "fgsm"
+    pgd = "pgd"
+    autoattack = "autoattack"
+
+
+class ObjectiveName(Choice):
+    """The scalar of the parameters that a score is aligned with; lower is better."""
+
+    robustness = "robustness"
+    utility = "utility"
+    demographic_parity = "demographic_parity"
+    equal_opportunity = "equal_opportunity"
+
+
+class Method(Choice):
+    """How a training sample is scored; positive helps, negative harms."""
+
+    alignment = "alignment"
+    self_influence = "self_influence"
+    loss = "loss"
+    adversarial_loss = "adversarial_loss"
+    random = "random"
+    oracle = "oracle"
+
+
+class Members(Choice):
+    """The points of parameter space that an alignment is summed over."""
+
+    single = "single"
+    dropout = "dropout"
+    gaussian = "gaussian"
+    checkpoints = "checkpoints"
+
+
+class Direction(Choice):
+    """What is done to the gradient of the objective before training gradients are aligned with it."""
+
+    identity = "identity"
+    cg = "cg"
+    lissa = "lissa"
+    ekfac = "ekfac"
+    datainf = "datainf"
+
+
+class Recipe(Choice):
+    """What a training step sees of its batch."""
+
+    standard = "standard"
+    adversarial = "adversarial"
+
+
+class Optimizer(Choice):
+    """How the training loss is lowered."""
+
+    sgd = "sgd"
+    lbfgs = "lbfgs"
+
+
+class Task(Choice):
+    """The question of a run, and with it the stages that it goes through."""
+
+    defend = "defend"
+    detect = "detect"
+    faithfulness = "faithfulness"
+
+
+class Subsets(Choice):
+    """The parts of the training split that a model is retrained on."""
+
+    leave_one_out = "leave_one_out"
+    halves = "halves"
+
+
+class TreatmentName(Choice):
+    """What is done to the samples with the lowest scores."""
+
+    remove = "remove"
+    relabel = "relabel"
+    reweight = "reweight"
+
+
+BALANCES = ("none", "class")  # not an Enum: class is a word of Python; a budget over all samples, or in each class
+
+
+SCORER_PRECISIONS = ("32-true", "tf32", "bf16")  # of the derivatives; named in the same way
+
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # not an Enum: the names that lightning-fabric gave

@@ -1,0 +1,37 @@
+"""The size of batches: a number that was asked for, or one that suits the device and shrinks to its memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from defense.data.splits import Split
+from defense.errors import is_out_of_memory, out_of_memory_names
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SIZES = {"cpu": 64, "cuda": 1024}  # samples; of other devices as of the CPU
+
+
+def fitted(batch_size: int | None, split: Split, run: Callable[[int], T]) -> T:
+    """Return run(size), a pass over `split` in batches of `size`.
+
+    A number is taken as given. None starts from `SIZES`, and where memory runs out the pass starts again with
+    half of it, which is said in the log. Raises InputError where memory runs out on the number given, or on one
+    sample.
+    """
+    size = batch_size
+    if size is None:
+        size = max(1, min(SIZES.get(split.labels.device.type, SIZES["cpu"]), len(split)))
+        while size > 1:
+            try:
+                return run(size)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            log.warning("out of memory on a batch of %d samples, going on with %d", size, size // 2)
+            size //= 2
+    with out_of_memory_names("scorer.batch_size", size):
+        return run(size)

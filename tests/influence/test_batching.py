@@ -1,0 +1,105 @@
+"""Batches that shrink to the memory there is, and give the same numbers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from defense.choices import Direction, Method, ObjectiveName
+from defense.errors import InputError
+from defense.influence import batching
+from defense.influence.batching import fitted
+from defense.influence.objectives import Validation
+from defense.influence.scorers import METHODS, Problem
+from defense.reporting.progress import silent
+from defense.schema import Objective, Scorer
+from defense.stages.score import score
+from tests.conftest import doubles, make_split, scorer
+
+TRAIN, HELD_OUT = doubles(make_split(40, 3, (1, 3, 3))), doubles(make_split(24, 3, (1, 3, 3), seed=1))
+UTILITY = Objective({ObjectiveName.utility: 1.0}, positive=1)
+
+
+class Small(nn.Module):
+    """A network for a device that has room for `room` samples."""
+
+    def __init__(self, room: float, error: RuntimeError) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.room, self.error = room, error
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(9, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.room:
+            raise self.error
+        return self.layers(x)
+
+
+def network(room: float = float("inf"), error: RuntimeError | None = None) -> nn.Module:
+    return Small(room, error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")).eval()
+
+
+def problem(model: nn.Module, spec: Scorer) -> Problem:
+    return Problem(model, TRAIN, TRAIN, Validation(HELD_OUT, HELD_OUT), UTILITY, spec, 0, silent)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"cosine": True},
+        {"method": Method.loss},
+        {"method": Method.adversarial_loss},
+        {"method": Method.self_influence},
+        {"direction": Direction.cg, "tolerance": 1e-9},
+        {"direction": Direction.datainf},
+    ],
+    ids=str,
+)
+def test_every_pass_halves_its_batches(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    spec = scorer(batch_size=None, **settings)
+    expected = METHODS[spec.method](problem(network(), spec)).total
+    assert "out of memory" not in caplog.text
+    cpu = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes")
+    for error in (None, cpu):
+        with caplog.at_level(logging.WARNING):
+            found = METHODS[spec.method](problem(network(5, error), spec)).total
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+        if spec.method is not Method.self_influence:  # of single samples, whatever the batch
+            assert "out of memory on a batch of 40 samples, going on with 20" in caplog.text
+
+
+def test_the_stage_fits_too() -> None:
+    validation = Validation(HELD_OUT, HELD_OUT)
+    tables = [
+        score(model, TRAIN, validation, UTILITY, scorer(batch_size=None), seed=0, watch=silent).table
+        for model in (network(), network(3))
+    ]
+    torch.testing.assert_close(*(torch.tensor(table["score"].to_numpy()) for table in tables))
+    torch.testing.assert_close(*(torch.tensor(table["loss"].to_numpy()) for table in tables))
+
+
+def test_a_number_is_taken_as_given() -> None:
+    spec = scorer(batch_size=6)
+    METHODS[spec.method](problem(network(6), spec))
+    with pytest.raises(InputError, match=r"scorer.batch_size=6: out of memory on a batch; lower this number"):
+        METHODS[spec.method](problem(network(5), spec))
+
+
+def test_one_sample_that_does_not_fit_is_an_error_and_so_is_anything_else() -> None:
+    spec = scorer(batch_size=None)
+    with pytest.raises(InputError, match=r"scorer.batch_size=1: out of memory .* no room for a single sample"):
+        METHODS[spec.method](problem(network(0), spec))
+    with pytest.raises(RuntimeError, match="another fault"):
+        METHODS[spec.method](problem(network(5, RuntimeError("another fault")), spec))
+
+
+def test_the_first_size_is_that_of_the_device_or_of_the_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(batching.SIZES, "cpu", 16)
+    assert fitted(None, TRAIN, int) == 16
+    assert fitted(None, TRAIN.subset(torch.arange(3)), int) == 3
+    assert fitted(1000, TRAIN, int) == 1000
