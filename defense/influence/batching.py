@@ -12,7 +12,7 @@ from defense.errors import is_out_of_memory, out_of_memory_names
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SIZES = {"cpu": 64, "cuda": 1024}  # samples; of other devices as of the CPU
+SIZES = {"cpu": 128, "cuda": 1024}  # samples; of other devices as of the CPU
 
 
 def fitted(batch_size: int | None, split: Split, run: Callable[[int], T]) -> T:
