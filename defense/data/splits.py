@@ -41,10 +41,10 @@ class Split:
         groups = None if self.groups is None else self.groups.to(device)
         return Split(self.ids, self.images.to(device), self.labels.to(device), self.truth.to(device), groups)
 
-    def batches(self, size: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield (rows, pictures, labels) in order, `size` samples at a time."""
-        for start in range(0, len(self), size):
-            rows = slice(start, min(start + size, len(self)))
+    def batches(self, size: int, *, start: int = 0) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield (rows, pictures, labels) in order from row `start` on, `size` samples at a time."""
+        for first in range(start, len(self), size):
+            rows = slice(first, min(first + size, len(self)))
             yield rows, self.images.take(torch.arange(rows.start, rows.stop)), self.labels[rows]
 
     def digest(self) -> str:

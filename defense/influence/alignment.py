@@ -24,16 +24,16 @@ from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from defense.data.splits import Split
-from defense.influence.batching import fitted
+from defense.influence.batching import Watch, fitted, gathered
 from defense.influence.finite import finite
 from defense.influence.forward_mode import LeanBatchNorm, load_forward_mode
 from defense.influence.layout import layout
 from defense.influence.members import Member, Parameters, logits_at, masked
+from defense.influence.memory import Forgetful, Memory
 from defense.influence.per_sample import gradients_of_batch
 from defense.models.modes import evaluating
 
 log = logging.getLogger(__name__)
-Watch = Callable[..., None]
 Derivative = Callable[[nn.Module, Member, Parameters, Tensor, Tensor], Tensor]  # as `forward_derivative`
 
 
@@ -71,20 +71,23 @@ def directional_derivatives(
     batch_size: int | None,
     watch: Watch,
     derivative: Derivative = forward_derivative,
+    memory: Memory | None = None,
+    part: str = "derivatives",
 ) -> Tensor:
     """Return d/dt loss_i(theta + t direction) at t = 0 for each sample of `split`: (n,), on the CPU.
 
     The model is in eval mode meanwhile and comes back untouched. derivative: how one batch is done, exactly and
-    at once, or as `compiled` and `precision` have it. An operator without forward mode is replaced by gradients
-    per sample, which is said in the log. Raises FloatingPointError that names the id of the first sample whose
-    derivative is not finite.
+    at once, or as `compiled` and `precision` have it. memory: keeps what is done so far, under `part`. An operator
+    without forward mode is replaced by gradients per sample, which is said in the log. Raises FloatingPointError
+    that names the id of the first sample whose derivative is not finite.
     """
     chosen = derivative
 
     def one_pass(size: int) -> Tensor:
-        nonlocal chosen
-        out, arranged = [], layout(model, member, split.images.take(torch.arange(min(2, len(split)))))
-        for rows, x, labels in split.batches(size):
+        arranged = layout(model, member, split.images.take(torch.arange(min(2, len(split)))))
+
+        def one_batch(rows: slice, x: Tensor, labels: Tensor) -> Tensor:
+            nonlocal chosen
             try:
                 values = chosen(model, member, direction, arranged(x), labels)
             except NotImplementedError as error:
@@ -93,9 +96,9 @@ def directional_derivatives(
                 log.warning("no forward mode for this model, gradients per sample instead: %s", error)
                 chosen = gradient_derivative
                 values = chosen(model, member, direction, x, labels)
-            out.append(finite(values, split, rows, "the score of training sample").cpu())
-            watch(rows.stop, len(split))
-        return torch.cat(out)
+            return finite(values, split, rows, "the score of training sample")
+
+        return gathered(split, size, one_batch, watch=watch, memory=memory or Forgetful(), part=part)
 
     with evaluating(model):
         return fitted(batch_size, split, one_pass)

@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
+from torch import Tensor
+
 from defense.data.splits import Split
 from defense.errors import is_out_of_memory, out_of_memory_names
+from defense.influence.memory import Memory
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Watch = Callable[..., None]
 
-SIZES = {"cpu": 64, "cuda": 1024}  # samples; of other devices as of the CPU
+SIZES = {"cpu": 128, "cuda": 1024}  # samples; of other devices as of the CPU
+KEPT_EVERY = 30.0  # seconds
+
+
+def gathered(
+    split: Split,
+    size: int,
+    function: Callable[[slice, Tensor, Tensor], Tensor],
+    *,
+    watch: Watch,
+    memory: Memory,
+    part: str,
+) -> Tensor:
+    """Return function(rows, pictures, labels) (b,) of all batches of `split` in one tensor (n,), on the CPU.
+
+    What there is so far is kept in `memory` under `part` now and then, and a killed pass goes on from there.
+    """
+    known = (memory.recall(part) or {}).get("values", torch.empty(0))
+    out = [known] if len(known) % size == 0 and len(known) > 0 else []  # else of batches of another size
+    last = time.monotonic()
+    for rows, x, labels in split.batches(size, start=len(known) if out else 0):
+        out.append(function(rows, x, labels).cpu())
+        if time.monotonic() - last >= KEPT_EVERY:
+            memory.keep(part, {"values": torch.cat(out)})
+            last = time.monotonic()
+        watch(rows.stop, len(split))
+    return torch.cat(out)
 
 
 def fitted(batch_size: int | None, split: Split, run: Callable[[int], T]) -> T:

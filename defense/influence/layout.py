@@ -29,10 +29,11 @@ def channels_last(x: Tensor) -> Tensor:
 def layout(model: nn.Module, member: Member, x: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the function that puts pictures like x into the order that suits the device.
 
-    On the CPU that is channels last: pooling is several times as fast, convolutions a little. A network that
-    looks at memory itself, as `view` behind a convolution does, keeps channels first.
+    On the CPU that is channels last for convolutions: pooling is several times as fast, they are a little. A
+    network that looks at memory itself, as `view` behind a convolution does, keeps channels first.
     """
-    if x.device.type != "cpu" or x.ndim != 4:
+    has_convolutions = any(isinstance(part, nn.Conv2d) for part in model.modules())
+    if x.device.type != "cpu" or x.ndim != 4 or not has_convolutions:
         return channels_first
     try:
         with masked(model, member):

@@ -14,9 +14,10 @@ from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from defense.data.splits import Split
-from defense.influence.batching import fitted
+from defense.influence.batching import Watch, fitted, gathered
 from defense.influence.finite import finite
 from defense.influence.members import Member, Parameters, logits_at, masked
+from defense.influence.memory import Memory
 from defense.models.modes import evaluating
 
 
@@ -33,20 +34,28 @@ def gradients_of_batch(model: nn.Module, member: Member, x: Tensor, labels: Tens
 
 @torch.no_grad()
 def squared_norms(
-    model: nn.Module, member: Member, split: Split, *, batch_size: int | None, chunk: int = 32
+    model: nn.Module,
+    member: Member,
+    split: Split,
+    *,
+    batch_size: int | None,
+    watch: Watch,
+    memory: Memory,
+    chunk: int = 32,
 ) -> Tensor:
-    """Return |g_i|^2 for each sample of `split`: (n,), on the CPU.
+    """Return |g_i|^2 for each sample of `split`: (n,), on the CPU. memory: keeps what is done so far.
 
     Raises FloatingPointError that names the id of the first sample for which it is not finite.
     """
 
+    def one_batch(rows: slice, x: Tensor, labels: Tensor) -> Tensor:
+        gradients = gradients_of_batch(model, member, x, labels)
+        squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients.values()]).sum(0)
+        return finite(squares, split, rows, "the score of training sample")
+
     def one_pass(size: int) -> Tensor:
-        out = []
-        for rows, x, labels in split.batches(min(size, chunk)):
-            gradients = gradients_of_batch(model, member, x, labels)
-            squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients.values()]).sum(0)
-            out.append(finite(squares, split, rows, "the score of training sample").cpu())
-        return torch.cat(out)
+        part = f"{member.name} squared norms"
+        return gathered(split, min(size, chunk), one_batch, watch=watch, memory=memory, part=part)
 
     with evaluating(model), masked(model, member):
         return fitted(batch_size, split, one_pass)

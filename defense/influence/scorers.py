@@ -122,14 +122,14 @@ def at_member(problem: Problem, member: Member) -> Computed:
 
 def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Record]:
     """Return u . grad loss_i (n,) at one member for one term, and how u was found."""
-    scorer, size = problem.scorer, problem.scorer.batch_size
+    scorer, size, label = problem.scorer, problem.scorer.batch_size, f"{member.name} {part.name}"
 
     def solve(size: int) -> tuple[Parameters, Record]:
         curvature = Curvature(problem.model, member, problem.train, size)
         return DIRECTIONS[scorer.direction](part.gradient, curvature, scorer)
 
     solved = partial(fitted, size, problem.train, solve)
-    found, record = remembered(problem.memory, f"{member.name} {part.name} direction", solved)
+    found, record = remembered(problem.memory, f"{label} direction", solved)
     direction = {name: found[name] for name in member.parameters}  # in the order that jvp wants
     scores = directional_derivatives(
         problem.model,
@@ -139,6 +139,8 @@ def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Recor
         batch_size=size,
         watch=problem.watch,
         derivative=problem.derivative,
+        memory=problem.memory,
+        part=f"{label} so far",
     )
     if scorer.precision != "32-true":
         record |= {
@@ -147,7 +149,7 @@ def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Recor
             )
         }
     if scorer.cosine:
-        norms = squared_norms(problem.model, member, problem.scored, batch_size=size).sqrt()
+        norms = norms_of(problem, member).sqrt()
         length = torch.cat([value.flatten() for value in direction.values()]).norm().cpu()
         scores = scores / (norms * length).clamp_min(torch.finfo(scores.dtype).tiny)
     return scores, record
@@ -156,7 +158,13 @@ def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Recor
 def self_influence(problem: Problem) -> Scored:
     """score_i = -|grad loss_i|^2: samples that move the model most are suspected (Pruthi et al. 2020)."""
     member = single(problem.model, pattern=problem.scorer.parameters)
-    return Scored(-squared_norms(problem.model, member, problem.scored, batch_size=problem.scorer.batch_size))
+    return Scored(-norms_of(problem, member))
+
+
+def norms_of(problem: Problem, member: Member) -> Tensor:
+    """Return |grad loss_i|^2 (n,) at one member."""
+    size, watch, memory = problem.scorer.batch_size, problem.watch, problem.memory
+    return squared_norms(problem.model, member, problem.scored, batch_size=size, watch=watch, memory=memory)
 
 
 def loss(problem: Problem) -> Scored:

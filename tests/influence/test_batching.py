@@ -13,11 +13,13 @@ from defense.choices import Direction, Method, ObjectiveName
 from defense.errors import InputError
 from defense.influence import batching
 from defense.influence.batching import fitted
+from defense.influence.memory import Forgetful
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem
 from defense.reporting.progress import silent
 from defense.schema import Objective, Scorer
 from defense.stages.score import score
+from defense.store import Progress
 from tests.conftest import doubles, make_split, scorer
 
 TRAIN, HELD_OUT = doubles(make_split(40, 3, (1, 3, 3))), doubles(make_split(24, 3, (1, 3, 3), seed=1))
@@ -103,3 +105,31 @@ def test_the_first_size_is_that_of_the_device_or_of_the_split(monkeypatch: pytes
     assert fitted(None, TRAIN, int) == 16
     assert fitted(None, TRAIN.subset(torch.arange(3)), int) == 3
     assert fitted(1000, TRAIN, int) == 1000
+
+
+@pytest.mark.parametrize("method", [Method.alignment, Method.self_influence])
+def test_a_killed_pass_goes_on_with_the_next_batch(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, method: Method
+) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(batching, "KEPT_EVERY", 0.0)
+    model = Small(1000, RuntimeError())
+    progress = Progress(tmp_path)
+    seen = []
+
+    def given(watch, memory) -> Problem:  # type: ignore[no-untyped-def]
+        both = Validation(HELD_OUT, HELD_OUT)
+        return Problem(
+            model, TRAIN, None, both, UTILITY, scorer(method=method, batch_size=7), 0, watch, (), memory
+        )
+
+    def killing(done: int, total: int) -> None:
+        seen.append(done)
+        if done == 21:
+            raise KeyboardInterrupt
+
+    whole = METHODS[method](given(silent, Forgetful())).total
+    with pytest.raises(KeyboardInterrupt):
+        METHODS[method](given(killing, progress))
+    again = METHODS[method](given(lambda done, total: seen.append(done), progress)).total
+    assert seen == [7, 14, 21, 28, 35, 40]
+    assert torch.equal(again, whole)

@@ -83,6 +83,11 @@ def test_a_network_that_views_memory_keeps_channels_first(caplog: pytest.LogCapt
     torch.testing.assert_close(found, inner_products(model, split, split), rtol=1e-4, atol=1e-6)
 
 
+def test_a_network_without_convolutions_keeps_channels_first() -> None:
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(48, 4)), torch.rand(5, 3, 4, 4)
+    assert layout(model, single(model), x) is channels_first
+
+
 def with_gradients(model: nn.Module, x: Tensor, labels: Tensor) -> nn.Module:
     F.cross_entropy(model(x), labels).backward()
     return model
