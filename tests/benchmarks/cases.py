@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from defense.config import composed
 from defense.data.splits import Split
-from defense.influence.alignment import directional_derivatives
+from defense.influence.alignment import directional_derivatives, forward_derivative
+from defense.influence.batching import SIZES
+from defense.influence.compiled import Compiled
 from defense.influence.directions import DIRECTIONS, Curvature
 from defense.influence.members import Member, Parameters, dropout, single
 from defense.influence.objectives import mean_loss, value_and_gradient
@@ -30,7 +32,7 @@ from tests.peers import captum_scores, dattri_scores
 
 SHAPE, CLASSES = (3, 32, 32), 10
 MODELS = {"cnn": cnn, "resnet18": resnet18}
-BATCH_SIZE = 256  # of everything but the peers, which have what is best for them
+BATCH_SIZE = SIZES["cpu"]  # of everything but the peers, which have what is best for them
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,7 @@ CASES = (
     Case("forward pass", forward, (12, 5, 3, 1)),
     Case("training step", training_step, (12, 5, 3, 1)),
     Case("ip", ip, (12, 5, 3, 1), (3, 1, 2, 1)),
+    Case("ip, compiled", partial(ip, derivative=Compiled(forward_derivative)), (12, 5, 3, 1), warm=BATCH_SIZE),
     Case("grad v", grad_v, (12, 0, 1, 0), (3, 0, 3, 0), per_validation_sample=True),
     Case("ip with grad v", ip_with_grad_v, (12, 5, 2, 0), (3, 1, 1, 0)),
     Case("ip_ensemble, one member", ip_ensemble, (12, 0, 1, 0)),
