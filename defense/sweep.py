@@ -93,7 +93,7 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
             raise InputError(
                 "PATH", path, "no such folder; expected the folder of a sweep, as in runs/<name>/<time>"
             )
-        files = sorted(path.rglob("result.json"))
+        files = sorted(path.rglob("result.json"), key=in_number)
         if not files:
             raise InputError("PATH", path, "no result.json below it; no run has finished there")
         for file in files:
@@ -102,6 +102,11 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
             except (ValueError, KeyError) as error:
                 raise InputError("PATH", file, f"not a result of this version of defense ({error!r})") from error
     return results
+
+
+def in_number(file: Path) -> list[tuple[int, str]]:
+    """Return a key that puts cell 2 before cell 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in file.parts]
 
 
 def read_result(file: Path) -> Result:

@@ -90,3 +90,29 @@ def test_bad_input_is_one_line(
     with pytest.raises(SystemExit):
         main([str(tmp_path / "nowhere")])
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_runs_of_several_tasks_are_not_mixed_and_the_page_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        (tmp_path / f"sweep/{seed}").mkdir(parents=True)
+        (tmp_path / f"sweep/{seed}/result.json").write_text(json.dumps(result(seed, 4.0 + seed)))
+    main([str(tmp_path / "sweep")])
+    assert "better than the random control" in capsys.readouterr().out
+    page = (tmp_path / "sweep/report.md").read_text()
+    assert "+4.5 points over random" in page
+    assert (tmp_path / "sweep/tables/arms_1.csv").read_text().startswith('"test accuracy, %"')
+    main([str(tmp_path / "sweep/0"), "--output", str(tmp_path / "page")])
+    assert (tmp_path / "page/report.html").exists()
+    (tmp_path / "sweep/1/result.json").write_text(json.dumps(result(1, 4.0, task="detect")))
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "sweep")])
+    assert "runs of several tasks; expected those of one" in capsys.readouterr().err
+
+
+def test_cells_are_in_the_order_that_they_ran_in(tmp_path: Path) -> None:
+    for cell in (0, 2, 10, 1):
+        (tmp_path / str(cell)).mkdir()
+        (tmp_path / f"{cell}/result.json").write_text(json.dumps(result(cell, 4.0)))
+    assert [found["seed"] for found in find_results([tmp_path])] == [0, 1, 2, 10]

@@ -12,7 +12,7 @@ from defense.reporting.record import Scoring
 from defense.reporting.result import common, selection
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import mean_interval
-from defense.reporting.sweeps import Grid, columns_of, command_of, made_of, rows_of
+from defense.reporting.sweeps import Grid, columns_of, command_of, made_of
 
 SHARES = np.linspace(0, 1, 101)  # of the training samples, lowest scores first
 
@@ -36,10 +36,11 @@ def detection_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
     """Return the page of one run or many: AUC by scorer and column, and the curves of recall."""
     auc: Grid = Grid.of(results, lambda result: float(result["selection"]["auc"]))
     recall: Grid = Grid.of(results, lambda result: result["recall_curve"])
-    columns, rows = columns_of(results), rows_of(results)
+    columns = columns_of(results)
+    rows = sorted(auc.rows, key=lambda row: -max(np.mean(auc.values(row, c) or [0.0]) for c in columns))
     seeds = {result["seed"] for result in results}
     return Sheet(
-        title=title,
+        title=f"{title}: do scores find the labels that are known to be wrong?",
         answer=answer(auc, columns),
         command=command_of(results),
         parts=[
@@ -47,7 +48,8 @@ def detection_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
                 "auc",
                 f"ROC AUC, {len(seeds)} {'seeds' if len(seeds) > 1 else 'seed'}",
                 "The chance that a sample whose label is known to be wrong has a lower score than one whose label "
-                "is right: 0.5 is a coin. In brackets the 95 % interval over seeds.",
+                "is right: 0.5 is a coin. In brackets the 95 % interval over seeds. A scorer that looks at no "
+                "objective has the same number for all.",
                 ("scorer", *columns),
                 [(row, *(said(auc.values(row, column)) for column in columns)) for row in rows],
             ),
@@ -82,7 +84,9 @@ def answer(auc: Grid, columns: Sequence[str]) -> str:
         if means:
             best = max(means, key=lambda row: means[row])
             ip = f", ip {means['ip']:.3f}" if "ip" in means and best != "ip" else ""
-            sentences.append(f"{column or 'known noise'}: {best} finds it best (AUC {means[best]:.3f}{ip})")
+            sentences.append(
+                f"{column + ': ' if column else ''}{best} finds the wrong labels best (AUC {means[best]:.3f}{ip})"
+            )
     return ("; ".join(sentences) or "Nothing but chance and the truth was asked") + "."
 
 
@@ -91,4 +95,6 @@ def said(values: Sequence[float]) -> str:
     if not values:
         return "-"
     found = mean_interval(values)
-    return f"{found.mean:.3f}" + (f" ({found.low:.3f} to {found.high:.3f})" if found.count > 1 else "")
+    return f"{found.mean:.3f}" + (
+        f" ({max(found.low, 0):.3f} to {min(found.high, 1):.3f})" if found.count > 1 else ""
+    )

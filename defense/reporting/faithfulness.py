@@ -75,6 +75,7 @@ def faithfulness_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
                 chart,
             )
         )
+    title = f"{title}: do scores foresee retraining?"
     return Sheet(title, answer(spearman, results), command_of(results), parts, made_of(results))
 
 

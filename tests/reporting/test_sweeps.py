@@ -1,0 +1,95 @@
+"""Many results on one page: what is a row, what is a column, what is folded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from defense.reporting.detection import SHARES, detection_sheet, recall_curve
+from defense.reporting.faithfulness import faithfulness_sheet
+from defense.reporting.sheet import write_sheet
+from defense.reporting.sweeps import Grid, columns_of, command_of, rows_of
+from tests.reporting.test_page import Reader
+
+
+def result(seed: int, scorer: str, *overrides: str, **content: Any) -> dict[str, Any]:
+    base = {"seed": seed, "name": "x", "device": "cpu", "versions": {"torch": "2"}, **content}
+    own = ["experiment=e", f"seed={seed}", f"scorer={scorer}", *overrides]
+    return base | {"overrides": own, "config": {"scorer": {"name": scorer}, **content.get("config", {})}}
+
+
+def detected(seed: int, scorer: str, auc: float, *overrides: str) -> dict[str, Any]:
+    return result(
+        seed, scorer, *overrides, selection={"auc": auc}, recall_curve=[float(share) for share in SHARES]
+    )
+
+
+RESULTS = [
+    detected(0, "ip", 0.70, "objective=utility"),
+    detected(1, "ip", 0.80, "objective=utility"),
+    detected(1, "ip", 0.80, "objective=utility"),
+    detected(0, "ip", 0.60, "objective=robustness"),
+    detected(0, "loss", 0.90, "objective=utility"),
+    detected(0, "loss", 0.95, "objective=utility", "scorer.proxy=adversarial"),
+    detected(0, "oracle", 1.0, "objective=utility", "scorer.proxy=null"),
+]
+
+
+def test_rows_are_scorers_columns_the_rest_and_seeds_are_folded() -> None:
+    assert rows_of(RESULTS) == ["ip", "loss", "loss proxy=adversarial", "oracle"]
+    assert columns_of(RESULTS) == ["utility", "robustness"]
+    grid = Grid.of(RESULTS, lambda found: found["selection"]["auc"])
+    assert grid.values("ip", "utility") == [0.70, 0.80]
+    assert grid.values("loss", "robustness") == []
+    assert command_of(RESULTS) == "defense experiment=e   # 7 cells"
+
+
+def test_detection_page(tmp_path: Path) -> None:
+    sheet = detection_sheet(RESULTS, "noise")
+    assert sheet.answer == (
+        "utility: loss proxy=adversarial finds the wrong labels best (AUC 0.950, ip 0.750); "
+        "robustness: ip finds the wrong labels best (AUC 0.600)."
+    )
+    write_sheet(sheet, tmp_path)
+    table = (tmp_path / "tables/auc.csv").read_text().splitlines()
+    assert table[0] == "scorer,utility,robustness"
+    assert table[1] == "oracle,1.000,-"
+    assert table[4] == "ip,0.750 (0.115 to 1.000),0.600"  # of two values 0.1 apart: t = 12.7
+    reader = Reader()
+    reader.feed((tmp_path / "report.html").read_text())
+    assert reader.open == []
+    assert not [source for source in reader.sources if source.startswith("http")]
+    page = (tmp_path / "report.md").read_text()
+    for figure in ("recall_1", "recall_2"):
+        assert f"figures/{figure}.svg" in page
+        assert (tmp_path / f"figures/{figure}.svg").read_text().startswith("<svg")
+
+
+def test_recall_is_what_a_loop_counts() -> None:
+    rng = np.random.default_rng(0)
+    scores, noisy = rng.normal(size=50), rng.random(50) < 0.3
+    order = sorted(range(50), key=lambda row: scores[row])
+    found = recall_curve(scores, noisy)
+    for share, value in zip(SHARES, found, strict=True):
+        lowest = order[: round(share * 50)]
+        assert value == pytest.approx(sum(noisy[row] for row in lowest) / noisy.sum())
+
+
+def foreseen(seed: int, scorer: str, spearman: float, seconds: float) -> dict[str, Any]:
+    content = {"faithfulness": {"spearman": spearman, "targets": [spearman], "retrainings": 9, "seconds": seconds}}
+    config = {"faithfulness": {"subsets": "halves", "targets": 1}}
+    return result(seed, scorer, sizes={"train": 10, "validation": 5}, config=config, **content)
+
+
+def test_faithfulness_page(tmp_path: Path) -> None:
+    results = [foreseen(seed, "ip", 0.3 + 0.1 * seed, 2.0) for seed in (0, 1, 2)]
+    results += [foreseen(0, "ekfac", 0.5, 9.0)]
+    sheet = faithfulness_sheet(results, "lds")
+    assert "ekfac foresees retraining on random halves" in sheet.answer
+    assert "(Spearman +0.500, ip +0.400)" in sheet.answer
+    write_sheet(sheet, tmp_path)
+    rows = (tmp_path / "tables/faithfulness_1.csv").read_text().splitlines()
+    assert rows[1:] == ["ekfac,+0.500,-,9.00,4.5", "ip,+0.400,+0.152 to +0.648,2.00,1.0"]
