@@ -83,6 +83,11 @@ def answer(auc: Grid, columns: Sequence[str]) -> str:
         }
         if means:
             best = max(means, key=lambda row: means[row])
+            if len(means) == 1:
+                sentences.append(
+                    f"{column + ': ' if column else ''}{best} finds the wrong labels with AUC {means[best]:.3f}"
+                )
+                continue
             ip = f", ip {means['ip']:.3f}" if "ip" in means and best != "ip" else ""
             sentences.append(
                 f"{column + ': ' if column else ''}{best} finds the wrong labels best (AUC {means[best]:.3f}{ip})"

@@ -104,6 +104,11 @@ def answer(spearman: Grid[float], results: Sequence[dict[str, Any]]) -> str:
     for column in columns_of(results):
         means = {row: float(np.mean(values)) for row in spearman.rows if (values := spearman.values(row, column))}
         best = max(means, key=lambda row: means[row])
+        if len(means) == 1:
+            sentences.append(
+                f"{column + ': ' if column else ''}{best} has Spearman {means[best]:+.3f} with {kind}"
+            )
+            continue
         ip = f", ip {means['ip']:+.3f}" if "ip" in means and best != "ip" else ""
         sentences.append(
             f"{column + ': ' if column else ''}{best} foresees {kind} best (Spearman {means[best]:+.3f}{ip})"

@@ -37,8 +37,9 @@ class Grid(Generic[Value]):
 
 
 def swept(result: Result, results: Sequence[Result]) -> list[str]:
-    """Return the overrides of one result that not all of `results` share, without its seed."""
-    shared = set.intersection(*(set(other["overrides"]) for other in results))
+    """Return the overrides of one result that not all of its name share, without its seed."""
+    alike = [other for other in results if other["name"] == result["name"]]
+    shared = set.intersection(*(set(other["overrides"]) for other in alike))
     return [part for part in result["overrides"] if part not in shared and not part.startswith("seed=")]
 
 
@@ -49,12 +50,14 @@ def row_of(result: Result, results: Sequence[Result]) -> str:
 
 
 def column_of(result: Result, results: Sequence[Result]) -> str:
-    """Return what else was swept: 'digits, utility'."""
-    return ", ".join(
-        part.partition("=")[2] if part.partition("=")[0] in ("name", "objective", "data", "model") else part
+    """Return what else was swept, the name of the run first where there are several: 'digits, utility'."""
+    names = {other["name"] for other in results}
+    others = [
+        part.partition("=")[2] if part.partition("=")[0] in ("objective", "data", "model") else part
         for part in swept(result, results)
-        if not part.startswith(("scorer", "experiment=", "data.path="))
-    )
+        if not part.startswith(("scorer", "experiment="))
+    ]
+    return ", ".join([result["name"], *others] if len(names) > 1 else others)
 
 
 def rows_of(results: Sequence[Result]) -> list[str]:

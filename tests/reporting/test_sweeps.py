@@ -47,11 +47,18 @@ def test_rows_are_scorers_columns_the_rest_and_seeds_are_folded() -> None:
     assert command_of(RESULTS) == "defense experiment=e   # 7 cells"
 
 
+def test_runs_of_several_names_are_columns_of_their_own() -> None:
+    other = [
+        detected(0, scorer, 0.5, "objective=utility", "data=npz") | {"name": "mnist"} for scorer in ("ip", "loss")
+    ]
+    assert columns_of(RESULTS + other) == ["x, utility", "x, robustness", "mnist"]
+
+
 def test_detection_page(tmp_path: Path) -> None:
     sheet = detection_sheet(RESULTS, "noise")
     assert sheet.answer == (
         "utility: loss proxy=adversarial finds the wrong labels best (AUC 0.950, ip 0.750); "
-        "robustness: ip finds the wrong labels best (AUC 0.600)."
+        "robustness: ip finds the wrong labels with AUC 0.600."
     )
     write_sheet(sheet, tmp_path)
     table = (tmp_path / "tables/auc.csv").read_text().splitlines()

@@ -1,0 +1,45 @@
+"""Every file in conf/ makes a run that passes the checks."""
+
+from __future__ import annotations
+
+import pytest
+
+from defense.config import CONF, composed
+from defense.errors import InputError
+
+NEEDS = {"npz": ["data.path=x.npz"], "image_folder": ["data.path=x"]}
+CHOICES = [
+    (group, file.relative_to(CONF / group).with_suffix("").as_posix())
+    for group in sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+    for file in sorted((CONF / group).rglob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda name: name)
+def test_every_choice_composes(group: str, choice: str) -> None:
+    config = composed(f"{group}={choice}", *NEEDS.get(choice, []))
+    if group in ("scorer", "treatment"):
+        assert getattr(config, group).name in (choice, getattr(config, group).name.__class__(choice))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["train.checkpoints=0"], "train.checkpoints=0: expected a whole number of at least 1"),
+        (["scorer.seeds=0"], "scorer.seeds=0"),
+        (["train.tolerance=0"], "train.tolerance=0.0: expected a number above 0"),
+        (
+            ["train=adversarial", "train.optimizer=lbfgs"],
+            "train.recipe=adversarial: not with train.optimizer=lbfgs",
+        ),
+        (
+            ["train=converged", "scorer.proxy=adversarial"],
+            "scorer.proxy=adversarial: not with train.optimizer=lbfgs",
+        ),
+        (["faithfulness.count=0"], "faithfulness.count=0"),
+        (["scorer.precision=fp8"], "scorer.precision=fp8: expected one of 32-true, tf32, bf16"),
+    ],
+)
+def test_what_cannot_be_is_said(overrides: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        composed(*overrides)
