@@ -210,7 +210,7 @@ def test_an_exact_influence_function_foresees_leaving_one_out(
     assert exact > 0.9
     assert abs(chance) < 0.5
     page = (tmp_path / "sweep/report.md").read_text()
-    assert "influence_function foresees leave-one-out retraining best" in page
+    assert "Rank correlation with leave-one-out retraining: influence_function" in page
     assert "| random " in page
 
 

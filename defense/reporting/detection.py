@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from defense.reporting.record import Scoring
 from defense.reporting.result import common, selection
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import mean_interval
-from defense.reporting.sweeps import Grid, columns_of, command_of, made_of
+from defense.reporting.sweeps import Grid, columns_of, command_of, highest, made_of
 
 SHARES = np.linspace(0, 1, 101)  # of the training samples, lowest scores first
 
@@ -34,14 +34,14 @@ def recall_curve(scores: np.ndarray, noisy: np.ndarray) -> list[float]:
 
 def detection_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
     """Return the page of one run or many: AUC by scorer and column, and the curves of recall."""
-    auc: Grid = Grid.of(results, lambda result: float(result["selection"]["auc"]))
-    recall: Grid = Grid.of(results, lambda result: result["recall_curve"])
+    auc: Grid[float] = Grid.of(results, lambda result: float(result["selection"]["auc"]))
+    recall: Grid[list[float]] = Grid.of(results, lambda result: result["recall_curve"])
     columns = columns_of(results)
     rows = sorted(auc.rows, key=lambda row: -max(np.mean(auc.values(row, c) or [0.0]) for c in columns))
     seeds = {result["seed"] for result in results}
     return Sheet(
         title=f"{title}: do scores find the labels that are known to be wrong?",
-        answer=answer(auc, columns),
+        answer=answer(auc),
         command=command_of(results),
         parts=[
             Part(
@@ -72,27 +72,10 @@ def detection_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
     )
 
 
-def answer(auc: Grid, columns: Sequence[str]) -> str:
+def answer(auc: Grid[float]) -> str:
     """Return which scorer finds the wrong labels best, chance and perfect knowledge aside."""
-    sentences = []
-    for column in columns:
-        means: Mapping[str, float] = {
-            row: float(np.mean(values))
-            for row in auc.rows
-            if row not in ("oracle", "random") and (values := auc.values(row, column))
-        }
-        if means:
-            best = max(means, key=lambda row: means[row])
-            if len(means) == 1:
-                sentences.append(
-                    f"{column + ': ' if column else ''}{best} finds the wrong labels with AUC {means[best]:.3f}"
-                )
-                continue
-            ip = f", ip {means['ip']:.3f}" if "ip" in means and best != "ip" else ""
-            sentences.append(
-                f"{column + ': ' if column else ''}{best} finds the wrong labels best (AUC {means[best]:.3f}{ip})"
-            )
-    return ("; ".join(sentences) or "Nothing but chance and the truth was asked") + "."
+    found = highest(auc, "{:.3f}", but=("oracle", "random"))
+    return f"ROC AUC for finding the labels that are wrong: {found}."
 
 
 def said(values: Sequence[float]) -> str:

@@ -13,7 +13,7 @@ from defense.reporting.record import Scoring
 from defense.reporting.result import common
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import mean_interval
-from defense.reporting.sweeps import Grid, columns_of, command_of, made_of, rows_of
+from defense.reporting.sweeps import Grid, columns_of, command_of, highest, made_of, rows_of
 
 WHAT = {
     "leave_one_out": "leave-one-out retraining",
@@ -100,17 +100,4 @@ def explained(results: Sequence[dict[str, Any]]) -> str:
 def answer(spearman: Grid[float], results: Sequence[dict[str, Any]]) -> str:
     """Return which scorer foresees retraining best, and how well ip does."""
     kind = WHAT[results[0]["config"]["faithfulness"]["subsets"]]
-    sentences = []
-    for column in columns_of(results):
-        means = {row: float(np.mean(values)) for row in spearman.rows if (values := spearman.values(row, column))}
-        best = max(means, key=lambda row: means[row])
-        if len(means) == 1:
-            sentences.append(
-                f"{column + ': ' if column else ''}{best} has Spearman {means[best]:+.3f} with {kind}"
-            )
-            continue
-        ip = f", ip {means['ip']:+.3f}" if "ip" in means and best != "ip" else ""
-        sentences.append(
-            f"{column + ': ' if column else ''}{best} foresees {kind} best (Spearman {means[best]:+.3f}{ip})"
-        )
-    return "; ".join(sentences) + "."
+    return f"Rank correlation with {kind}: {highest(spearman, '{:+.3f}')}."
