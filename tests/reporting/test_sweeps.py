@@ -57,8 +57,8 @@ def test_runs_of_several_names_are_columns_of_their_own() -> None:
 def test_detection_page(tmp_path: Path) -> None:
     sheet = detection_sheet(RESULTS, "noise")
     assert sheet.answer == (
-        "ROC AUC for finding the labels that are wrong: utility: loss proxy=adversarial 0.950 is the highest of 3, "
-        "ip 0.750; robustness: ip 0.600."
+        "ROC AUC for finding the labels that are wrong: utility: loss proxy=adversarial 0.950 is the highest "
+        "of 3, ip 0.750; robustness: ip 0.600."
     )
     write_sheet(sheet, tmp_path)
     table = (tmp_path / "tables/auc.csv").read_text().splitlines()
