@@ -16,7 +16,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from math import ceil
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from defense.choices import Direction
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.datainf import datainf_direction
-from defense.influence.forward_mode import load_forward_mode
+from defense.influence.forward_mode import load_forward_mode, scripting_in_silence
 from defense.influence.members import Member, Parameters, masked
 from defense.models.modes import evaluating
 from defense.schema import Scorer
@@ -80,6 +82,16 @@ class Curvature:
                     parameter.data = before[name]
 
 
+@cache
+def load_curvlinops() -> ModuleType:
+    """Return curvlinops, imported on first use: it is slow to import, and few directions need it."""
+    with scripting_in_silence():
+        import curvlinops
+        import curvlinops.examples
+        import curvlinops.inverse
+    return curvlinops
+
+
 def identity(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
     """u = grad v."""
     return gradient, {}
@@ -87,11 +99,9 @@ def identity(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tupl
 
 def cg(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
     """u = (G + lambda I)^-1 grad v by conjugate gradient, to the relative residual `scorer.tolerance`."""
-    from curvlinops import CGInverseLinearOperator
-
     with curvature.installed() as parameters:
         damped = damped_gauss_newton(curvature, parameters, scorer.damping)
-        solver = CGInverseLinearOperator(
+        solver = load_curvlinops().CGInverseLinearOperator(
             damped,
             max_iter=scorer.iterations,
             tolerance=scorer.tolerance,
@@ -105,11 +115,9 @@ def cg(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Para
 
 def lissa(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
     """u = scale * sum_k (I - scale (G + lambda I))^k grad v, for k up to `scorer.iterations`."""
-    from curvlinops import NeumannInverseLinearOperator
-
     with curvature.installed() as parameters:
         damped = damped_gauss_newton(curvature, parameters, scorer.damping)
-        solver = NeumannInverseLinearOperator(
+        solver = load_curvlinops().NeumannInverseLinearOperator(
             damped, num_terms=scorer.iterations, scale=scorer.scale, check_nan=False
         )
         return solved(solver, damped, gradient, scorer)
@@ -121,9 +129,7 @@ def ekfac(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[P
     Only linear and 2d convolution layers have such factors: choose them with `scorer.parameters`, or the others
     (batch norm) keep grad v / lambda, as if they had no curvature.
     """
-    from curvlinops import EKFACLinearOperator, FisherType
-    from curvlinops.inverse import KFACInverseLinearOperator
-
+    curvlinops = load_curvlinops()
     supported = {
         f"{name}.{part}" if name else part
         for name, module in curvature.model.named_modules()
@@ -134,15 +140,17 @@ def ekfac(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[P
     with curvature.installed() as parameters:
         chosen = [parameter for name, parameter in zip(gradient, parameters, strict=True) if name in supported]
         loss = nn.CrossEntropyLoss()
-        factors = EKFACLinearOperator(
+        factors = curvlinops.EKFACLinearOperator(
             curvature.model,
             loss,
             chosen,
             curvature.batches(),
             check_deterministic=False,
-            fisher_type=FisherType.TYPE2,
+            fisher_type=curvlinops.FisherType.TYPE2,
         )
-        inverse = KFACInverseLinearOperator(factors, damping=scorer.damping, use_exact_damping=True)
+        inverse = curvlinops.inverse.KFACInverseLinearOperator(
+            factors, damping=scorer.damping, use_exact_damping=True
+        )
         moved = inverse @ [gradient[name] for name in inside]
     direction = {name: value / scorer.damping for name, value in gradient.items()}
     return direction | {name: value.detach() for name, value in zip(inside, moved, strict=True)}, {}
@@ -156,13 +164,15 @@ def datainf(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple
 
 def damped_gauss_newton(curvature: Curvature, parameters: list[nn.Parameter], damping: float) -> Any:
     """Return G + lambda I as a linear operator of curvlinops."""
-    from curvlinops import GGNLinearOperator
-    from curvlinops.examples import IdentityLinearOperator
-
+    curvlinops = load_curvlinops()
     loss, batches = nn.CrossEntropyLoss(), curvature.batches()
-    gauss_newton = GGNLinearOperator(curvature.model, loss, parameters, batches, check_deterministic=False)
+    gauss_newton = curvlinops.GGNLinearOperator(
+        curvature.model, loss, parameters, batches, check_deterministic=False
+    )
     shapes = [tuple(parameter.shape) for parameter in parameters]
-    return gauss_newton + damping * IdentityLinearOperator(shapes, parameters[0].device, parameters[0].dtype)
+    return gauss_newton + damping * curvlinops.examples.IdentityLinearOperator(
+        shapes, parameters[0].device, parameters[0].dtype
+    )
 
 
 def solved(solver: Any, operator: Any, gradient: Parameters, scorer: Scorer) -> tuple[Parameters, Record]:

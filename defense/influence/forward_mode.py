@@ -10,7 +10,8 @@ which takes three. Where batch norm follows every convolution that is a fifth of
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -21,11 +22,18 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 
+@contextmanager
+def scripting_in_silence() -> Iterator[None]:
+    """Ignore that libraries use torch.jit.script, which torch warns of and nobody here can mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+        yield
+
+
 @cache
 def load_forward_mode() -> None:
-    """Load torch's rules for forward mode, as it does on first use, warning of its own torch.jit.script."""
-    with warnings.catch_warnings(), forward_ad.dual_level():
-        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+    """Load torch's rules for forward mode, as it does on first use."""
+    with scripting_in_silence(), forward_ad.dual_level():
         forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import warnings
 import weakref
 
@@ -136,6 +138,19 @@ def test_batches_are_made_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatc
     solve(gradient, curvature, spec)
     assert len(alive) > 2 * 3  # several rounds
     assert most <= 2
+
+
+def test_a_first_use_does_not_warn_either() -> None:
+    """In a fresh process: libraries warn when they are imported."""
+    program = """
+import torch, defense
+x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1])
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+for name in ("influence_function", "datainf", "ekfac"):
+    defense.score(model, (x, y), (x, y), scorer=name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "Warning" not in done.stderr
 
 
 def test_no_warning_is_left_to_the_user() -> None:
