@@ -88,7 +88,7 @@ def check(config: Config) -> None:
     for field, value in (("count", scorer.count), ("iterations", scorer.iterations)):
         within(f"scorer.{field}", value, value >= 1, "a whole number of at least 1")
     for field, real in (("std", scorer.std), ("damping", scorer.damping), ("scale", scorer.scale)):
-        within(f"scorer.{field}", real, 0 < real < inf, "a number above 0")
+        within(f"scorer.{field}", real, real is None or 0 < real < inf, "a number above 0")
     within("scorer.max_rate", scorer.max_rate, 0 <= scorer.max_rate < 1, "a rate in [0, 1)")
     precisions = SCORER_PRECISIONS
     within("scorer.precision", scorer.precision, scorer.precision in precisions, f"one of {', '.join(precisions)}")

@@ -144,7 +144,7 @@ class Scorer:
     damping: float
     iterations: int
     tolerance: float
-    scale: float
+    scale: float | None
 
 
 @dataclass

@@ -114,13 +114,28 @@ def cg(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Para
 
 
 def lissa(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
-    """u = scale * sum_k (I - scale (G + lambda I))^k grad v, for k up to `scorer.iterations`."""
+    """u = scale * sum_k (I - scale (G + lambda I))^k grad v, for k up to `scorer.iterations`.
+
+    scale: `scorer.scale`, or one over the largest eigenvalue of G + lambda I; from two over it the series diverges.
+    """
     with curvature.installed() as parameters:
         damped = damped_gauss_newton(curvature, parameters, scorer.damping)
+        scale = scorer.scale or 1 / largest_eigenvalue(damped, list(gradient.values()))
         solver = load_curvlinops().NeumannInverseLinearOperator(
-            damped, num_terms=scorer.iterations, scale=scorer.scale, check_nan=False
+            damped, num_terms=scorer.iterations, scale=scale, check_nan=False
         )
-        return solved(solver, damped, gradient, scorer)
+        direction, record = solved(solver, damped, gradient, scorer)
+        return direction, record | {"scale": scale}
+
+
+def largest_eigenvalue(operator: Any, start: list[Tensor], *, steps: int = 20) -> float:
+    """Return the largest eigenvalue of a positive definite operator, from below, by power iteration."""
+    vector, value = start, 0.0
+    for _ in range(steps):
+        length = torch.cat([part.flatten() for part in vector]).norm()
+        vector = operator @ [part / length for part in vector]
+        value = float(torch.cat([part.detach().flatten() for part in vector]).norm())
+    return value
 
 
 def ekfac(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
@@ -184,7 +199,7 @@ def solved(solver: Any, operator: Any, gradient: Parameters, scorer: Scorer) -> 
     residual = float(torch.cat([(a - b).flatten() for a, b in zip(left, right, strict=True)]).norm() / norm)
     if not residual < float("inf"):
         raise InputError(
-            "scorer.scale", scorer.scale, "the series diverges; lower it below 2 / largest eigenvalue"
+            "scorer.scale", scorer.scale, "the series diverges; expected less than 2 / largest eigenvalue, or null"
         )
     if residual > scorer.tolerance:
         log.warning(

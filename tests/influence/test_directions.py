@@ -63,6 +63,16 @@ def test_too_few_iterations_are_said(caplog: pytest.LogCaptureFixture) -> None:
     assert "has not converged" in caplog.text
 
 
+def test_the_scale_of_lissa_is_found() -> None:
+    """One over the largest eigenvalue of the dense matrix; the series then converges, whatever the network."""
+    model, gradient, solve, curvature, spec = setting(Direction.lissa, iterations=800, tolerance=1e-6, scale=None)
+    dense = gauss_newton(model, TRAIN) + DAMPING * torch.eye(len(flat(gradient)), dtype=torch.float64)
+    found, record = solve(gradient, curvature, spec)
+    assert record["scale"] == pytest.approx(1 / float(torch.linalg.eigvalsh(dense)[-1]), rel=0.01)
+    assert record["residual"] < 1e-6
+    torch.testing.assert_close(flat(found), torch.linalg.solve(dense, flat(gradient)), rtol=1e-4, atol=1e-5)
+
+
 def test_a_series_that_diverges_is_an_error() -> None:
     _, gradient, solve, curvature, spec = setting(Direction.lissa, iterations=150, scale=1e3)
     with pytest.raises(InputError, match=r"scorer.scale=1000.0: the series diverges"):
