@@ -116,7 +116,7 @@ def cg(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Para
 def lissa(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
     """u = scale * sum_k (I - scale (G + lambda I))^k grad v, for k up to `scorer.iterations`.
 
-    scale: `scorer.scale`, or one over the largest eigenvalue of G + lambda I; from two over it the series diverges.
+    scale: `scorer.scale`, or one over the largest eigenvalue of G + lambda I; from two over it it diverges.
     """
     with curvature.installed() as parameters:
         damped = damped_gauss_newton(curvature, parameters, scorer.damping)
