@@ -138,13 +138,13 @@ class Cell:
             ),
         )
 
-    def scores(self, sites: list[Site], rows: Tensor | None = None) -> Stored[Scores]:
-        """Score the training split at every site, for the validation samples at `rows` (None: all); the mean."""
-        each = [self.score(site, rows) for site in sites]
+    def scores(self, sites: list[Site], target: str = "", rows: Tensor | None = None) -> Stored[Scores]:
+        """Score the training split at every site; the mean. `target`: the validation samples at `rows` alone."""
+        each = [self.score(site, target, rows) for site in sites]
         if len(each) == 1:
             return each[0]
         return self.ledger.once(
-            "score_mean",
+            f"score_mean_{target}" if target else "score_mean",
             Scores,
             version=score.VERSION,
             settings={},
@@ -154,8 +154,8 @@ class Cell:
             ),
         )
 
-    def score(self, site: Site, rows: Tensor | None = None) -> Stored[Scores]:
-        """Score the training split at one site."""
+    def score(self, site: Site, target: str = "", rows: Tensor | None = None) -> Stored[Scores]:
+        """Score the training split at one site; see `scores`."""
         config, data = self.config, self.data
         scorer = replace(config.scorer, proxy=None, seeds=1)  # said by the site
         states = checkpoints_of(site.trained.artifact) if scorer.members is Members.checkpoints else []
@@ -167,7 +167,7 @@ class Cell:
         keys = {"adversarial": site.adversarial.key, **({"attacked": attack.key} if attack else {})}
         label = "score" + ("" if site.name == "baseline" else f"_{site.name}")
         return self.ledger.once(
-            label if rows is None else f"{label}_target{int(rows[0])}",
+            f"{label}_{target}" if target else label,
             Scores,
             version=score.VERSION,
             settings={

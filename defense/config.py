@@ -14,9 +14,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from defense.choices import BALANCES, PRECISIONS, SCORER_PRECISIONS, AttackName, Optimizer, Recipe, Source
+from defense.choices import BALANCES, PRECISIONS, SCORER_PRECISIONS, AttackName, Members, Optimizer, Recipe, Source
 from defense.errors import InputError
-from defense.schema import Attack, Config, Evaluation, Objective, number, plain
+from defense.schema import Attack, Config, Evaluation, Objective, Scorer, number, plain
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
@@ -75,23 +75,14 @@ def check(config: Config) -> None:
         ("train.batch_size", train.batch_size),
         ("train.attack_steps", train.attack_steps),
         ("train.checkpoints", train.checkpoints),
-        ("scorer.seeds", config.scorer.seeds),
-        ("faithfulness.count", config.faithfulness.count),
         ("faithfulness.targets", config.faithfulness.targets),
-        ("scorer.batch_size", config.scorer.batch_size),
         ("evaluation.batch_size", config.evaluation.batch_size),
     ):
         if size is not None and size < 1:
             raise InputError(field, size, "expected a whole number of at least 1")
     within("data.label_noise", data.label_noise, 0 <= data.label_noise < 1, "a fraction in [0, 1)")
     scorer = config.scorer
-    for field, value in (("count", scorer.count), ("iterations", scorer.iterations)):
-        within(f"scorer.{field}", value, value >= 1, "a whole number of at least 1")
-    for field, real in (("std", scorer.std), ("damping", scorer.damping), ("scale", scorer.scale)):
-        within(f"scorer.{field}", real, real is None or 0 < real < inf, "a number above 0")
-    within("scorer.max_rate", scorer.max_rate, 0 <= scorer.max_rate < 1, "a rate in [0, 1)")
-    precisions = SCORER_PRECISIONS
-    within("scorer.precision", scorer.precision, scorer.precision in precisions, f"one of {', '.join(precisions)}")
+    check_numbers(scorer)
     weights = config.objective.weights
     within(
         "objective.weights",
@@ -103,11 +94,19 @@ def check(config: Config) -> None:
     balance = config.treatment.balance
     within("treatment.balance", balance, balance in BALANCES, f"one of {', '.join(BALANCES)}")
     budget = config.treatment.budget
+    threshold = config.treatment.threshold
+    within("treatment.threshold", threshold, threshold is None or isfinite(threshold), "a number, or null")
     within("treatment.budget", budget, 0 <= budget < 1, "a fraction in [0, 1)")
     within("train.learning_rate", train.learning_rate, 0 < train.learning_rate < inf, "a number above 0")
     within("train.momentum", train.momentum, 0 <= train.momentum < 1, "a number in [0, 1)")
     within("train.weight_decay", train.weight_decay, 0 <= train.weight_decay < inf, "a number of at least 0")
     within("train.crop", train.crop, train.crop >= 0, "a whole number of at least 0")
+    count = config.faithfulness.count
+    within("faithfulness.count", count, count is None or count >= 3, "three retrainings at least, or null")
+    if scorer.members is Members.checkpoints and (train.optimizer is Optimizer.lbfgs or train.epochs < 2):
+        raise InputError("scorer.members", scorer.members, "expected a training of several epochs, by sgd")
+    if scorer.members is Members.checkpoints:
+        within("train.checkpoints", train.checkpoints, train.checkpoints >= 2, "two at least, for scorer.members")
     within("train.tolerance", train.tolerance, 0 < train.tolerance < inf, "a number above 0")
     if train.optimizer is Optimizer.lbfgs and {train.recipe, scorer.proxy} & {Recipe.adversarial}:
         field = "train.recipe" if train.recipe is Recipe.adversarial else "scorer.proxy"
@@ -140,6 +139,20 @@ def check(config: Config) -> None:
         raise InputError("model._target_", None, "expected the dotted path of a class or function")
     precision = config.fabric.precision
     within("fabric.precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+
+
+def check_numbers(scorer: Scorer) -> None:
+    """Raise InputError where the numbers of a scorer are not valid."""
+    for field, value in (("count", scorer.count), ("iterations", scorer.iterations), ("seeds", scorer.seeds)):
+        within(f"scorer.{field}", value, value >= 1, "a whole number of at least 1")
+    for field, real in (("std", scorer.std), ("damping", scorer.damping), ("scale", scorer.scale)):
+        within(f"scorer.{field}", real, real is None or 0 < real < inf, "a number above 0")
+    within("scorer.max_rate", scorer.max_rate, 0 <= scorer.max_rate < 1, "a rate in [0, 1)")
+    precisions = SCORER_PRECISIONS
+    within("scorer.precision", scorer.precision, scorer.precision in precisions, f"one of {', '.join(precisions)}")
+    within("scorer.tolerance", scorer.tolerance, 0 < scorer.tolerance < inf, "a number above 0")
+    size = scorer.batch_size
+    within("scorer.batch_size", size, size is None or size >= 1, "a whole number of at least 1, or null")
 
 
 def check_attack(field: str, attack: Attack) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
 
-from defense.config import composed
+from defense.config import check_numbers, composed
 from defense.data.images import TensorImages
 from defense.data.splits import Split
+from defense.errors import InputError
 from defense.influence.members import Checkpoint
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem, check_scorer
+from defense.models.predict import predict
 from defense.reporting.progress import silent
 from defense.schema import Objective, Scorer
 
-Samples = tuple[Tensor, Tensor]  # pictures (n, C, H, W) float in [0, 1] and labels (n,) int64
+Samples = tuple[Tensor, Tensor]  # pictures (n, C, H, W) in [0, 1] and labels (n,) int64, where the model is
 
 
 def score(
@@ -34,8 +37,8 @@ def score(
 
     objective, scorer: names of files in conf/objective and conf/scorer, or settings of your own. The objective is
     taken on `validation` as it is: for "robustness" give attacked pictures there. attacked: the training pictures
-    attacked at the model, for the scorers that look at them. checkpoints: learning rate and state_dict at times of
-    the training, for "tracin". The model comes back untouched. Raises InputError.
+    attacked at the model, for the scorers that look at them. checkpoints: learning rate and state_dict at some
+    times of the training, for "tracin". The model comes back untouched. Raises InputError.
 
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     >>> x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1])
@@ -46,15 +49,68 @@ def score(
     named = composed(*(f"{group}={name}" for group, name in choices.items() if isinstance(name, str)))
     objective = named.objective if isinstance(objective, str) else objective
     scorer = named.scorer if isinstance(scorer, str) else scorer
-    samples, held_out = as_split(*train), as_split(*validation)
-    check_scorer(model, held_out, objective, scorer, noise_known=False)
-    other = None if attacked is None else samples.with_images(TensorImages(attacked))
-    states = [Checkpoint(f"checkpoint {i}", rate, state) for i, (rate, state) in enumerate(checkpoints, start=1)]
+    check_numbers(scorer)
+    if scorer.proxy is not None or scorer.seeds != 1:
+        raise InputError("scorer", scorer, "trains models of its own; expected proxy null and seeds 1 here")
+    samples, held_out = as_split("train", *train), as_split("validation", *validation)
+    classes = min(
+        classes_of(model, split, field) for field, split in (("train", samples), ("validation", held_out))
+    )
+    check_scorer(model, held_out, objective, scorer, classes=classes, noise_known=False)
+    other = None
+    if attacked is not None:
+        if attacked.shape != train[0].shape:
+            raise InputError(
+                "attacked", f"shape {tuple(attacked.shape)}", f"expected that of train, {tuple(train[0].shape)}"
+            )
+        other = as_split("attacked", attacked, train[1])
+    states = [as_checkpoint(model, f"checkpoint {i}", *pair) for i, pair in enumerate(checkpoints, start=1)]
     both = Validation(held_out, held_out)
     problem = Problem(model, samples, other, both, objective, scorer, seed, silent, states)
     return METHODS[scorer.method](problem).total.float()
 
 
-def as_split(pictures: Tensor, labels: Tensor) -> Split:
-    """Return tensors as a split whose ids are the row numbers."""
+def as_split(field: str, pictures: Tensor, labels: Tensor) -> Split:
+    """Return tensors as a split whose ids are the row numbers; raises InputError where they are not samples."""
+    for name, value in (("pictures", pictures), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise InputError(f"{field} {name}", type(value).__name__, "expected a torch.Tensor")
+    if pictures.ndim != 4 or len(pictures) == 0:
+        raise InputError(f"{field} pictures", f"shape {tuple(pictures.shape)}", "expected (n, C, H, W)")
+    if labels.dtype != torch.int64 or labels.shape != pictures.shape[:1]:
+        found = f"{labels.dtype} of shape {tuple(labels.shape)}"
+        raise InputError(f"{field} labels", found, f"expected torch.int64 of shape ({len(pictures)},)")
+    scaled = pictures.dtype == torch.uint8
+    if not scaled and not (pictures.is_floating_point() and bool(((pictures >= 0) & (pictures <= 1)).all())):
+        raise InputError(f"{field} pictures", pictures.dtype, "expected floats in [0, 1], or torch.uint8")
     return Split(torch.arange(len(pictures)), TensorImages(pictures), labels, labels)
+
+
+def classes_of(model: nn.Module, split: Split, field: str) -> int:
+    """Return how many logits the model gives; raises InputError where it does not run on the samples."""
+    try:
+        logits = predict(model, split.subset(torch.arange(min(2, len(split)))), batch_size=2)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"{field} pictures", f"shape {split.images.shape}", f"the model fails on them ({reason})"
+        ) from error
+    if logits.ndim != 2:
+        raise InputError("model", f"output of shape {tuple(logits.shape)}", "expected logits (n, classes)")
+    if int(split.labels.max()) >= logits.shape[1] or int(split.labels.min()) < 0:
+        found = f"{int(split.labels.min())} to {int(split.labels.max())}"
+        raise InputError(f"{field} labels", found, f"expected 0 to {logits.shape[1] - 1}, as the model has logits")
+    return logits.shape[1]
+
+
+def as_checkpoint(model: nn.Module, name: str, rate: float, state: dict[str, Tensor]) -> Checkpoint:
+    """Return one checkpoint; raises InputError unless it is one of `model`."""
+    own = model.state_dict()
+    odd = [key for key, value in own.items() if key not in state or state[key].shape != value.shape]
+    if odd:
+        raise InputError(
+            "checkpoints", name, f"has no {odd[0]} of shape {tuple(own[odd[0]].shape)}, as the model has"
+        )
+    if not isfinite(rate):
+        raise InputError("checkpoints", rate, "expected a learning rate and a state_dict")
+    return Checkpoint(name, rate, state)

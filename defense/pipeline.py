@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from defense.arms import Arms
 from defense.artifacts import Scores
@@ -21,7 +22,7 @@ from defense.choices import Method, Task
 from defense.data.load import load
 from defense.devices import make_fabric
 from defense.errors import InputError
-from defense.influence.objectives import objective_value
+from defense.influence.objectives import check_objective, objective_value
 from defense.influence.scorers import check_scorer
 from defense.ledger import Ledger
 from defense.models.build import build
@@ -30,6 +31,7 @@ from defense.schema import Config, plain
 from defense.stages import treat
 from defense.stages.report import write_detection, write_faithfulness, write_report
 from defense.stages.retrain import parts_of_train
+from defense.stages.score import mean
 
 
 def run(config: Config, output: Path, overrides: list[str]) -> dict[str, Any]:
@@ -42,10 +44,11 @@ def run(config: Config, output: Path, overrides: list[str]) -> dict[str, Any]:
         raise InputError(
             "train.crop", config.train.crop, f"expected less than the side of a picture, {data.shape}"
         )
-    if config.task is Task.detect and not data.noise_known:
+    if config.task is Task.detect and bool((data.train.labels == data.train.truth).all()):
         raise InputError("task", config.task, "expected data with known noise, as data.label_noise plants it")
     model = build(config.model, data, seed=config.seed)  # fails here, before any compute, where it does not fit
-    check_scorer(model, data.validation, config.objective, config.scorer, noise_known=data.noise_known)
+    noise = data.noise_known
+    check_scorer(model, data.validation, config.objective, config.scorer, classes=data.classes, noise_known=noise)
     return TASKS[config.task](Cell(config, data, fabric, ledger), output, overrides)
 
 
@@ -96,29 +99,38 @@ def faithfulness(cell: Cell, output: Path, overrides: list[str]) -> dict[str, An
         )
     parts = parts_of_train(spec.subsets, len(data.train), spec.count, seed=config.seed)
     baseline = cell.baseline()
-    retrained = cell.retrain(baseline, parts)
-    sites, validation = cell.scored_at(), cell.validation(baseline)
-    targets = torch.arange(len(data.validation)).tensor_split(spec.targets)
-    predicted, measured = [], []
-    for rows in targets:
-        one_for_all = len(targets) == 1 or config.scorer.method is not Method.alignment  # looks at no objective
-        table = cell.scores(sites, None if one_for_all else rows).artifact.table
-        predicted.append(parts.double().numpy() @ table["score"].to_numpy(dtype=float))
-        logits = retrained.artifact.tensors
-        measured.append(
-            [
-                -objective_value(
-                    {pictures: values[model][rows] for pictures, values in logits.items()},
-                    validation.subset(rows),
-                    config.objective,
-                )
-                for model in range(len(parts))
-            ]
-        )
-    scores = cell.scores(sites, None if one_for_all else targets[0])
-    return write_faithfulness(
-        scoring(cell, scores.artifact, overrides), np.array(predicted), np.array(measured), output
-    )
+    validation = cell.validation(baseline)
+    targets = [validation.subset(rows) for rows in torch.arange(len(data.validation)).tensor_split(spec.targets)]
+    for target in targets:
+        check_objective(config.objective, target.clean, data.classes)
+    retrained = cell.retrain(baseline, parts).artifact.tensors
+    each = scores_by_target(cell, spec.targets)
+    measured = [
+        [
+            -objective_value({of: values[model] for of, values in logits.items()}, target, config.objective)
+            for model in range(len(parts))
+        ]
+        for target, logits in zip(targets, split_logits(retrained, spec.targets), strict=True)
+    ]
+    predicted = [parts.double().numpy() @ scores.table["score"].to_numpy(dtype=float) for scores in each.values()]
+    together = next(iter(each.values())) if len(set(map(id, each.values()))) == 1 else mean(each)
+    return write_faithfulness(scoring(cell, together, overrides), np.array(predicted), np.array(measured), output)
+
+
+def scores_by_target(cell: Cell, count: int) -> dict[str, Scores]:
+    """Return the scores for each of `count` parts of the validation split; the same for all where they are."""
+    names = [f"target{number}" for number in range(count)]
+    if count == 1 or cell.config.scorer.method is not Method.alignment:  # the others look at no objective
+        return dict.fromkeys(names, cell.scores(cell.scored_at()).artifact)
+    parts = torch.arange(len(cell.data.validation)).tensor_split(count)
+    sites = cell.scored_at()
+    return {name: cell.scores(sites, name, rows).artifact for name, rows in zip(names, parts, strict=True)}
+
+
+def split_logits(logits: dict[str, Tensor], count: int) -> list[dict[str, Tensor]]:
+    """Return logits (m, v, classes) cut into `count` parts of the validation samples."""
+    parts = zip(*(values.tensor_split(count, dim=1) for values in logits.values()), strict=True)
+    return [dict(zip(logits, part, strict=True)) for part in parts]
 
 
 def scoring(cell: Cell, scores: Scores, overrides: list[str]) -> Scoring:

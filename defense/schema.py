@@ -146,6 +146,12 @@ class Scorer:
     tolerance: float
     scale: float | None
 
+    def __str__(self) -> str:
+        """'ip', or 'ip (at a proxy trained by adversarial, mean of 5 trainings)'."""
+        where = [f"at a proxy trained by {self.proxy}"] if self.proxy else []
+        where += [f"mean of {self.seeds} trainings"] if self.seeds > 1 else []
+        return f"{self.name} ({', '.join(where)})" if where else self.name
+
 
 @dataclass
 class Treat:

@@ -31,7 +31,7 @@ from defense.errors import InputError
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 DIGEST = hashlib.sha256().digest_size
-VERSIONS = ("defense", "torch", "torchattacks")  # what the numbers of a stage depend on
+VERSIONS = ("defense", "torch", "torchattacks", "curvlinops-for-pytorch")  # what the numbers of a stage depend on
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from defense.choices import Task
 from defense.errors import InputError
 from defense.reporting.tables import ARMS, HEADER, RIVALS, lookup, markdown, metrics, spoken
 
@@ -57,8 +58,13 @@ def published(results: Sequence[Result], output: Path) -> str:
     from defense.reporting.sheet import write_sheet
 
     sheet = sheet_of(results)
-    output.mkdir(parents=True, exist_ok=True)
-    write_sheet(sheet, output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        write_sheet(sheet, output)
+    except OSError as error:
+        raise InputError(
+            "--output", output, f"expected a folder that can be written ({error.strerror})"
+        ) from error
     return f"{text_of(sheet)}\n\nreport: {output / 'report.html'}"
 
 
@@ -99,7 +105,7 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
         for file in files:
             try:
                 results.append(read_result(file))
-            except (ValueError, KeyError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise InputError("PATH", file, f"not a result of this version of defense ({error!r})") from error
     return results
 
@@ -112,6 +118,7 @@ def in_number(file: Path) -> list[tuple[int, str]]:
 def read_result(file: Path) -> Result:
     """Return the content of a result.json; raises KeyError or ValueError where it is not one."""
     result: Result = json.loads(file.read_text())
+    Task(result["task"])
     for field in ("task", "config", "seed", "name", "overrides", "versions", "device"):
         result[field]
     return result

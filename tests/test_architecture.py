@@ -12,7 +12,7 @@ LEAVES = {"choices", "schema", "errors", "randomness"}
 ROOMS = {"data", "models", "training", "influence", "robustness", "reporting"}
 ALLOWED = {
     "__init__": {"notebook"},
-    "notebook": LEAVES | {"config", "data", "influence", "reporting"},
+    "notebook": LEAVES | {"config", "data", "influence", "models", "reporting"},
     "choices": set(),
     "schema": {"choices"},
     "errors": set(),

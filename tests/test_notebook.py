@@ -83,6 +83,59 @@ def test_checkpoints() -> None:
         defense.score(network(), (X, Y), (X_VAL, Y_VAL), scorer="tracin")
 
 
+WRONG = {
+    "arrays": (lambda: ((X.numpy(), Y), (X_VAL, Y_VAL)), {}, "train pictures=ndarray: expected a torch.Tensor"),
+    "no channels": (lambda: ((X[:, 0], Y), (X_VAL, Y_VAL)), {}, r"expected \(n, C, H, W\)"),
+    "fewer labels": (lambda: ((X, Y[:5]), (X_VAL, Y_VAL)), {}, r"expected torch.int64 of shape \(20,\)"),
+    "more labels": (lambda: ((X, Y), (X_VAL, Y_VAL.repeat(2))), {}, "validation labels=torch.int64 of shape"),
+    "one-hot labels": (lambda: ((X, torch.eye(3)[Y]), (X_VAL, Y_VAL)), {}, "train labels=torch.float32"),
+    "a label too high": (lambda: ((X, Y + 2), (X_VAL, Y_VAL)), {}, "train labels=2 to 4: expected 0 to 2"),
+    "0 to 255": (lambda: ((X * 255, Y), (X_VAL, Y_VAL)), {}, r"expected floats in \[0, 1\]"),
+    "NaN": (lambda: ((X * torch.nan, Y), (X_VAL, Y_VAL)), {}, r"expected floats in \[0, 1\]"),
+    "other dtype": (
+        lambda: ((X.double(), Y), (X_VAL, Y_VAL)),
+        {},
+        "train pictures=shape .* the model fails on them",
+    ),
+    "other size": (lambda: ((X, Y), (X_VAL[:, :, :2], Y_VAL)), {}, "validation pictures=shape .* the model fails"),
+    "attacked": (
+        lambda: ((X, Y), (X_VAL, Y_VAL)),
+        {"attacked": X_VAL},
+        "attacked=shape .* expected that of train",
+    ),
+    "a rate of NaN": (
+        lambda: ((X, Y), (X_VAL, Y_VAL)),
+        {"scorer": "tracin", "checkpoints": [(float("nan"), network().state_dict())]},
+        "checkpoints=nan: expected a learning rate",
+    ),
+    "a strange checkpoint": (
+        lambda: ((X, Y), (X_VAL, Y_VAL)),
+        {"scorer": "tracin", "checkpoints": [(0.1, {"a": X})]},
+        "checkpoints=checkpoint 1: has no 1.weight of shape",
+    ),
+    "a proxy": (lambda: ((X, Y), (X_VAL, Y_VAL)), {"scorer": scorer(seeds=2)}, "trains models of its own"),
+    "damping": (lambda: ((X, Y), (X_VAL, Y_VAL)), {"scorer": scorer(damping=-1.0)}, "scorer.damping=-1.0"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_one_line(name: str) -> None:
+    samples, options, said = WRONG[name]
+    with pytest.raises(InputError, match=said):
+        defense.score(network().eval(), *samples(), **options)
+
+
+@pytest.mark.parametrize("name", ["ip_ensemble", "influence_function", "self_influence"])
+def test_a_model_in_training_mode_and_the_global_generator_are_untouched(name: str) -> None:
+    model = network().train()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    defense.score(model, (X, Y), (X_VAL, Y_VAL), scorer=name)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert model.training
+
+
 def test_what_a_scorer_lacks_is_said() -> None:
     with pytest.raises(InputError, match="expected attacked training samples"):
         defense.score(network(), (X, Y), (X_VAL, Y_VAL), scorer="adversarial_loss")

@@ -10,8 +10,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
 
+from defense.config import composed
+from defense.data.images import TensorImages
+from defense.data.load import load
+from defense.models.build import build
+from defense.randomness import derive
+from defense.reporting.progress import silent
+from defense.robustness.attacks import perturb
+from defense.stages.retrain import parts_of_train
 from tests.conftest import TINY
+from tests.reference import inner_products
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -113,7 +125,7 @@ SITES = {
         "score_mean",
     },
     "train.checkpoints=3": {"train_baseline"},
-    "scorer=tracin": {"score"},
+    "scorer=tracin": {"score"},  # the checkpoints are there
 }
 
 
@@ -195,6 +207,59 @@ def test_faithfulness(command: Command, store: Path, tmp_path: Path, changes: li
     other = json.loads((tmp_path / "other/result.json").read_text())
     assert {"retrain", "train_baseline", "attack_validation"} <= set(other["reused"])
     assert command(*arguments, "faithfulness.targets=61")[0] == 2
+
+
+def test_the_datamodelling_score_by_hand(command: Command, store: Path, tmp_path: Path) -> None:
+    """Every target, half and retrained model in a loop, from what the stages left in the store."""
+    arguments = [*TINY, f"store={tmp_path / 'own'}", "task=faithfulness", "faithfulness.count=5", "scorer=ip"]
+    assert command(*arguments, "faithfulness.targets=3", "hydra.run.dir=out")[0] == 0
+    found = json.loads((tmp_path / "out/result.json").read_text())
+
+    config = composed(*TINY, "task=faithfulness")
+    data = load(config.data, seed=0)
+    (entry,) = (tmp_path / "own/retrain").glob("*/tensors.safetensors")
+    logits = load_file(entry)["adversarial"]
+    parts = parts_of_train(config.faithfulness.subsets, 200, 5, seed=0)
+    (weights,) = (tmp_path / "own/train").glob("*/weights.safetensors")
+    model = build(config.model, data, seed=0)
+    model.load_state_dict(load_file(weights))
+    (attacked,) = (tmp_path / "own/attack").glob("*/tensors.safetensors")
+    pictures = load_file(attacked)["pictures"]
+    correlations = []
+    for rows in torch.arange(60).tensor_split(3):
+        labels = data.validation.labels[rows]
+        target = data.validation.subset(rows).with_images(TensorImages(pictures[rows]))
+        scores = inner_products(model, data.train, target)
+        predicted, measured = [], []
+        for part, of_model in zip(parts, logits, strict=True):
+            predicted.append(sum(float(score) for score, kept in zip(scores, part, strict=True) if kept))
+            measured.append(-float(F.cross_entropy(of_model[rows], labels)))
+        ranks = [pd.Series(values).rank() for values in (predicted, measured)]
+        correlations.append(ranks[0].corr(ranks[1]))
+    assert found["faithfulness"]["targets"] == pytest.approx(correlations)
+    table = pd.read_parquet(tmp_path / "out/scores.parquet")
+    each = table[[f"score.target{number}" for number in range(3)]]
+    assert np.allclose(table["score"], each.mean(axis=1))
+    assert np.allclose(each["score.target2"], scores.numpy(), rtol=1e-3, atol=1e-5)
+    assert sorted(found["reused"]) == []
+
+
+def test_a_proxy_has_its_own_adversarial_set(command: Command, tmp_path: Path) -> None:
+    """The objective in the record is the proxy's loss on what was attacked at the proxy."""
+    arguments = [*TINY, f"store={tmp_path / 'own'}", "task=detect", "scorer.proxy=adversarial"]
+    assert command(*arguments, "hydra.run.dir=out")[0] == 0
+    found = json.loads((tmp_path / "out/result.json").read_text())["scoring"]["record"]
+    config = composed(*TINY)
+    data = load(config.data, seed=0)
+    (weights,) = (tmp_path / "own/train").glob("*/weights.safetensors")  # no baseline is needed, none is trained
+    model = build(config.model, data, seed=0).eval()
+    model.load_state_dict(load_file(weights))
+    attack = {"classes": 10, "batch_size": config.evaluation.batch_size, "watch": silent}
+    pictures = perturb(
+        model, data.validation, config.attack, config.threat, seed=derive(0, "attack", "validation"), **attack
+    )
+    loss = F.cross_entropy(model(pictures), data.validation.labels).item()
+    assert found["model robustness objective"] == pytest.approx(loss, rel=1e-5)
 
 
 def test_an_exact_influence_function_foresees_leaving_one_out(

@@ -152,6 +152,9 @@ def ekfac(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[P
         for part, _ in module.named_parameters(recurse=False)
     }
     inside = [name for name in gradient if name in supported]
+    if len(inside) < len(gradient):
+        count = len(gradient) - len(inside)
+        log.info("%d parameter tensors have no Kronecker factors: grad v / damping for them", count)
     with curvature.installed() as parameters:
         chosen = [parameter for name, parameter in zip(gradient, parameters, strict=True) if name in supported]
         loss = nn.CrossEntropyLoss()

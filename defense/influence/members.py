@@ -22,6 +22,7 @@ from torch.func import functional_call
 
 from defense.choices import Members
 from defense.errors import InputError
+from defense.models.modes import evaluating
 from defense.randomness import derive, generator
 from defense.schema import Scorer
 
@@ -98,7 +99,7 @@ def draw_masks(model: nn.Module, example: Tensor, rate: float, chance: torch.Gen
         masks[name] = (kept.to(x) / (1 - rate)).view(shape)
         return x
 
-    with torch.no_grad(), ExitStack() as stack:
+    with torch.no_grad(), evaluating(model), ExitStack() as stack:
         for name in slots:
             stack.enter_context(input_hook(modules[name], partial(note, name)))
         model(example)

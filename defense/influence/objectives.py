@@ -75,7 +75,9 @@ def group_gap(values: Tensor, split: Split, rows: Tensor) -> Tensor:
     """
     groups = [] if split.groups is None else [rows & (split.groups == group) for group in split.groups.unique()]
     if len(groups) < 2 or not all(bool(group.any()) for group in groups):
-        raise InputError("objective", "fairness", "expected validation samples of two groups or more")
+        raise InputError(
+            "objective.weights", "a gap between groups", "expected validation samples of two groups or more"
+        )
     means = torch.stack([values[group].mean() for group in groups])
     return means.max() - means.min()
 
@@ -98,12 +100,14 @@ def objective_value(logits: Mapping[str, Tensor], validation: Validation, object
     return total
 
 
-def check_objective(objective: Objective, split: Split) -> None:
+def check_objective(objective: Objective, split: Split, classes: int) -> None:
     """Raise InputError where a term of `objective` cannot be computed on the validation samples of `split`."""
-    blank = torch.zeros((len(split), objective.positive + 2), device=split.labels.device)
+    blank = torch.zeros((len(split), classes), device=split.labels.device)
     for name in objective.weights:
         function, _ = OBJECTIVES[name]
         if function is not mean_loss:
+            if objective.positive >= classes:
+                raise InputError("objective.positive", objective.positive, f"expected a class, 0 to {classes - 1}")
             function(blank, split, objective.positive)
 
 

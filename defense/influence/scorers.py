@@ -59,9 +59,7 @@ class Problem:
     def needs_attacked(self) -> Split:
         """Return the attacked training samples; raises InputError where there are none."""
         if self.attacked is None:
-            raise InputError(
-                "scorer.attacked_train", self.scorer.attacked_train, "expected attacked training samples"
-            )
+            raise InputError("scorer", self.scorer.name, "expected attacked training samples")
         return self.attacked
 
 
@@ -76,7 +74,13 @@ class Scored:
 
 
 def check_scorer(
-    model: nn.Module, validation: Split, objective: Objective, scorer: Scorer, *, noise_known: bool
+    model: nn.Module,
+    validation: Split,
+    objective: Objective,
+    scorer: Scorer,
+    *,
+    classes: int,
+    noise_known: bool,
 ) -> None:
     """Raise InputError where a scorer cannot work on this model and data; costs nothing."""
     single(model, pattern=scorer.parameters)
@@ -84,7 +88,7 @@ def check_scorer(
         raise InputError("scorer", scorer.name, "expected data with known noise, as data.label_noise plants it")
     if scorer.method is Method.alignment:
         check_precision(scorer, validation.labels.device)
-        check_objective(objective, validation)
+        check_objective(objective, validation, classes)
 
 
 def alignment(problem: Problem) -> Scored:

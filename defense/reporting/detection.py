@@ -49,8 +49,8 @@ def detection_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
                 f"ROC AUC, {len(seeds)} {'seeds' if len(seeds) > 1 else 'seed'}",
                 "The chance that a sample whose label is known to be wrong has a lower score than one whose label "
                 "is right: 0.5 is a coin. In brackets the 95 % interval over seeds. A scorer that looks at no "
-                "objective has the same number for all.",
-                ("scorer", *columns),
+                "objective has the same number for all." + at_budget(results),
+                ("scorer", *(column or "ROC AUC" for column in columns)),
                 [(row, *(said(auc.values(row, column)) for column in columns)) for row in rows],
             ),
             *(
@@ -72,9 +72,23 @@ def detection_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
     )
 
 
+def at_budget(results: Sequence[dict[str, Any]]) -> str:
+    """Return precision and recall at the budget, of a single result."""
+    if len(results) > 1:
+        return ""
+    found, budget = results[0]["selection"], results[0]["config"]["treatment"]["budget"]
+    if found["precision"] is None:
+        return ""
+    return (
+        f" {100 * found['noise']:.1f} % of {results[0]['sizes']['train']} labels are wrong; of the lowest "
+        f"{100 * budget:g} % of the scores {100 * found['precision']:.1f} % are (precision), which is "
+        f"{100 * found['recall']:.1f} % of them (recall)."
+    )
+
+
 def answer(auc: Grid[float]) -> str:
     """Return which scorer finds the wrong labels best, chance and perfect knowledge aside."""
-    found = highest(auc, "{:.3f}", but=("oracle", "random"))
+    found = highest(auc, "{:.3f}", but=("oracle", "random") if len(auc.rows) > 2 else ())
     return f"ROC AUC for finding the labels that are wrong: {found}."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from itertools import cycle
 
 import matplotlib as mpl
 import numpy as np
@@ -20,7 +21,8 @@ from defense.reporting.record import Run
 COLOURS = {"baseline": "#6b7280", "control": "#b7791f", "defended": "#1d6f8a"}
 NOISY, CLEAN = "#c2410c", "#94a3b8"
 COLOURS_OF_MANY = ("#1d6f8a", "#c2410c", "#4d7c0f", "#7c3aed", "#b7791f", "#be185d", "#0f766e", "#6b7280")
-STYLES = [(colour, dashes) for dashes in ("-", "--", ":") for colour in COLOURS_OF_MANY]
+KINDS = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
+STYLES = [(colour, dashes, marker) for dashes, marker in KINDS for colour in COLOURS_OF_MANY]
 STYLE = {
     "svg.hashsalt": "defense",
     "svg.fonttype": "none",
@@ -81,7 +83,7 @@ def curves(x: np.ndarray, lines: Mapping[str, np.ndarray], *, xlabel: str, ylabe
     with mpl.rc_context(STYLE):
         figure, (axes,) = canvas(rows=2, joined=True)
         axes.plot([0, 1], [0, 1], color="#9ca3af", linestyle="--", linewidth=1)
-        for (name, values), (colour, dashes) in zip(lines.items(), STYLES, strict=False):
+        for (name, values), (colour, dashes, _) in zip(lines.items(), cycle(STYLES)):
             axes.plot(x, values, color=colour, linestyle=dashes, linewidth=1.4, label=name)
         axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.01))
         figure.legend(loc="outside right upper", fontsize=9)
@@ -92,8 +94,8 @@ def points(values: Mapping[str, tuple[float, float, float]], *, xlabel: str, yla
     """Return points (x, y, half an interval in y) with their names, x on a logarithmic axis."""
     with mpl.rc_context(STYLE):
         figure, (axes,) = canvas(rows=2, joined=True)
-        for (name, (x, y, half)), (colour, _) in zip(values.items(), STYLES, strict=False):
-            axes.errorbar(x, y, yerr=half, fmt="o", color=colour, markersize=5, capsize=2, label=name)
+        for (name, (x, y, half)), (colour, _, marker) in zip(values.items(), cycle(STYLES)):
+            axes.errorbar(x, y, yerr=half, fmt=marker, color=colour, markersize=5, capsize=2, label=name)
         axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
         axes.axhline(0, color="#9ca3af", linewidth=1)
         figure.legend(loc="outside right upper", fontsize=9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
     facts = {
         "run": run,
         "numbers": numbers,
-        "command": " ".join(["defense", *run.overrides]),
+        "command": shlex.join(["defense", *run.overrides]),
         "spread": in_words(numbers["scoring"]["members"]),
         "rows": arm_rows(run),
         "arms_table": arms_table(run),

@@ -15,7 +15,8 @@ from defense.reporting.statistics import Mean, paired_difference
 from defense.reporting.tables import ARMS, HEADER, RIVALS, lookup, markdown, metrics, spoken
 
 PACKAGES = (
-    "defense", "torch", "torchvision", "torchattacks", "lightning-fabric", "hydra-core", "numpy", "scikit-learn",
+    "defense", "torch", "torchvision", "torchattacks", "curvlinops-for-pytorch", "lightning-fabric",
+    "hydra-core", "numpy", "scikit-learn",
 )  # fmt: skip
 
 VERBS = {
@@ -136,7 +137,7 @@ def verdict(run: Run) -> str:
     if gain.differs_from_zero:
         outcome = "more than the choice of test samples explains; whether more than luck of retraining, seeds tell"
     return (
-        f"{VERBS[config.treatment.name]} the {count} of {total} training samples that {config.scorer.name} ranks "
+        f"{VERBS[config.treatment.name]} the {count} of {total} training samples that {config.scorer} ranks "
         f"lowest for {config.objective} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
         f"{arms['defended']:.1f} %, as many at random to {arms['control']:.1f} %: "
         f"{gain.mean:+.1f} points over random (95 % interval over test samples {gain.low:+.1f} to "

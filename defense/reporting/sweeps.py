@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -51,7 +52,7 @@ def highest(grid: Grid[float], form: str, but: Sequence[str] = ()) -> str:
             words += f" is the highest of {len(means)}" if len(means) > 1 else ""
             words += f", ip {form.format(means['ip'])}" if "ip" in means and best != "ip" else ""
             said.append(f"{column}: {words}" if column else words)
-    return "; ".join(said) or "nothing but chance and the truth was asked"
+    return "; ".join(said)
 
 
 def swept(result: Result, results: Sequence[Result]) -> list[str]:
@@ -89,11 +90,20 @@ def columns_of(results: Sequence[Result]) -> list[str]:
 
 
 def command_of(results: Sequence[Result]) -> str:
-    """Return the command that the results share, and how many cells there were."""
-    first = results[0]["overrides"]
-    shared = [part for part in first if all(part in other["overrides"] for other in results)]
-    cells = f"   # {len(results)} cells" if len(results) > 1 else ""
-    return " ".join(["defense", *shared]) + cells
+    """Return the command that the results came from, and how many cells there were.
+
+    An experiment brings its grid along; what else was swept is written out.
+    """
+    values: dict[str, list[str]] = {}
+    for result in results:
+        for part in result["overrides"]:
+            key, _, value = part.partition("=")
+            known = values.setdefault(key, [])
+            known += [value] if value not in known else []
+    grid = "experiment" in values
+    words = [f"{key}={','.join(of)}" for key, of in values.items() if len(of) == 1 or not grid]
+    sweep = ["-m"] if not grid and any(len(of) > 1 for of in values.values()) else []
+    return shlex.join(["defense", *sweep, *words]) + (f"   # {len(results)} cells" if len(results) > 1 else "")
 
 
 def made_of(results: Sequence[Result]) -> str:

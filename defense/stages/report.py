@@ -17,7 +17,7 @@ from defense.reporting.faithfulness import faithfulness_result, faithfulness_she
 from defense.reporting.page import write_pages
 from defense.reporting.record import Run, Scoring
 from defense.reporting.result import arms_table, result
-from defense.reporting.sheet import Sheet, write_sheet
+from defense.reporting.sheet import Part, Sheet, write_sheet
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,10 @@ def write_faithfulness(run: Scoring, predicted: np.ndarray, measured: np.ndarray
 def written(run: Scoring, numbers: dict[str, Any], sheet: Sheet, output: Path) -> dict[str, Any]:
     """Write result.json, the scores and a sheet."""
     run.scores.to_parquet(output / "scores.parquet", index=False)
-    write_sheet(replace(sheet, settings=json.dumps(run.settings, indent=2)), output)
+    record = [(name, f"{value:.4g}") for name, value in run.record.items()]
+    found = [Part("record", "How the scores were found", header=("", "value"), rows=record)] if record else []
+    settings = json.dumps(run.settings, indent=2)
+    write_sheet(replace(sheet, parts=[*sheet.parts, *found], settings=settings), output)
     write_json(numbers, output / "result.json")
     log.info("\n%s\n\nreport: %s", sheet.answer, output / "report.html")
     return numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ from defense.stages.train import OPTIMIZERS
 from defense.training.recipes import hardening
 
 VERSION = 1
-EVERY = 25  # retrainings after which what there is so far is kept
+KEPT_EVERY = 30.0  # seconds
 
 
 def parts_of_train(subsets: Subsets, size: int, count: int | None, *, seed: int) -> Tensor:
@@ -64,6 +65,7 @@ def retrain(
     """
     known = memory.recall("retrainings") or {}
     clean, adversarial = (list(known.get(name, ())) for name in ("clean", "adversarial"))
+    last = time.monotonic()
     for keep in parts[len(clean) :]:
         model = build(settings, data, seed=seed)
         if recipe.optimizer is Optimizer.lbfgs:
@@ -84,7 +86,8 @@ def retrain(
             pass
         clean.append(predict(model, validation.clean, batch_size=recipe.batch_size * 4))
         adversarial.append(predict(model, validation.adversarial, batch_size=recipe.batch_size * 4))
-        if len(clean) % EVERY == 0:
+        if time.monotonic() - last >= KEPT_EVERY:
             memory.keep("retrainings", {"clean": torch.stack(clean), "adversarial": torch.stack(adversarial)})
+            last = time.monotonic()
         watch(len(clean), len(parts))
     return Retrainings({"clean": torch.stack(clean), "adversarial": torch.stack(adversarial)})

@@ -19,7 +19,7 @@ from defense.influence.scorers import METHODS, Problem
 from defense.models.predict import predict
 from defense.schema import Objective, Scorer
 
-VERSION = 3
+VERSION = 4
 
 
 def score(

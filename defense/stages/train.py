@@ -78,7 +78,7 @@ def earlier_epochs(recipe: Train) -> set[int]:
 def checkpoints_of(trained: TrainedModel) -> list[Checkpoint]:
     """Return the kept checkpoints in their order, the last being the final weights.
 
-    Each is weighed by the mean learning rate of the epochs that it stands for, those since the checkpoint before:
+    Each is weighed by the sum of the learning rates of the epochs that it stands for, those since the one before:
     a one-cycle schedule ends at zero, and the last checkpoint stands for more than that.
     """
     states: dict[int, Tensors] = {}
@@ -89,7 +89,7 @@ def checkpoints_of(trained: TrainedModel) -> list[Checkpoint]:
     states = dict(sorted(states.items())) | {int(rates.index[-1]): trained.weights}
     found, begin = [], 0
     for epoch, state in states.items():
-        found.append(Checkpoint(f"epoch {epoch}", float(rates.loc[begin + 1 : epoch].mean()), state))
+        found.append(Checkpoint(f"epoch {epoch}", float(rates.loc[begin + 1 : epoch].sum()), state))
         begin = epoch
     return found
 

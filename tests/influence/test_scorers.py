@@ -197,9 +197,9 @@ def test_what_cannot_work_is_said_before_any_compute() -> None:
         (fair, scorer(), "two groups or more"),
     ):
         with pytest.raises(InputError, match=said):
-            check_scorer(network(), CLEAN, objective, spec, noise_known=False)
+            check_scorer(network(), CLEAN, objective, spec, classes=3, noise_known=False)
     grouped = replace(CLEAN, groups=torch.arange(11) % 2)
-    check_scorer(network(), grouped, fair, scorer(), noise_known=False)
+    check_scorer(network(), grouped, fair, scorer(), classes=3, noise_known=False)
 
 
 def test_influence_function_equals_the_closed_form_on_logistic_regression() -> None:

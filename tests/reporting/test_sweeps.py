@@ -87,7 +87,7 @@ def test_recall_is_what_a_loop_counts() -> None:
 
 def foreseen(seed: int, scorer: str, spearman: float, seconds: float) -> dict[str, Any]:
     content = {"faithfulness": {"spearman": spearman, "targets": [spearman], "retrainings": 9, "seconds": seconds}}
-    config = {"faithfulness": {"subsets": "halves", "targets": 1}}
+    config = {"faithfulness": {"subsets": "halves", "targets": 1}, "objective": {"weights": {"robustness": 1.0}}}
     return result(seed, scorer, sizes={"train": 10, "validation": 5}, config=config, **content)
 
 
@@ -97,6 +97,7 @@ def test_faithfulness_page(tmp_path: Path) -> None:
     sheet = faithfulness_sheet(results, "lds")
     assert sheet.answer.startswith("Rank correlation with retraining on random halves")
     assert sheet.answer.endswith("ekfac +0.500 is the highest of 2, ip +0.400.")
+    assert "attacked at the baseline" in sheet.parts[0].text
     write_sheet(sheet, tmp_path)
     rows = (tmp_path / "tables/faithfulness_1.csv").read_text().splitlines()
     assert rows[1:] == ["ekfac,+0.500,-,9.00,4.5", "ip,+0.400,+0.152 to +0.648,2.00,1.0"]

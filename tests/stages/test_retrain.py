@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from lightning_fabric import Fabric
 
 from defense.artifacts import Retrainings
 from defense.choices import ObjectiveName, Optimizer, Subsets
+from defense.data.images import TensorImages
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.influence.objectives import Validation, objective_value
@@ -69,7 +72,7 @@ def test_each_is_the_training_of_a_part(digits: Dataset, ready, tmp_path) -> Non
 def test_goes_on_where_it_was_killed(ready, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     run, _, _ = ready
     whole = run(Progress(tmp_path / "whole"))
-    monkeypatch.setattr(stage, "EVERY", 1)
+    monkeypatch.setattr(stage, "KEPT_EVERY", 0.0)
     calls = []
 
     def killed(*args, **kwargs):  # type: ignore[no-untyped-def]
@@ -87,10 +90,29 @@ def test_goes_on_where_it_was_killed(ready, tmp_path, monkeypatch: pytest.Monkey
     assert torch.equal(again.tensors["clean"], whole.tensors["clean"])
 
 
-def test_lbfgs_starts_from_the_baseline_and_ends_where_it_must(ready, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    run, _, _ = ready
-    spec = recipe(optimizer=Optimizer.lbfgs, epochs=5, weight_decay=0.01)
-    assert run(Progress(tmp_path), spec).tensors["clean"].isfinite().all()
+def test_lbfgs_ends_at_the_minimum_wherever_it_starts(digits: Dataset, fabric: Fabric, tmp_path: Path) -> None:
+    """From the baseline, as here, or from first weights, as one arm is trained."""
+    settings = {"_target_": "defense.models.networks.mlp", "hidden": []}
+    spec = recipe(optimizer=Optimizer.lbfgs, epochs=2000, weight_decay=0.05)
+    common = {"threat": threat(), "seed": 0, "fabric": fabric, "watch": silent}
+    baseline = train(settings, digits, spec, untreated(digits.train), **common)
+    parts = parts_of_train(Subsets.leave_one_out, len(digits.train), 2, seed=0)
+    other = digits.validation.with_images(TensorImages(1 - digits.validation.images.pixels))
+    both = Validation(digits.validation, other)
+    found = retrain(settings, digits, spec, parts, baseline, both, memory=Progress(tmp_path), **common).tensors
+    plain = untreated(digits.train)
+    for number, part in enumerate(parts):
+        treatment = type(plain)(plain.table.assign(keep=part.numpy()))
+        model = restore(
+            settings,
+            digits,
+            train(settings, digits, spec, treatment, **common),
+            seed=0,
+            device=torch.device("cpu"),
+        )
+        for name, split in (("clean", digits.validation), ("adversarial", other)):
+            expected = predict(model, split, batch_size=256)
+            torch.testing.assert_close(found[name][number], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_objective_of_logits() -> None:
