@@ -57,6 +57,7 @@ def faithfulness_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
     columns = columns_of(results)
     spearman: Grid[float] = Grid.of(results, lambda result: result["faithfulness"]["spearman"])
     seconds: Grid[float] = Grid.of(results, lambda result: result["faithfulness"]["seconds"])
+    residuals: Grid[float | None] = Grid.of(results, worst_residual)
     parts = []
     for number, column in enumerate(columns, start=1):
         rows = [row for row in rows_of(results) if spearman.values(row, column)]
@@ -67,13 +68,15 @@ def faithfulness_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
             found = means[row]
             interval = f"{found.low:+.3f} to {found.high:+.3f}" if found.count > 1 else "-"
             ratio = f"{costs[row] / costs['ip']:.1f}" if "ip" in costs else "-"
-            table.append((row, f"{found.mean:+.3f}", interval, f"{costs[row]:.2f}", ratio))
+            left = [value for value in residuals.values(row, column) if value is not None]
+            residual = f"{max(left):.2g}" if left else "-"
+            table.append((row, f"{found.mean:+.3f}", interval, residual, f"{costs[row]:.2f}", ratio))
         chart = points(
             {row: (costs[row], means[row].mean, spread(means[row])) for row in rows},
             xlabel="seconds of scoring (per target)",
             ylabel="rank correlation",
         )
-        header = ("scorer", "Spearman", "95 % over seeds", "seconds", "times ip")
+        header = ("scorer", "Spearman", "95 % over seeds", "worst residual", "seconds", "times ip")
         parts.append(
             Part(
                 f"faithfulness_{number}",
@@ -86,6 +89,12 @@ def faithfulness_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
         )
     title = f"{title}: do scores foresee retraining?"
     return Sheet(title, answer(spearman, results), command_of(results), parts, made_of(results))
+
+
+def worst_residual(result: dict[str, Any]) -> float | None:
+    """Return the largest relative residual of the inverses of one result; None where nothing is inverted."""
+    found = [value for name, value in result["scoring"]["record"].items() if name.endswith("residual")]
+    return max(found, default=None)
 
 
 def spread(found: Any) -> float:
@@ -105,7 +114,7 @@ def explained(results: Sequence[dict[str, Any]]) -> str:
         f"{spec['targets']} target(s) of {first['sizes']['validation']} validation samples, {seeds} seed(s). "
         f"{frozen if 'robustness' in first['config']['objective']['weights'] else ''}"
         "Seconds of the whole score stage, grad v and the model's predictions included, medians; the first run "
-        "of a process pays for its imports."
+        "of a process pays for its imports. Residual: of the inverse, relative; wanted is scorer.tolerance."
     )
 
 

@@ -88,16 +88,17 @@ def test_recall_is_what_a_loop_counts() -> None:
 def foreseen(seed: int, scorer: str, spearman: float, seconds: float) -> dict[str, Any]:
     content = {"faithfulness": {"spearman": spearman, "targets": [spearman], "retrainings": 9, "seconds": seconds}}
     config = {"faithfulness": {"subsets": "halves", "targets": 1}, "objective": {"weights": {"robustness": 1.0}}}
-    return result(seed, scorer, sizes={"train": 10, "validation": 5}, config=config, **content)
+    scoring = {"record": {"model utility residual": 0.01 * seed, "a": 7.0} if scorer == "ekfac" else {}}
+    return result(seed, scorer, scoring=scoring, sizes={"train": 10, "validation": 5}, config=config, **content)
 
 
 def test_faithfulness_page(tmp_path: Path) -> None:
     results = [foreseen(seed, "ip", 0.3 + 0.1 * seed, 2.0) for seed in (0, 1, 2)]
-    results += [foreseen(0, "ekfac", 0.5, 9.0)]
+    results += [foreseen(3, "ekfac", 0.5, 9.0)]
     sheet = faithfulness_sheet(results, "lds")
     assert sheet.answer.startswith("Rank correlation with retraining on random halves")
     assert sheet.answer.endswith("ekfac +0.500 is the highest of 2, ip +0.400.")
     assert "attacked at the baseline" in sheet.parts[0].text
     write_sheet(sheet, tmp_path)
     rows = (tmp_path / "tables/faithfulness_1.csv").read_text().splitlines()
-    assert rows[1:] == ["ekfac,+0.500,-,9.00,4.5", "ip,+0.400,+0.152 to +0.648,2.00,1.0"]
+    assert rows[1:] == ["ekfac,+0.500,-,0.03,9.00,4.5", "ip,+0.400,+0.152 to +0.648,-,2.00,1.0"]
