@@ -276,7 +276,12 @@ def test_stopping_leaves_nothing_half_written_that_is_believed(tmp_path: Path) -
 
     arguments = ["-m", "defense", *TINY, "train.epochs=100000", "hydra.run.dir=runs/a"]
     job = subprocess.Popen(
-        [sys.executable, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ}
+        [sys.executable, *arguments],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what runs in the background
     )
     lock = tmp_path / "runs/store/train"
     while not lock.exists() and job.poll() is None:
@@ -285,7 +290,10 @@ def test_stopping_leaves_nothing_half_written_that_is_believed(tmp_path: Path) -
         job.wait(timeout=3)
     except subprocess.TimeoutExpired:
         job.send_signal(signal.SIGINT)
-    _, err = job.communicate(timeout=60)
+    try:
+        _, err = job.communicate(timeout=60)
+    finally:
+        job.kill()
     assert job.returncode == 130, err
     assert err.strip().splitlines()[-1].startswith("defense: stopped")
     assert not [path for path in lock.iterdir() if path.is_dir() and path.suffix != ".part"]

@@ -120,6 +120,6 @@ def test_tf32_is_allowed_inside_and_put_back(fails: bool) -> None:
 def test_tf32_has_no_effect_on_the_cpu_and_is_refused() -> None:
     spec = scorer(precision="tf32")
     with pytest.raises(InputError, match=r"scorer.precision=tf32: no effect on cpu; expected 32-true or bf16"):
-        check_scorer(network(), HELD_OUT, UTILITY, spec, noise_known=False)
+        check_scorer(network(), HELD_OUT, UTILITY, spec, classes=3, noise_known=False)
     check_precision(spec, CUDA)
     assert derivative_for(scorer(), forward_derivative) is forward_derivative
