@@ -95,15 +95,15 @@ def command_of(results: Sequence[Result]) -> str:
     An experiment brings its grid along; what else was swept is written out.
     """
     values: dict[str, list[str]] = {}
-    for result in results:
-        for part in result["overrides"]:
-            key, _, value = part.partition("=")
-            known = values.setdefault(key, [])
-            known += [value] if value not in known else []
-    grid = "experiment" in values
-    words = [f"{key}={','.join(of)}" for key, of in values.items() if len(of) == 1 or not grid]
-    sweep = ["-m"] if not grid and any(len(of) > 1 for of in values.values()) else []
-    return shlex.join(["defense", *sweep, *words]) + (f"   # {len(results)} cells" if len(results) > 1 else "")
+    for part in dict.fromkeys(part for result in results for part in result["overrides"]):
+        key, _, value = part.partition("=")
+        values.setdefault(key, []).append(value)
+    shared = [part for part in results[0]["overrides"] if all(part in result["overrides"] for result in results)]
+    if "experiment" in values or len(results) == 1:
+        words = ["defense", *shared]
+    else:
+        words = ["defense", "-m", *(f"{key}={','.join(of)}" for key, of in values.items())]
+    return shlex.join(words) + (f"   # {len(results)} cells" if len(results) > 1 else "")
 
 
 def made_of(results: Sequence[Result]) -> str:
