@@ -178,7 +178,8 @@ WHY = """\
 - More validation samples: grad v of `ip`, and captum's and dattri's gradients of the validation samples,
   all grow with V, so the ratio goes towards that of these gradients; what does not grow is `ip` once grad
   v is there.
-- dattri: only beside small batches with its default projection is `ip` as many times as fast as wanted.
+- dattri: the goal came from another network and setting; here neither its fastest exact setting nor that of
+  its example is so much slower.
 """
 
 
