@@ -22,6 +22,15 @@ def test_every_choice_composes(group: str, choice: str) -> None:
         assert str(getattr(config, group).name) == choice
 
 
+def test_all_scorers_of_leave_one_out_are_about_the_same_training() -> None:
+    """And the influence function is exact there: its damping is the weight decay."""
+    names = [choice for group, choice in CHOICES if group == "scorer" and choice != "tracin"]
+    cells = {name: composed("experiment=faithfulness/loo", f"scorer={name}") for name in names}
+    assert len({str(cell.train) for cell in cells.values()}) == 1
+    for name in ("influence_function", "lissa", "ekfac"):
+        assert cells[name].scorer.damping == cells[name].train.weight_decay
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
