@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from defense.artifacts import AdversarialSet, Evaluation, Scores, TrainedModel, Treatment
+from defense.artifacts import Evaluation, Scores, TrainedModel, Treatment
 from defense.cell import Cell
 from defense.influence.scorers import random_scores
 from defense.randomness import derive
@@ -55,36 +55,32 @@ class Arms:
         return Suggestion(score, prediction, label, self.cell.data.classes)
 
     def evaluate(
-        self,
-        arm: str,
-        trained: Stored[TrainedModel],
-        frozen: dict[str, Stored[AdversarialSet]],
-        *,
-        at_source: bool,
+        self, arm: str, trained: Stored[TrainedModel], baseline: Stored[Evaluation] | None = None
     ) -> Stored[Evaluation]:
-        """Evaluate one arm on the test split."""
+        """Evaluate one arm on the test split; `baseline`: the evaluation whose attacks are frozen for this one."""
         config = self.cell.config
         return self.cell.ledger.once(
             f"evaluate_{arm}",
             Evaluation,
             version=evaluate.VERSION,
             settings={
-                "evaluation": config.evaluation,
+                "attacks": list(config.evaluation.attacks.items()),  # a list: their order matters
+                "batch_size": config.evaluation.batch_size,
                 "threat": config.threat,
                 "classes": self.cell.data.classes,
             },
             inputs=self.cell.inputs(
-                "test", model=trained.key, **{f"frozen {name}": set_.key for name, set_ in frozen.items()}
+                "test", model=trained.key, **({"frozen": baseline.key} if baseline is not None else {})
             ),
-            compute=lambda watch, _: evaluate.evaluate(
+            compute=lambda watch, progress: evaluate.evaluate(
                 self.cell.restore(trained),
                 self.cell.data.test,
                 config.evaluation,
                 config.threat,
-                {name: set_.artifact for name, set_ in frozen.items()},
-                at_source=at_source,
+                None if baseline is None else baseline.artifact.tensors["pictures"],
                 classes=self.cell.data.classes,
                 seed=config.seed,
                 watch=watch,
+                memory=progress,
             ),
         )

@@ -60,7 +60,8 @@ class Treatment:
 class Evaluation:
     """One row per test sample, in order of the split; True where the model is right."""
 
-    table: pd.DataFrame  # id, clean, transfer.<attack>, adaptive.<attack>, adaptive.worst
+    table: pd.DataFrame  # id, clean, transfer, adaptive.<attack>, adaptive.worst
+    tensors: Tensors  # pictures: of the baseline alone, as its attacks left them; frozen for the other arms
 
 
 Artifact = TypeVar("Artifact", TrainedModel, AdversarialSet, Scores, Retrainings, Treatment, Evaluation)

@@ -112,7 +112,7 @@ class Cell:
         return train.restore(self.config.model, self.data, trained.artifact, seed=seed, device=self.fabric.device)
 
     def attack(
-        self, label: str, part: str, model: nn.Module, model_key: str, spec: Attack, name: str | None = None
+        self, label: str, part: str, model: nn.Module, model_key: str, spec: Attack
     ) -> Stored[AdversarialSet]:
         """Attack one split at a model."""
         config = self.config
@@ -121,7 +121,6 @@ class Cell:
             AdversarialSet,
             version=attack.VERSION,
             settings={
-                "name": name,
                 "attack": spec,
                 "threat": config.threat,
                 "batch_size": config.evaluation.batch_size,
@@ -135,7 +134,7 @@ class Cell:
                 config.threat,
                 classes=self.data.classes,
                 batch_size=config.evaluation.batch_size,
-                seed=derive(config.seed, "attack", name or part),
+                seed=derive(config.seed, "attack", part),
                 watch=watch,
             ),
         )

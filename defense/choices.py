@@ -36,6 +36,12 @@ class AttackName(Choice):
 
     fgsm = "fgsm"
     pgd = "pgd"
+    apgd_ce = "apgd_ce"
+    apgd_t = "apgd_t"
+    fab_t = "fab_t"
+    square = "square"
+    cw = "cw"
+    deepfool = "deepfool"
     autoattack = "autoattack"
 
 

@@ -114,7 +114,7 @@ def check(config: Config) -> None:
     eps = positive("threat.eps", config.threat.eps)
     if config.threat.norm.value == "Linf":
         within("threat.eps", config.threat.eps, eps <= 1, "at most 1, the whole range of a pixel")
-    elif config.threat.eps == data.eps:
+    elif config.threat.eps == data.eps or "255" in config.threat.eps:
         raise InputError(
             "threat.eps", config.threat.eps, "is meant for Linf; give a radius in L2, as in threat.eps=0.5"
         )
@@ -129,8 +129,9 @@ def check(config: Config) -> None:
             "data.train_labels", data.train_labels, f"not read by data={data.source}; expected data=npz"
         )
     check_attack("attack", config.attack)
-    if not config.evaluation.attacks:
-        raise InputError("evaluation.attacks", "{}", "expected at least one attack")
+    if not {attack.name for attack in config.evaluation.attacks.values()} - {AttackName.square}:
+        named = ", ".join(config.evaluation.attacks) or "{}"
+        raise InputError("evaluation.attacks", named, "expected at least one attack that uses gradients")
     for name, attack in config.evaluation.attacks.items():
         check_attack(f"evaluation.attacks.{name}", attack)
         valid = name != "worst" and "." not in name
@@ -158,7 +159,8 @@ def check_numbers(scorer: Scorer) -> None:
 def check_attack(field: str, attack: Attack) -> None:
     """Raise InputError where the numbers of one attack are not valid."""
     within(f"{field}.steps", attack.steps, attack.steps >= 1, "a whole number of at least 1")
-    within(f"{field}.queries", attack.queries, attack.queries >= 1, "a whole number of at least 1")
+    for name, number_ in (("queries", attack.queries), ("restarts", attack.restarts)):
+        within(f"{field}.{name}", number_, number_ >= 1, "a whole number of at least 1")
     if attack.name is AttackName.fgsm:
         within(f"{field}.steps", attack.steps, attack.steps == 1, "1: fgsm takes one step")
     if attack.step_size is not None:

@@ -54,7 +54,7 @@ def run(config: Config, output: Path, overrides: list[str]) -> dict[str, Any]:
 
 def defend(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Does treating the samples with the lowest scores help, by more than luck?"""
-    config, data = cell.config, cell.data
+    data = cell.data
     baseline = cell.baseline()
     sites = cell.scored_at()
     scores = cell.scores(sites)
@@ -65,14 +65,14 @@ def defend(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
         "control": make.control(scores, defended),
         "defended": defended.artifact,
     }
-    frozen = {
-        name: cell.attack(f"attack_test_{name}", "test", baseline.model, baseline.trained.key, spec, name)
-        for name, spec in config.evaluation.attacks.items()
-    }
+    measured = make.evaluate("baseline", baseline.trained)
     arms = {}
     for name, treatment in treatments.items():
-        trained = cell.train(name, treatment) if name != "baseline" else baseline.trained
-        evaluation = make.evaluate(name, trained, frozen, at_source=trained.key == baseline.trained.key)
+        trained, evaluation = baseline.trained, measured
+        if name != "baseline":
+            trained = cell.train(name, treatment)
+        if trained.key != baseline.trained.key:  # else nothing was treated: it is the baseline
+            evaluation = make.evaluate(name, trained, measured)
         arms[name] = Arm(treatment.table, trained.artifact.history, evaluation.artifact.table)
     adversarial = sites[0].adversarial.artifact.tensors["pictures"]
     common = vars(scoring(cell, scores.artifact, overrides))

@@ -105,6 +105,7 @@ class Attack:
     steps: int = 10
     step_size: str | None = None
     random_start: bool = True
+    restarts: int = 1
     queries: int = 5000
 
 

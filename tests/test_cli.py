@@ -62,11 +62,10 @@ def test_result_has_the_promised_form(command: Command, tmp_path: Path) -> None:
     for arm in ("baseline", "control", "defended"):
         accuracies = found["arms"][arm]
         assert set(accuracies) == {"clean", "transfer", "adaptive"}
-        assert set(accuracies["transfer"]) == {"fgsm", "pgd"}
         assert set(accuracies["adaptive"]) == {"fgsm", "pgd", "worst"}
         assert accuracies["adaptive"]["worst"] <= min(accuracies["adaptive"].values())
         assert 0 <= accuracies["adaptive"]["worst"] <= accuracies["clean"] <= 100
-    assert found["arms"]["baseline"]["adaptive"]["pgd"] == found["arms"]["baseline"]["transfer"]["pgd"]
+    assert found["arms"]["baseline"]["adaptive"]["worst"] == found["arms"]["baseline"]["transfer"]
     assert found["overrides"] == [*TINY, "treatment.budget=0.2", "objective=utility"]
     assert found["sizes"] == {"train": 200, "validation": 60, "test": 80, "treated": 40}
     assert found["selection"]["noise"] == 0.2
@@ -123,11 +122,14 @@ def test_own_arrays_and_human_noise(command: Command, npz: Path, tmp_path: Path)
 
 
 def test_standard_evaluation_adds_autoattack(command: Command, tmp_path: Path) -> None:
-    arguments = ["evaluation=standard", "evaluation.attacks.autoattack.steps=3"]
-    arguments += ["evaluation.attacks.autoattack.queries=10", "data.test_size=20", "hydra.run.dir=runs/a"]
+    arguments = ["evaluation=standard", "evaluation.attacks.square.queries=10", "data.test_size=20"]
+    arguments += [f"evaluation.attacks.{name}.steps=3" for name in ("apgd_ce", "apgd_t", "fab_t")]
+    arguments += ["hydra.run.dir=runs/a"]
     assert command(*TINY, *arguments)[0] == 0
     for arm in result(tmp_path / "runs/a")["arms"].values():
-        assert set(arm["adaptive"]) == {"fgsm", "pgd", "autoattack", "worst"}
+        assert set(arm["adaptive"]) == {"fgsm", "pgd", "apgd_ce", "apgd_t", "fab_t", "square", "worst"}
+        after = list(arm["adaptive"].values())
+        assert after == sorted(after, reverse=True)
 
 
 def test_a_sweep_over_seeds_and_its_summary(command: Command, tmp_path: Path, capfd) -> None:  # type: ignore[no-untyped-def]
@@ -142,7 +144,7 @@ def test_a_sweep_over_seeds_and_its_summary(command: Command, tmp_path: Path, ca
     ]
     report([str(tmp_path / "runs/sweep")])
     out = capfd.readouterr().out
-    row = next(line for line in out.splitlines() if line.startswith("| adaptive, pgd"))
+    row = next(line for line in out.splitlines() if line.startswith("| adaptive, after pgd"))
     assert f"{np.mean(gains):+.1f} (" in row
     assert "over 3 seeds" in out
 

@@ -20,7 +20,7 @@ from defense.data.load import load
 from defense.models.build import build
 from defense.randomness import derive
 from defense.reporting.progress import silent
-from defense.robustness.attacks import perturb
+from defense.robustness.suite import perturb
 from defense.stages.retrain import parts_of_train
 from tests.conftest import TINY
 from tests.reference import inner_products
@@ -29,9 +29,8 @@ Command = Callable[..., tuple[int, str, str]]
 
 TRAINED = {"train_baseline", "train_control", "train_defended"}
 TREATED = {"treat_control", "treat_defended"}
-ATTACKED = {"attack_test_fgsm", "attack_test_pgd"}
 EVALUATED = {"evaluate_baseline", "evaluate_control", "evaluate_defended"}
-AFTER_BASELINE = {"attack_validation", "score", "treat_defended", "train_defended"} | ATTACKED | EVALUATED
+AFTER_BASELINE = {"attack_validation", "score", "treat_defended", "train_defended"} | EVALUATED
 SCORED = {"score", "train_defended", "evaluate_defended"} | TREATED
 RETRAINED = TREATED | {"train_control", "train_defended", "evaluate_control", "evaluate_defended"}
 EVERYTHING = TRAINED | TREATED | AFTER_BASELINE
@@ -45,7 +44,7 @@ CHANGES = {
     "train.learning_rate=0.02": EVERYTHING,
     "train.crop=1": EVERYTHING,
     "fabric.precision=bf16-mixed": EVERYTHING,
-    "threat.eps=0.05": {"attack_validation"} | SCORED | ATTACKED | EVALUATED,
+    "threat.eps=0.05": {"attack_validation"} | SCORED | EVALUATED,
     "attack.steps=2": {"attack_validation"} | SCORED,
     "objective=utility": SCORED,
     "scorer=random": SCORED,
@@ -56,7 +55,7 @@ CHANGES = {
     "treatment.balance=class": RETRAINED,
     "treatment=relabel": RETRAINED,
     "treatment=reweight": RETRAINED,
-    "evaluation.attacks.pgd.steps=3": {"attack_test_pgd"} | EVALUATED,
+    "evaluation.attacks.pgd.steps=3": EVALUATED,
     "data.test_size=90": None,  # the test split is drawn first: everything may move
     "name=other": set(),
     "train.attack_steps=3": set(),  # not read by the standard recipe

@@ -16,7 +16,7 @@ def summary(results: list[dict[str, Any]]) -> str:
 
 def result(seed: int, gain: float, **changes: Any) -> dict[str, Any]:
     arms = {
-        name: {"clean": 90.0, "transfer": {"pgd": 50.0}, "adaptive": {"pgd": 40 + shift, "worst": 40 + shift}}
+        name: {"clean": 90.0, "transfer": 50.0, "adaptive": {"pgd": 40 + shift, "worst": 40 + shift}}
         for name, shift in (("baseline", 0.0), ("control", 1.0), ("defended", 1.0 + gain))
     }
     config = {"name": "x", "seed": seed, "store": "s", "treatment": {"name": "remove", "budget": 0.1}}

@@ -29,8 +29,8 @@ from defense.influence.finite import finite
 from defense.influence.forward_mode import LeanBatchNorm, load_forward_mode
 from defense.influence.layout import layout
 from defense.influence.members import Member, Parameters, logits_at, masked
-from defense.influence.memory import Forgetful, Memory
 from defense.influence.per_sample import gradients_of_batch
+from defense.memory import Forgetful, Memory
 from defense.models.modes import evaluating
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from defense.data.splits import Split
 from defense.errors import is_out_of_memory, out_of_memory_names
-from defense.influence.memory import Memory
+from defense.memory import Memory
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from defense.data.splits import Split
 from defense.influence.batching import Watch, fitted, gathered
 from defense.influence.finite import finite
 from defense.influence.members import Member, Parameters, logits_at, masked
-from defense.influence.memory import Memory
+from defense.memory import Memory
 from defense.models.modes import evaluating
 
 

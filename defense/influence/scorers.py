@@ -22,10 +22,10 @@ from defense.influence.batching import fitted
 from defense.influence.directions import DIRECTIONS, Curvature, Record
 from defense.influence.finite import finite
 from defense.influence.members import Checkpoint, Member, Parameters, members_of, single
-from defense.influence.memory import Computed, Forgetful, Memory, remembered
 from defense.influence.objectives import Part, Validation, check_objective, parts_of
 from defense.influence.per_sample import squared_norms
 from defense.influence.precision import check_precision, derivative_for, rank_correlation
+from defense.memory import Computed, Forgetful, Memory, remembered
 from defense.models.predict import predict
 from defense.randomness import generator
 from defense.schema import Objective, Scorer

@@ -13,7 +13,7 @@ HEADER = ("test accuracy, %", *ARMS, "defended - control (95 %)")
 def metrics(arm: dict[str, Any]) -> list[str]:
     """Return the dotted names of an arm's accuracies, adaptive at worst first."""
     adaptive = sorted(arm["adaptive"], key=lambda attack: attack != "worst")
-    return [*(f"adaptive.{a}" for a in adaptive), "clean", *(f"transfer.{a}" for a in arm["transfer"])]
+    return [*(f"adaptive.{a}" for a in adaptive), "clean", "transfer"]
 
 
 def lookup(arm: dict[str, Any], metric: str) -> float:
@@ -25,8 +25,11 @@ def lookup(arm: dict[str, Any], metric: str) -> float:
 
 
 def spoken(metric: str) -> str:
-    """Return 'adaptive, pgd' for 'adaptive.pgd'."""
-    return metric.replace(".", ", ")
+    """Return 'adaptive, after pgd' for 'adaptive.pgd': after this attack and all before it."""
+    kind, _, attack = metric.partition(".")
+    if not attack:
+        return kind
+    return f"{kind}, {attack}" if attack == "worst" else f"{kind}, after {attack}"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

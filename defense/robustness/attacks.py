@@ -1,52 +1,26 @@
-"""The only door to torchattacks.
+"""The only door to torchattacks: one adapter per attack, one batch at a time.
 
 What the door mends: torchattacks draws from the global generator and seeds AutoAttack from the clock; it
-restores the mode of the top module alone; and its AutoAttack takes 10 steps where the reference takes 100,
-and asks for targets and a loss that do not exist for few classes.
+restores the mode of the top module alone; its AutoAttack takes 10 steps where the reference takes 100, and
+asks for targets and a loss that do not exist for few classes; what CW and DeepFool find is unbounded. Where an
+attack is weaker than its reference, its adapter says how it is mended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torchattacks
 from torch import Tensor, nn
-from torchattacks.wrappers.multiattack import MultiAttack
 
 from defense.choices import AttackName, Norm
-from defense.data.splits import Split
-from defense.errors import out_of_memory_names
-from defense.models.modes import evaluating, frozen
 from defense.randomness import derive, global_seed
 from defense.schema import Attack, Threat, number
 
 TorchAttack = Callable[[Tensor, Tensor], Tensor]
-
-
-def perturb(
-    model: nn.Module,
-    split: Split,
-    attack: Attack,
-    threat: Threat,
-    *,
-    classes: int,
-    batch_size: int,
-    seed: int,
-    watch: Callable[..., None],
-) -> Tensor:
-    """Return the attacked pictures float32 (n, C, H, W), on the CPU: inside the ball and in [0, 1].
-
-    The same seed gives the same result; the model comes back untouched. Raises RuntimeError when the attack
-    leaves the threat model.
-    """
-    out = torch.empty((len(split), *split.images.shape))
-    with evaluating(model), frozen(model), out_of_memory_names("evaluation.batch_size", batch_size):
-        for rows, x, labels in split.batches(batch_size):
-            purpose = (seed, "attack", attack.name.value, rows.start)
-            out[rows] = perturb_batch(model, x, labels, attack, threat, classes=classes, purpose=purpose).cpu()
-            watch(rows.stop, len(split))
-    return out
+OFF = 1e-6
 
 
 def perturb_batch(
@@ -59,13 +33,14 @@ def perturb_batch(
     classes: int,
     purpose: tuple[int, *tuple[str | int, ...]],
 ) -> Tensor:
-    """Return pictures (b, C, H, W) attacked at `model`, which is in eval mode and frozen; see `perturb`.
+    """Return pictures (b, C, H, W) attacked at `model`, which is in eval mode and frozen.
 
-    purpose: the seed, and what its draws are for.
+    They are inside the ball and in [0, 1]. purpose: the seed, and what its draws are for; the same gives the same
+    pictures. Raises RuntimeError when the attack leaves the threat model.
     """
     run = ATTACKS[attack.name](model, attack, threat, classes, derive(*purpose))
     with global_seed(*purpose), torch.enable_grad():
-        adversarial: Tensor = run(x, labels).detach()
+        adversarial = run(x, labels).detach()
     check_inside(x, adversarial, threat)
     return adversarial
 
@@ -95,24 +70,93 @@ def pgd(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: in
     return kind(model, eps=threat.radius, alpha=size, steps=attack.steps, random_start=attack.random_start)
 
 
-def autoattack(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
-    """APGD-CE, APGD-T, FAB-T and Square (Croce and Hein 2020), each on the samples that still stand.
+def apgd_ce(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
+    """Auto-PGD on the cross-entropy: it finds its step sizes itself (Croce and Hein 2020)."""
+    return torchattacks.APGD(model, steps=attack.steps, loss="ce", **common(threat, seed))
 
-    min(9, C - 1) target classes; APGD-T is left out below four classes, where its DLR loss does not exist.
+
+def apgd_t(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
+    """Auto-PGD on the difference of logits ratio toward each of min(9, C - 1) classes (Croce and Hein 2020)."""
+    return torchattacks.APGDT(model, steps=attack.steps, n_classes=targets(classes), **common(threat, seed))
+
+
+def fab_t(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
+    """The shortest way over the linearised boundary to each of min(9, C - 1) classes (Croce and Hein 2020)."""
+    rest = {"steps": attack.steps, "n_classes": targets(classes), **common(threat, seed)}
+    return torchattacks.FAB(model, multi_targeted=True, **rest)
+
+
+def square(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
+    """Random search over squares that asks for logits alone (Andriushchenko et al. 2020)."""
+    return torchattacks.Square(model, n_queries=attack.queries, resc_schedule=False, **common(threat, seed))
+
+
+def cw(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
+    """Adam on squared distance plus margin (Carlini and Wagner 2017), brought back into the ball."""
+    return bounded(torchattacks.CW(FromZero(model), steps=attack.steps), threat)
+
+
+def deepfool(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
+    """Steps to the nearest linearised boundary (Moosavi-Dezfooli et al. 2016), brought back into the ball."""
+    return bounded(torchattacks.DeepFool(model, steps=attack.steps), threat)
+
+
+def common(threat: Threat, seed: int) -> dict[str, Any]:
+    """Return the arguments that the parts of AutoAttack share."""
+    return {"eps": threat.radius, "norm": threat.norm.value, "seed": seed, "n_restarts": 1}
+
+
+def targets(classes: int) -> int:
+    """Return what torchattacks calls n_classes: one more than the classes that are aimed at."""
+    return min(10, classes)
+
+
+class FromZero(nn.Module):
+    """A model with its lowest logit at zero: torchattacks' CW takes no logit to be below that."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (b, classes) that differ by the same margins."""
+        logits: Tensor = self.model(x)
+        return logits - logits.detach().amin(1, keepdim=True)
+
+
+def bounded(attack: TorchAttack, threat: Threat) -> TorchAttack:
+    """Return an unbounded attack whose perturbation is clipped (Linf) or shortened (L2) to eps.
+
+    It starts from pictures that are moved off the ends of [0, 1] by `OFF`: in CW's space those are infinitely far.
     """
-    common = {"eps": threat.radius, "norm": threat.norm.value, "seed": seed, "n_restarts": 1}
-    gradient = {**common, "steps": attack.steps}
-    targets = min(10, classes)
-    parts = [torchattacks.APGD(model, loss="ce", **gradient)]
-    if classes >= 4:
-        parts.append(torchattacks.APGDT(model, n_classes=targets, **gradient))
-    parts.append(torchattacks.FAB(model, multi_targeted=True, n_classes=targets, **gradient))
-    parts.append(torchattacks.Square(model, n_queries=attack.queries, **common))
-    return MultiAttack(parts)
+
+    def run(x: Tensor, labels: Tensor) -> Tensor:
+        found = attack(x.clamp(OFF, 1 - OFF), labels).detach()
+        delta = (found - x).flatten(1)
+        if threat.norm is Norm.Linf:
+            delta = delta.clamp(-threat.radius, threat.radius)
+        else:
+            length = torch.linalg.vector_norm(delta, dim=1, keepdim=True).clamp_min(1e-12)
+            delta = delta * (threat.radius / length).clamp_max(1)
+        return (x + delta.view_as(x)).clamp(0, 1)
+
+    return run
 
 
 ATTACKS: dict[AttackName, Callable[[nn.Module, Attack, Threat, int, int], TorchAttack]] = {
     AttackName.fgsm: fgsm,
     AttackName.pgd: pgd,
-    AttackName.autoattack: autoattack,
+    AttackName.apgd_ce: apgd_ce,
+    AttackName.apgd_t: apgd_t,
+    AttackName.fab_t: fab_t,
+    AttackName.square: square,
+    AttackName.cw: cw,
+    AttackName.deepfool: deepfool,
 }
+
+AUTOATTACK = (
+    AttackName.apgd_ce,
+    AttackName.apgd_t,
+    AttackName.fab_t,
+    AttackName.square,
+)  # in the reference's order

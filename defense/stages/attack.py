@@ -1,4 +1,4 @@
-"""Attack a split at one model, and keep the pictures: the adversarial validation set, and the frozen test sets."""
+"""Attack a split at one model: validation for the objective, train for some of the scorers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import nn
 
 from defense.artifacts import AdversarialSet
 from defense.data.splits import Split
-from defense.robustness.attacks import perturb
+from defense.robustness.suite import perturb
 from defense.schema import Attack, Threat
 
-VERSION = 1
+VERSION = 2
 
 
 def attack(
@@ -25,6 +25,6 @@ def attack(
     seed: int,
     watch: Callable[..., None],
 ) -> AdversarialSet:
-    """Return `split` attacked at `model`; see `defense.robustness.attacks.perturb`."""
+    """Return `split` attacked at `model`; see `defense.robustness.suite.perturb`."""
     pictures = perturb(model, split, spec, threat, classes=classes, batch_size=batch_size, seed=seed, watch=watch)
     return AdversarialSet({"pictures": pictures})

@@ -1,22 +1,22 @@
-"""Measure one arm on the test split: clean, under frozen (transfer) and under its own (adaptive) attacks."""
+"""Measure one arm on the test split: clean, under a frozen (transfer) and under its own (adaptive) attacks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
-from defense.artifacts import AdversarialSet, Evaluation
+from defense.artifacts import Evaluation
 from defense.data.images import TensorImages
 from defense.data.splits import Split
+from defense.memory import Memory
 from defense.models.predict import predict
-from defense.randomness import derive
-from defense.robustness.attacks import perturb
+from defense.robustness.suite import in_turn
 from defense.schema import Evaluation as Suite
 from defense.schema import Threat
 
-VERSION = 1
+VERSION = 2
 
 
 def evaluate(
@@ -24,45 +24,39 @@ def evaluate(
     test: Split,
     suite: Suite,
     threat: Threat,
-    frozen: dict[str, AdversarialSet],
+    frozen: Tensor | None,
     *,
-    at_source: bool,
     classes: int,
     seed: int,
     watch: Callable[..., None],
+    memory: Memory | None = None,
 ) -> Evaluation:
-    """Return, per test sample, whether `model` is right: clean, transfer, adaptive, and at worst.
+    """Return, per test sample, whether `model` is right: clean, transfer, and adaptive after each attack.
 
-    frozen: the test split attacked at the baseline, by name of the attack. at_source: `model` is that baseline,
-    so that the frozen attacks are its adaptive ones. A sample counts as right under an attack only where it is
-    right without one too, since staying put is open to every attacker; worst is taken per sample over attacks.
+    frozen: the test pictures (n, C, H, W) as the suite attacked them at the baseline; None where `model` is that
+    baseline: its own attacks are the frozen ones, and the pictures are returned for the others. The attacks of a
+    suite come in turn, each on the samples that those before it have left standing, so adaptive.<attack> is the
+    accuracy after this attack and all before it, and adaptive.worst the accuracy after all. A sample counts as
+    right under attack only where it is right without one, since staying put is open to every attacker.
     """
-
-    def right(split: Split) -> pd.Series:
-        logits = predict(model, split, batch_size=suite.batch_size)
-        return pd.Series((logits.argmax(1) == split.labels.cpu()).numpy())
-
-    def attacked(set_: AdversarialSet) -> Split:
-        return test.with_images(TensorImages(set_.tensors["pictures"].to(test.labels.device)))
-
-    clean = right(test)
-    columns = {"id": pd.Series(test.ids.numpy()), "clean": clean}
-    columns |= {f"transfer.{name}": clean & right(attacked(set_)) for name, set_ in frozen.items()}
-    for name, spec in suite.attacks.items():
-        if at_source:
-            columns[f"adaptive.{name}"] = columns[f"transfer.{name}"]
-            continue
-        pictures = perturb(
-            model,
-            test,
-            spec,
-            threat,
-            classes=classes,
-            batch_size=suite.batch_size,
-            seed=derive(seed, "attack", name),
-            watch=watch,
-        )
-        columns[f"adaptive.{name}"] = clean & right(attacked(AdversarialSet({"pictures": pictures})))
-    table = pd.DataFrame(columns)
-    table["adaptive.worst"] = table[[f"adaptive.{name}" for name in suite.attacks]].all(axis=1)
-    return Evaluation(table)
+    attacked = in_turn(
+        model,
+        test,
+        suite.attacks,
+        threat,
+        classes=classes,
+        batch_size=suite.batch_size,
+        seed=seed,
+        watch=watch,
+        memory=memory,
+    )
+    adaptive = {f"adaptive.{name}": stands.numpy() for name, stands in attacked.standing.items()}
+    worst = next(reversed(adaptive.values()))
+    transfer = worst
+    if frozen is not None:
+        moved = test.with_images(TensorImages(frozen.to(test.labels.device)))
+        right = predict(model, moved, batch_size=suite.batch_size).argmax(1) == test.labels.cpu()
+        transfer = (attacked.clean & right).numpy()
+    columns = {"id": test.ids.numpy(), "clean": attacked.clean.numpy(), "transfer": transfer}
+    table = pd.DataFrame({**columns, **adaptive, "adaptive.worst": worst})
+    return Evaluation(table, {} if frozen is not None else {"pictures": attacked.pictures})

@@ -14,8 +14,8 @@ from defense.artifacts import Retrainings, TrainedModel
 from defense.choices import Optimizer, Subsets
 from defense.data.splits import Dataset
 from defense.errors import InputError
-from defense.influence.memory import Memory
 from defense.influence.objectives import Validation
+from defense.memory import Memory
 from defense.models.build import build
 from defense.models.predict import predict
 from defense.randomness import generator

@@ -13,9 +13,9 @@ from defense.data.splits import Split
 from defense.influence.alignment import Watch
 from defense.influence.batching import fitted
 from defense.influence.members import Checkpoint
-from defense.influence.memory import Forgetful, Memory
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem
+from defense.memory import Forgetful, Memory
 from defense.models.predict import predict
 from defense.schema import Objective, Scorer
 

@@ -13,9 +13,9 @@ from defense.choices import Direction, Method, ObjectiveName
 from defense.errors import InputError
 from defense.influence import batching
 from defense.influence.batching import fitted
-from defense.influence.memory import Forgetful
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem
+from defense.memory import Forgetful
 from defense.reporting.progress import silent
 from defense.schema import Objective, Scorer
 from defense.stages.score import score

@@ -12,7 +12,8 @@ from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.models.networks import cnn
 from defense.reporting.progress import silent
-from defense.robustness.attacks import check_inside, perturb
+from defense.robustness.attacks import check_inside
+from defense.robustness.suite import perturb
 from defense.schema import Attack, Threat
 from tests.conftest import make_split
 from tests.conftest import threat as default_threat

@@ -3,7 +3,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from defense.artifacts import AdversarialSet
 from defense.choices import AttackName
 from defense.data.images import TensorImages
 from defense.data.splits import Split
@@ -37,20 +36,20 @@ def test_clean_transfer_adaptive_and_worst() -> None:
     pixels = torch.tensor([0.1, 0.45, 0.55, 0.9, 0.9]).view(5, 1, 1, 1)
     labels = torch.tensor([0, 0, 1, 1, 0])
     split = Split(torch.arange(5) + 10, TensorImages(pixels), labels, labels)
-    frozen = {
-        # fgsm's frozen set turns the wrong sample 14 right: that must not count as robust
-        "fgsm": AdversarialSet({"pictures": torch.tensor([0.2, 0.55, 0.45, 0.8, 0.1]).view(5, 1, 1, 1)}),
-        "pgd": AdversarialSet({"pictures": pixels}),
-    }
+    # the frozen set turns the wrong sample 14 right: that must not count as robust
+    frozen = torch.tensor([0.2, 0.55, 0.45, 0.8, 0.1]).view(5, 1, 1, 1)
     model = Threshold(0.5)
-    common = {"at_source": False, "classes": 2, "seed": 0, "watch": silent}
+    common = {"classes": 2, "seed": 0, "watch": silent}
     table = evaluate(model, split, SUITE, threat(eps="0.1"), frozen, **common).table
     assert table["id"].tolist() == [10, 11, 12, 13, 14]
     assert table["clean"].tolist() == [True, True, True, True, False]
-    assert table["transfer.fgsm"].tolist() == [True, False, False, True, False]
-    assert table["transfer.pgd"].tolist() == [True, True, True, True, False]
+    assert table["transfer"].tolist() == [True, False, False, True, False]
     for attack in ("fgsm", "pgd", "worst"):
         assert table[f"adaptive.{attack}"].tolist() == [True, False, False, True, False]
-    source = evaluate(model, split, SUITE, threat(eps="0.1"), frozen, **{**common, "at_source": True}).table
-    assert source["adaptive.fgsm"].tolist() == source["transfer.fgsm"].tolist()
-    assert source["adaptive.worst"].tolist() == [True, False, False, True, False]
+    assert evaluate(model, split, SUITE, threat(eps="0.1"), frozen, **common).tensors == {}
+    source = evaluate(model, split, SUITE, threat(eps="0.1"), None, **common)
+    assert source.table["adaptive.worst"].tolist() == [True, False, False, True, False]
+    assert source.table["transfer"].equals(source.table["adaptive.worst"].rename("transfer"))
+    moved = (source.tensors["pictures"] - pixels).flatten()
+    assert (model(source.tensors["pictures"]).argmax(1) == labels).tolist() == [True, False, False, True, False]
+    assert float(moved.abs().max()) <= 0.1 + 1e-6

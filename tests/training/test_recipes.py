@@ -7,7 +7,7 @@ from defense.choices import AttackName, Recipe
 from defense.data.splits import Dataset
 from defense.models.build import build
 from defense.reporting.progress import silent
-from defense.robustness.attacks import perturb
+from defense.robustness.suite import perturb
 from defense.schema import Attack
 from defense.stages.train import restore, train
 from defense.stages.treat import untreated
