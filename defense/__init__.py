@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["score"]
+__all__ = ["attack", "evaluate", "score"]
 
 
 def __getattr__(name: str) -> Any:
     """Import torch when a function is asked for, and not before: the command line must answer at once."""
-    if name in ("score",):
+    if name in __all__:
         from defense import notebook
 
         return getattr(notebook, name)

@@ -14,9 +14,19 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from defense.choices import BALANCES, PRECISIONS, SCORER_PRECISIONS, AttackName, Members, Optimizer, Recipe, Source
+from defense.choices import (
+    BALANCES,
+    PRECISIONS,
+    SCORER_PRECISIONS,
+    AttackName,
+    Members,
+    Norm,
+    Optimizer,
+    Recipe,
+    Source,
+)
 from defense.errors import InputError
-from defense.schema import Attack, Config, Evaluation, Objective, Scorer, number, plain
+from defense.schema import Attack, Config, Evaluation, Objective, Scorer, Threat, number, plain
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
@@ -111,13 +121,7 @@ def check(config: Config) -> None:
     if train.optimizer is Optimizer.lbfgs and {train.recipe, scorer.proxy} & {Recipe.adversarial}:
         field = "train.recipe" if train.recipe is Recipe.adversarial else "scorer.proxy"
         raise InputError(field, Recipe.adversarial, "not with train.optimizer=lbfgs; expected sgd")
-    eps = positive("threat.eps", config.threat.eps)
-    if config.threat.norm.value == "Linf":
-        within("threat.eps", config.threat.eps, eps <= 1, "at most 1, the whole range of a pixel")
-    elif config.threat.eps == data.eps or "255" in config.threat.eps:
-        raise InputError(
-            "threat.eps", config.threat.eps, "is meant for Linf; give a radius in L2, as in threat.eps=0.5"
-        )
+    check_threat("threat.eps", config.threat, usual=data.eps)
     if data.path is not None and data.source not in (Source.npz, Source.image_folder):
         raise InputError(
             "data.path", data.path, f"not read by data={data.source}; expected data=npz or image_folder"
@@ -129,13 +133,7 @@ def check(config: Config) -> None:
             "data.train_labels", data.train_labels, f"not read by data={data.source}; expected data=npz"
         )
     check_attack("attack", config.attack)
-    if not {attack.name for attack in config.evaluation.attacks.values()} - {AttackName.square}:
-        named = ", ".join(config.evaluation.attacks) or "{}"
-        raise InputError("evaluation.attacks", named, "expected at least one attack that uses gradients")
-    for name, attack in config.evaluation.attacks.items():
-        check_attack(f"evaluation.attacks.{name}", attack)
-        valid = name != "worst" and "." not in name
-        within(f"evaluation.attacks.{name}", name, valid, "another name: no dot, and worst is taken over all")
+    check_suite(config.evaluation)
     if "_target_" not in config.model:
         raise InputError("model._target_", None, "expected the dotted path of a class or function")
     precision = config.fabric.precision
@@ -154,6 +152,26 @@ def check_numbers(scorer: Scorer) -> None:
     within("scorer.tolerance", scorer.tolerance, 0 < scorer.tolerance < inf, "a number above 0")
     size = scorer.batch_size
     within("scorer.batch_size", size, size is None or size >= 1, "a whole number of at least 1, or null")
+
+
+def check_threat(field: str, threat: Threat, *, usual: str = "") -> None:
+    """Raise InputError where eps is not a radius of the norm; `usual`: one that is meant for Linf."""
+    eps = positive(field, threat.eps)
+    if threat.norm is Norm.Linf:
+        within(field, threat.eps, eps <= 1, "at most 1, the whole range of a pixel")
+    elif threat.eps == usual or "/255" in threat.eps.replace(" ", ""):
+        raise InputError(field, threat.eps, "is meant for Linf; give a radius in L2, as in threat.eps=0.5")
+
+
+def check_suite(suite: Evaluation) -> None:
+    """Raise InputError where the attacks of a suite are not valid."""
+    if not {attack.name for attack in suite.attacks.values()} - {AttackName.square}:
+        named = ", ".join(suite.attacks) or "{}"
+        raise InputError("evaluation.attacks", named, "expected at least one attack that uses gradients")
+    for name, attack in suite.attacks.items():
+        check_attack(f"evaluation.attacks.{name}", attack)
+        valid = name != "worst" and "." not in name
+        within(f"evaluation.attacks.{name}", name, valid, "another name: no dot, and worst is taken over all")
 
 
 def check_attack(field: str, attack: Attack) -> None:

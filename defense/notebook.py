@@ -8,7 +8,8 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
-from defense.config import check_numbers, composed
+from defense.choices import Norm
+from defense.config import check_attack, check_numbers, check_suite, check_threat, composed
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError
@@ -17,7 +18,9 @@ from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem, check_scorer
 from defense.models.predict import predict
 from defense.reporting.progress import silent
-from defense.schema import Objective, Scorer
+from defense.robustness.suite import in_turn, perturb
+from defense.schema import Attack, Objective, Scorer, Threat
+from defense.schema import Evaluation as Suite
 
 Samples = tuple[Tensor, Tensor]  # pictures (n, C, H, W) in [0, 1] and labels (n,) int64, where the model is
 
@@ -70,6 +73,82 @@ def score(
     return METHODS[scorer.method](problem).total.float()
 
 
+def attack(
+    model: nn.Module,
+    samples: Samples,
+    *,
+    attack: str | Attack = "pgd",
+    norm: str = "Linf",
+    eps: float | str = "8/255",
+    batch_size: int = 256,
+    seed: int = 0,
+) -> Tensor:
+    """Return the pictures of `samples` attacked, float32 (n, C, H, W) where they are: in the ball and in [0, 1].
+
+    attack: a file in conf/attack, or settings of your own. eps: in units of the pixel range. The same seed gives
+    the same pictures; the model comes back untouched. Raises InputError.
+
+    >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    >>> x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1])
+    >>> float((attack(network, (x, y), eps=0.1) - x).abs().max()) <= 0.1 + 1e-6
+    True
+    """
+    spec = composed(f"attack={attack}").attack if isinstance(attack, str) else attack
+    check_attack("attack", spec)
+    split, threat = as_split("samples", *samples), threat_of(norm, eps)
+    classes = classes_of(model, split, "samples")
+    size = at_least_one("batch_size", batch_size)
+    return perturb(model, split, spec, threat, classes=classes, batch_size=size, seed=seed, watch=silent).to(
+        samples[0].device
+    )
+
+
+def evaluate(
+    model: nn.Module,
+    samples: Samples,
+    *,
+    suite: str | Suite = "standard",
+    norm: str = "Linf",
+    eps: float | str = "8/255",
+    batch_size: int = 256,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Return the accuracy of `model` in percent: {'clean': ..., each attack of the suite: ..., 'worst': ...}.
+
+    suite: a file in conf/evaluation, or settings of your own. Attacks come in turn, each on the samples that those
+    before it left standing, and the number beside an attack is what stands after it. Raises InputError.
+
+    >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    >>> x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1])
+    >>> list(evaluate(network, (x, y), suite="quick"))
+    ['clean', 'fgsm', 'pgd', 'worst']
+    """
+    spec = composed(f"evaluation={suite}").evaluation if isinstance(suite, str) else suite
+    check_suite(spec)
+    split, threat = as_split("samples", *samples), threat_of(norm, eps)
+    classes = classes_of(model, split, "samples")
+    size = at_least_one("batch_size", batch_size)
+    found = in_turn(model, split, spec.attacks, threat, classes=classes, batch_size=size, seed=seed, watch=silent)
+    shares = {"clean": found.clean, **found.standing, "worst": list(found.standing.values())[-1]}
+    return {name: 100 * float(stands.double().mean()) for name, stands in shares.items()}
+
+
+def threat_of(norm: str, eps: float | str) -> Threat:
+    """Return the threat model of these words; raises InputError where they are not one."""
+    if norm not in Norm.__members__:
+        raise InputError("norm", norm, f"expected one of {', '.join(Norm.__members__)}")
+    threat = Threat(Norm[norm], str(eps))
+    check_threat("eps", threat)
+    return threat
+
+
+def at_least_one(field: str, value: int) -> int:
+    """Return `value`; raises InputError unless it is a whole number of at least 1."""
+    if not isinstance(value, int) or value < 1:
+        raise InputError(field, value, "expected a whole number of at least 1")
+    return value
+
+
 def as_split(field: str, pictures: Tensor, labels: Tensor) -> Split:
     """Return tensors as a split whose ids are the row numbers; raises InputError where they are not samples."""
     for name, value in (("pictures", pictures), ("labels", labels)):
@@ -95,8 +174,9 @@ def classes_of(model: nn.Module, split: Split, field: str) -> int:
         raise InputError(
             f"{field} pictures", f"shape {split.images.shape}", f"the model fails on them ({reason})"
         ) from error
-    if logits.ndim != 2:
-        raise InputError("model", f"output of shape {tuple(logits.shape)}", "expected logits (n, classes)")
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        found = f"output of shape {tuple(logits.shape)}"
+        raise InputError("model", found, "expected logits (n, classes) of two classes or more")
     if int(split.labels.max()) >= logits.shape[1] or int(split.labels.min()) < 0:
         found = f"{int(split.labels.min())} to {int(split.labels.max())}"
         raise InputError(f"{field} labels", found, f"expected 0 to {logits.shape[1] - 1}, as the model has logits")

@@ -3,6 +3,8 @@ from __future__ import annotations
 import doctest
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +12,11 @@ from torch import nn
 
 import defense
 import defense.notebook
-from defense.choices import Direction, ObjectiveName
+from defense.choices import AttackName, Direction, ObjectiveName
+from defense.config import composed
 from defense.errors import InputError
-from defense.schema import Objective
+from defense.schema import Attack, Objective
+from defense.schema import Evaluation as Suite
 from tests.conftest import make_split, scorer
 from tests.reference import inner_products
 
@@ -139,6 +143,59 @@ def test_a_model_in_training_mode_and_the_global_generator_are_untouched(name: s
 def test_what_a_scorer_lacks_is_said() -> None:
     with pytest.raises(InputError, match="expected attacked training samples"):
         defense.score(network(), (X, Y), (X_VAL, Y_VAL), scorer="adversarial_loss")
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_attacked_pictures_and_accuracies_agree(norm: str) -> None:
+    """What `evaluate` counts after PGD is what the pictures that `attack` returns do, where both attack all."""
+    model, labels = network().eval(), network().eval()(X).argmax(1)
+    moved = defense.attack(model, (X, labels), attack="pgd", norm=norm, eps=0.1, seed=3)
+    assert moved.shape == X.shape
+    assert 0.05 < float((moved - X).flatten(1).norm(p=float("inf") if norm == "Linf" else 2, dim=1).max()) < 0.1001
+    own = Suite({"pgd": composed().attack}, 256)
+    found = defense.evaluate(model, (X, labels), suite=own, norm=norm, eps=0.1, seed=3)
+    assert list(found) == ["clean", "pgd", "worst"]
+    assert found["clean"] == 100
+    assert found["worst"] == found["pgd"] < 100
+    right = 100 * float((model(moved).argmax(1) == labels).double().mean())
+    assert found["pgd"] == pytest.approx(right, abs=10)  # other draws
+
+
+def test_the_standard_suite_is_at_least_as_strong_as_the_quick_one() -> None:
+    model = network().eval()
+    quick, standard = (
+        defense.evaluate(model, (X, Y), suite=suite, eps="8/255") for suite in ("quick", "standard")
+    )
+    assert list(standard) == ["clean", "fgsm", "pgd", "apgd_ce", "apgd_t", "fab_t", "square", "worst"]
+    assert standard["pgd"] == quick["pgd"] >= standard["worst"]
+
+
+WRONG_ATTACK = {
+    "norm": ({"norm": "L1"}, "norm=L1: expected one of Linf, L2"),
+    "eps too large": ({"eps": 8}, "eps=8: expected at most 1, the whole range of a pixel"),
+    "eps of zero": ({"eps": 0}, "eps=0: expected a number above 0"),
+    "an eps of Linf": ({"norm": "L2", "eps": "128/255"}, "eps=128/255: is meant for Linf"),
+    "batch size": ({"batch_size": 0}, "batch_size=0: expected a whole number"),
+}
+
+
+@pytest.mark.parametrize("function", [defense.attack, defense.evaluate])
+@pytest.mark.parametrize("name", WRONG_ATTACK)
+def test_a_wrong_threat_is_one_line(name: str, function: Callable[..., Any]) -> None:
+    options, said = WRONG_ATTACK[name]
+    with pytest.raises(InputError, match=said):
+        function(network(), (X, Y), **options)
+    with pytest.raises(InputError, match="two classes or more"):
+        function(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(X[0].numel(), 1)), (X, Y * 0))
+
+
+def test_wrong_attacks_are_one_line() -> None:
+    with pytest.raises(InputError, match=r"attack\.steps=0"):
+        defense.attack(network(), (X, Y), attack=Attack(AttackName.pgd, steps=0))
+    with pytest.raises(
+        InputError, match=r"evaluation\.attacks=square: expected at least one attack that uses grad"
+    ):
+        defense.evaluate(network(), (X, Y), suite=Suite({"square": Attack(AttackName.square)}, 256))
 
 
 def test_the_example_runs_and_the_package_is_light() -> None:

@@ -46,8 +46,9 @@ def perturb(
 ) -> Tensor:
     """Return every picture of `split` attacked: float32 (n, C, H, W) on the CPU, inside the ball and in [0, 1].
 
-    Of `attack.restarts` tries the one with the highest loss; autoattack stops at the first that is mistaken. The same
-    seed gives the same result; the model comes back untouched. Raises RuntimeError when the attack leaves the threat model.
+    Of `attack.restarts` tries the one with the highest loss; autoattack stops at the first that is mistaken. The
+    same seed gives the same result; the model comes back untouched. Raises RuntimeError when the attack leaves the
+    threat model.
     """
     if attack.name is AttackName.autoattack:
         chain = {"autoattack": attack}
