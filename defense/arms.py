@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from defense.artifacts import Evaluation, Scores, TrainedModel, Treatment
 from defense.cell import Cell
 from defense.influence.scorers import random_scores
 from defense.randomness import derive
+from defense.schema import Treat
 from defense.stages import evaluate, treat
 from defense.stages.treat import Suggestion
 from defense.store import Stored
@@ -15,21 +17,26 @@ from defense.store import Stored
 
 @dataclass(frozen=True)
 class Arms:
-    """The arms of one cell."""
+    """The arms of one cell under one treatment."""
 
     cell: Cell
+    spec: Treat
+    label: str = ""  # of its stages, where there are several treatments
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the key of a treatment is made of, without what it may have been chosen from."""
+        return {name: getattr(self.spec, name) for name in ("name", "budget", "threshold", "balance")}
 
     def treat(self, scores: Stored[Scores]) -> Stored[Treatment]:
         """Treat the training split by its scores."""
         return self.cell.ledger.once(
-            "treat_defended",
+            f"treat_defended{self.label}",
             Treatment,
             version=treat.VERSION,
-            settings={"treatment": self.cell.config.treatment},
+            settings={"treatment": self.settings},
             inputs=self.cell.inputs("train", scores=scores.key),
-            compute=lambda *_: treat.treat(
-                self.cell.data.train, self.suggestion(scores), self.cell.config.treatment
-            ),
+            compute=lambda *_: treat.treat(self.cell.data.train, self.suggestion(scores), self.spec),
         )
 
     def control(self, scores: Stored[Scores], defended: Stored[Treatment]) -> Treatment:
@@ -37,13 +44,13 @@ class Arms:
         config, train_split = self.cell.config, self.cell.data.train
         order = random_scores(len(train_split), seed=derive(config.seed, "control")).numpy()
         return self.cell.ledger.once(
-            "treat_control",
+            f"treat_control{self.label}",
             Treatment,
             version=treat.VERSION,
-            settings={"treatment": config.treatment},
+            settings={"treatment": self.settings},
             inputs=self.cell.inputs("train", scores=scores.key, defended=defended.key),
             compute=lambda *_: treat.control(
-                train_split, defended.artifact, self.suggestion(scores), config.treatment, order
+                train_split, defended.artifact, self.suggestion(scores), self.spec, order
             ),
         ).artifact
 
@@ -55,12 +62,20 @@ class Arms:
         return Suggestion(score, prediction, label, self.cell.data.classes)
 
     def evaluate(
-        self, arm: str, trained: Stored[TrainedModel], baseline: Stored[Evaluation] | None = None
+        self,
+        arm: str,
+        trained: Stored[TrainedModel],
+        baseline: Stored[Evaluation] | None = None,
+        *,
+        part: str = "test",
     ) -> Stored[Evaluation]:
-        """Evaluate one arm on the test split; `baseline`: the evaluation whose attacks are frozen for this one."""
+        """Evaluate one arm on a split; `baseline`: the evaluation whose attacks are frozen for this one.
+
+        Without one it is the baseline itself, whose attacked test pictures are kept for the others.
+        """
         config = self.cell.config
         return self.cell.ledger.once(
-            f"evaluate_{arm}",
+            f"evaluate_{arm}{self.label}" if part == "test" else f"evaluate_{part}_{arm}{self.label}",
             Evaluation,
             version=evaluate.VERSION,
             settings={
@@ -70,16 +85,17 @@ class Arms:
                 "classes": self.cell.data.classes,
             },
             inputs=self.cell.inputs(
-                "test", model=trained.key, **({"frozen": baseline.key} if baseline is not None else {})
+                part, model=trained.key, **({"frozen": baseline.key} if baseline is not None else {})
             ),
             compute=lambda watch, progress: evaluate.evaluate(
                 self.cell.restore(trained),
-                self.cell.data.test,
+                getattr(self.cell.data, part),
                 config.evaluation,
                 config.threat,
                 None if baseline is None else baseline.artifact.tensors["pictures"],
                 classes=self.cell.data.classes,
                 seed=config.seed,
+                keep=baseline is None and part == "test",
                 watch=watch,
                 memory=progress,
             ),

@@ -40,7 +40,7 @@ class Cell:
     def __init__(self, config: Config, data: Dataset, fabric: Fabric, ledger: Ledger) -> None:
         self.config, self.data, self.fabric, self.ledger = config, data, fabric, ledger
         self.sites: dict[tuple[Recipe, int], Site] = {}
-        self.digests = {part: getattr(data, part).digest() for part in ("train", "validation", "test")}
+        self.digests = {part: split.digest() for part, split in data.splits.items()}
 
     def baseline(self) -> Site:
         """Return the model that is trained on everything."""

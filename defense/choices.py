@@ -121,6 +121,9 @@ class TreatmentName(Choice):
     reweight = "reweight"
 
 
+AUTO = "auto"  # a budget: to be chosen
+
+
 BALANCES = ("none", "class")  # not an Enum: class is a word of Python; a budget over all samples, or in each class
 
 

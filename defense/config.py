@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from defense.choices import (
+    AUTO,
     BALANCES,
     PRECISIONS,
     SCORER_PRECISIONS,
@@ -26,7 +27,7 @@ from defense.choices import (
     Source,
 )
 from defense.errors import InputError
-from defense.schema import Attack, Config, Evaluation, Objective, Scorer, Threat, number, plain
+from defense.schema import Attack, Config, Evaluation, Objective, Scorer, Threat, Treat, number, plain
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
@@ -103,10 +104,7 @@ def check(config: Config) -> None:
     within("objective.positive", config.objective.positive, config.objective.positive >= 0, "a class, from 0 up")
     balance = config.treatment.balance
     within("treatment.balance", balance, balance in BALANCES, f"one of {', '.join(BALANCES)}")
-    budget = config.treatment.budget
-    threshold = config.treatment.threshold
-    within("treatment.threshold", threshold, threshold is None or isfinite(threshold), "a number, or null")
-    within("treatment.budget", budget, 0 <= budget < 1, "a fraction in [0, 1)")
+    check_treatment(config.treatment)
     within("train.learning_rate", train.learning_rate, 0 < train.learning_rate < inf, "a number above 0")
     within("train.momentum", train.momentum, 0 <= train.momentum < 1, "a number in [0, 1)")
     within("train.weight_decay", train.weight_decay, 0 <= train.weight_decay < inf, "a number of at least 0")
@@ -152,6 +150,20 @@ def check_numbers(scorer: Scorer) -> None:
     within("scorer.tolerance", scorer.tolerance, 0 < scorer.tolerance < inf, "a number above 0")
     size = scorer.batch_size
     within("scorer.batch_size", size, size is None or size >= 1, "a whole number of at least 1, or null")
+
+
+def check_treatment(spec: Treat) -> None:
+    """Raise InputError where the numbers of the treatment are not valid."""
+    auto, budget, threshold = spec.budget == AUTO, spec.budget, spec.threshold
+    within("treatment.threshold", threshold, threshold is None or isfinite(threshold), "a number, or null")
+    valid = auto or (type(budget) in (int, float) and 0 <= budget < 1)
+    within("treatment.budget", budget, valid, "a fraction in [0, 1), or auto")
+    within("treatment.held_out", spec.held_out, 0 < spec.held_out < 1, "a fraction in (0, 1)")
+    within("treatment.budgets", spec.budgets, all(0 < b < 1 for b in spec.budgets), "fractions in (0, 1)")
+    if auto:
+        within("treatment.threshold", threshold, threshold is None, "null with treatment.budget=auto")
+        within("treatment.budgets", spec.budgets, bool(spec.budgets), "a fraction or more to choose from")
+        within("treatment.names", spec.names, bool(spec.names), "a treatment or more to choose from")
 
 
 def check_threat(field: str, threat: Threat, *, usual: str = "") -> None:

@@ -8,6 +8,7 @@ faithfulness  data -> train -> attack -> retrain on parts -> score -> report
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from torch import Tensor
 from defense.arms import Arms
 from defense.artifacts import Scores
 from defense.cell import Cell
-from defense.choices import Method, Task
-from defense.data.load import load
+from defense.choices import AUTO, Method, Task
+from defense.choosing import choose
+from defense.data.load import held_out, load
 from defense.devices import make_fabric
 from defense.errors import InputError
 from defense.influence.objectives import check_objective, objective_value
@@ -39,7 +41,10 @@ def run(config: Config, output: Path, overrides: list[str]) -> dict[str, Any]:
     fabric = make_fabric(config.fabric)
     common = {"seed": config.seed, "precision": config.fabric.precision, "device": fabric.device.type}
     ledger = Ledger(Path(config.store), common)
-    data = load(config.data, seed=config.seed).to(fabric.device)
+    data = load(config.data, seed=config.seed)
+    if config.task is Task.defend and config.treatment.budget == AUTO:
+        data = held_out(data, config.treatment.held_out, seed=config.seed)
+    data = data.to(fabric.device)
     if config.train.crop >= min(data.shape[1:]):
         raise InputError(
             "train.crop", config.train.crop, f"expected less than the side of a picture, {data.shape}"
@@ -58,7 +63,9 @@ def defend(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
     baseline = cell.baseline()
     sites = cell.scored_at()
     scores = cell.scores(sites)
-    make = Arms(cell)
+    chosen = choose(cell, scores, baseline) if cell.config.treatment.budget == AUTO else None
+    spec = chosen.spec if chosen else cell.config.treatment
+    make = Arms(cell, spec)
     defended = make.treat(scores)
     treatments = {
         "baseline": treat.untreated(data.train),
@@ -66,17 +73,23 @@ def defend(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
         "defended": defended.artifact,
     }
     measured = make.evaluate("baseline", baseline.trained)
+    proxy = sites[0].trained if sites[0].trained.key != baseline.trained.key else None
+    if proxy:  # who can afford to train it may as well deploy it
+        treatments["proxy"] = treatments["baseline"]
     arms = {}
     for name, treatment in treatments.items():
         trained, evaluation = baseline.trained, measured
-        if name != "baseline":
+        if name == "proxy" and proxy:
+            trained = proxy
+        elif name != "baseline":
             trained = cell.train(name, treatment)
         if trained.key != baseline.trained.key:  # else nothing was treated: it is the baseline
             evaluation = make.evaluate(name, trained, measured)
         arms[name] = Arm(treatment.table, trained.artifact.history, evaluation.artifact.table)
     adversarial = sites[0].adversarial.artifact.tensors["pictures"]
-    common = vars(scoring(cell, scores.artifact, overrides))
-    return write_report(Run(**common, arms=arms, adversarial=adversarial), output)
+    common = vars(scoring(cell, scores.artifact, overrides)) | {"config": replace(cell.config, treatment=spec)}
+    candidates = chosen.candidates if chosen else None
+    return write_report(Run(**common, arms=arms, adversarial=adversarial, candidates=candidates), output)
 
 
 def detect(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:

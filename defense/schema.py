@@ -159,7 +159,10 @@ class Treat:
     """The treatment, and which training samples it touches."""
 
     name: TreatmentName
-    budget: float
+    budget: Any  # float, or AUTO: omegaconf 2.3 cannot merge a union here
+    budgets: list[float]
+    names: list[TreatmentName]
+    held_out: float
     threshold: float | None
     balance: str
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from defense.choices import Task
 from defense.errors import InputError
-from defense.reporting.tables import ARMS, HEADER, RIVALS, lookup, markdown, metrics, spoken
+from defense.reporting.tables import RIVALS, arms_of, header, lookup, markdown, metrics, spoken
 
 if TYPE_CHECKING:
     from defense.reporting.sheet import Sheet
@@ -158,16 +158,16 @@ def arms_sheet(results: Sequence[Result], title: str) -> Sheet:
 
     parts, better = [], 0
     for number, (name, runs) in enumerate(group(results), start=1):
-        rows = []
+        rows, names = [], arms_of(runs[0]["arms"])
         for metric in metrics(runs[0]["arms"]["baseline"]):
-            arms = {arm: [lookup(run["arms"][arm], metric) for run in runs] for arm in ARMS}
+            arms = {arm: [lookup(run["arms"][arm], metric) for run in runs] for arm in names}
             gain = paired_difference(arms["defended"], arms["control"])
             means = [f"{sum(values) / len(values):.1f}" for values in arms.values()]
             rows.append((spoken(metric), *means, str(gain)))
             if metric == "adaptive.worst":
                 verdict = judged(gain, rival=RIVALS[runs[0]["config"]["treatment"]["name"]])
                 better += gain.count > 1 and gain.low > 0
-        parts.append(Part(f"arms_{number}", name, verdict, HEADER, rows))
+        parts.append(Part(f"arms_{number}", name, verdict, header(names), rows))
     answer = f"{better} of {len(parts)} settings {'is' if better == 1 else 'are'} better than the random control."
     return Sheet(title, answer, command_of(results), parts, made_of(results))
 

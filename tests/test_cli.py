@@ -153,9 +153,9 @@ BAD = {
     "an unknown choice of a group": (["scorer=magic"], ["scorer/magic", "ip", "random"]),
     "an unknown field": (
         ["treatment.budgett=0.1"],
-        ["treatment.budgett", "expected one of name, budget, threshold, balance"],
+        ["treatment.budgett", "expected one of name, budget, budgets, names, held_out, threshold, balance"],
     ),
-    "a budget of one": (["treatment.budget=1"], ["treatment.budget=1.0", "[0, 1)"]),
+    "a budget of one": (["treatment.budget=1"], ["treatment.budget=1:", "[0, 1)"]),
     "a negative budget": (["treatment.budget=-0.1"], ["treatment.budget=-0.1", "[0, 1)"]),
     "a budget that is no number": (["treatment.budget=much"], ["treatment.budget", "much"]),
     "eps of zero": (["threat.eps=0"], ["threat.eps=0", "above 0"]),
@@ -177,7 +177,7 @@ BAD = {
     "an unknown argument of the model": (["model.widht=3"], ["widht"]),
     "a field that was added": (
         ["+treatment.budgt=0.5"],
-        ["treatment.budgt=0.5", "expected one of name, budget, threshold, balance"],
+        ["treatment.budgt=0.5", "expected one of name, budget, budgets, names, held_out, threshold, balance"],
     ),
     "a path that is not read": (["data.path=my.npz"], ["data.path=my.npz", "data=npz"]),
     "eps of Linf for L2": (["threat.norm=L2"], ["threat.eps=0.1", "L2"]),

@@ -118,7 +118,7 @@ def test_a_users_file_is_part_of_the_key(command: Command, tmp_path: Path) -> No
 
 
 SITES = {
-    "scorer.proxy=adversarial": {"train_proxy", "attack_validation_proxy", "score_proxy"},
+    "scorer.proxy=adversarial": {"train_proxy", "attack_validation_proxy", "score_proxy", "evaluate_proxy"},
     "scorer.seeds=2": {
         "train_baseline_seed1",
         "attack_validation_baseline_seed1",

@@ -45,6 +45,13 @@ def load(spec: Data, *, seed: int) -> Dataset:
     )
 
 
+def held_out(data: Dataset, share: float, *, seed: int) -> Dataset:
+    """Return the dataset with a `share` of validation, every class in its share, set aside as `choice`."""
+    size = round(share * len(data.validation))
+    choice, rest = draw(data.validation, size, "treatment.held_out", derive(seed, "split", "choice"))
+    return replace(data, validation=rest, choice=choice)
+
+
 def cut(own: Split | None, pool: Split, size: int | None, field: str, seed: int) -> tuple[Split, Split]:
     """Return a part of `size` samples (None: all) of the source's own part, and the pool as it is.
 

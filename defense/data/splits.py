@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,13 +57,20 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The three splits of one run."""
+    """The splits of one run."""
 
     train: Split
     validation: Split
     test: Split
     class_names: list[str]
     noise_known: bool  # whether train.truth can differ from train.labels
+    choice: Split | None = None  # held out from validation, where a treatment is to be chosen
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits by name."""
+        own = {name: getattr(self, name) for name in ("train", "validation", "test", "choice")}
+        return {name: split for name, split in own.items() if split is not None}
 
     @property
     def classes(self) -> int:
@@ -87,5 +95,5 @@ class Dataset:
 
     def to(self, device: torch.device) -> Dataset:
         """Return the dataset with pictures and labels on `device`."""
-        parts = {name: getattr(self, name).to(device) for name in ("train", "validation", "test")}
+        parts: dict[str, Any] = {name: split.to(device) for name, split in self.splits.items()}
         return replace(self, **parts)

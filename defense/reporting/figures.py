@@ -18,8 +18,8 @@ from torch import Tensor
 
 from defense.reporting.record import Run
 
-COLOURS = {"baseline": "#6b7280", "control": "#b7791f", "defended": "#1d6f8a"}
-NOISY, CLEAN = "#c2410c", "#94a3b8"
+COLOURS = {"baseline": "#6b7280", "control": "#b7791f", "defended": "#1d6f8a", "proxy": "#7c3aed"}
+NOISY, CLEAN, INK = "#c2410c", "#94a3b8", "#111827"
 COLOURS_OF_MANY = ("#1d6f8a", "#c2410c", "#4d7c0f", "#7c3aed", "#b7791f", "#be185d", "#0f766e", "#6b7280")
 KINDS = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 STYLES = [(colour, dashes, marker) for dashes, marker in KINDS for colour in COLOURS_OF_MANY]
@@ -75,6 +75,24 @@ def training_curves(run: Run) -> str:
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         loss.legend()
+        return svg(figure)
+
+
+def candidate_curves(candidates: pd.DataFrame) -> str:
+    """Return accuracy on held-out validation against the budget, of every treatment and its random control."""
+    untreated = candidates[candidates["budget"] == 0]
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = canvas(rows=2, joined=True)
+        treated = candidates[candidates["budget"] > 0].groupby("treatment", sort=False)
+        for (name, rows), (dashes, marker) in zip(treated, cycle(KINDS)):
+            line = pd.concat([untreated, rows])
+            for arm in ("control", "defended"):
+                (curve,) = axes.plot(line["budget"], line[arm], color=COLOURS[arm], label=f"{name}, {arm}")
+                curve.set(linestyle=dashes, marker=marker)
+        taken = candidates[candidates["chosen"]]
+        axes.plot(taken["budget"], taken["defended"], "o", color=INK, ms=12, fillstyle="none", label="chosen")
+        axes.set(xlabel="budget", ylabel="adaptive accuracy, %")
+        figure.legend(loc="outside right upper", fontsize=9)
         return svg(figure)
 
 

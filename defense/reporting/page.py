@@ -17,6 +17,7 @@ from defense.reporting import figures
 from defense.reporting.progress import in_words
 from defense.reporting.record import Run
 from defense.reporting.result import arm_rows, arms_table
+from defense.reporting.tables import arms_of, markdown
 
 SHOWN = 16  # samples in each gallery
 STRIP = 11  # samples in the strip of perturbations
@@ -44,6 +45,8 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
     Nothing in them depends on when they were made or on what was reused: the same artifacts give the same bytes.
     """
     charts = {"scores": figures.score_histogram(run), "curves": figures.training_curves(run)}
+    if run.candidates is not None:
+        charts["candidates"] = figures.candidate_curves(run.candidates)
     galleries, strip = gallery(run), perturbations(run)
     folder = output / "figures"
     folder.mkdir(exist_ok=True)
@@ -57,14 +60,38 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "command": shlex.join(["defense", *run.overrides]),
         "spread": in_words(numbers["scoring"]["members"]),
         "rows": arm_rows(run),
+        "arms": arms_of(run.arms),
+        "candidates": candidate_rows(run),
         "arms_table": arms_table(run),
         "charts": charts,
         "galleries": galleries,
         "strip": strip,
+        "candidate_table": markdown(CANDIDATES, candidate_rows(run)) if run.candidates is not None else "",
+        "candidate_header": CANDIDATES,
         "config": json.dumps(run.settings, indent=2),
     }
     for name in ("report.md", "report.html"):
         write_text(output / name, name, facts)
+
+
+CANDIDATES = ("treatment", "budget", "control", "defended", "defended - control (95 %)", "")
+
+
+def candidate_rows(run: Run) -> list[tuple[str, ...]]:
+    """Return what the treatment was chosen from, one row a candidate; none where it was given."""
+    if run.candidates is None:
+        return []
+    return [
+        (
+            row.treatment,
+            f"{row.budget:g}",
+            f"{row.control:.1f}",
+            f"{row.defended:.1f}",
+            f"{row.gain:+.1f} ({row.low:+.1f} to {row.high:+.1f})" if row.budget else "",
+            "chosen" if row.chosen else "",
+        )
+        for row in run.candidates.itertuples()
+    ]
 
 
 def write_text(path: Path, template: str, facts: dict[str, Any]) -> None:

@@ -40,5 +40,6 @@ class Scoring:
 class Run(Scoring):
     """One finished run of task=defend."""
 
-    arms: dict[str, Arm]  # by the names in tables.ARMS
+    arms: dict[str, Arm]  # by the names in tables.ARMS; proxy where the scores come from one
     adversarial: Tensor  # the validation pictures, attacked at the scored model
+    candidates: pd.DataFrame | None  # as choosing.Chosen, where the treatment was chosen

@@ -12,7 +12,7 @@ import pandas as pd
 from defense.choices import TreatmentName
 from defense.reporting.record import Run, Scoring
 from defense.reporting.statistics import Mean, paired_difference
-from defense.reporting.tables import ARMS, HEADER, RIVALS, lookup, markdown, metrics, spoken
+from defense.reporting.tables import RIVALS, arms_of, header, lookup, markdown, metrics, spoken
 
 PACKAGES = (
     "defense", "torch", "torchvision", "torchattacks", "curvlinops-for-pytorch", "lightning-fabric",
@@ -34,6 +34,7 @@ def result(run: Run) -> dict[str, Any]:
         "gain_over_control": {"mean": gain.mean, "low": gain.low, "high": gain.high, "samples": gain.count},
         "arms": {name: accuracies(arm.evaluation) for name, arm in run.arms.items()},
         "selection": selection(run, run.arms["defended"].treatment["treated"].to_numpy()),
+        **({} if run.candidates is None else {"candidates": run.candidates.to_dict("records")}),
         **common(run),
         "sizes": {
             **{part: len(getattr(run.data, part)) for part in ("train", "validation", "test")},
@@ -129,10 +130,10 @@ def verdict(run: Run) -> str:
     arms = {name: accuracies(arm.evaluation)["adaptive"]["worst"] for name, arm in run.arms.items()}
     count, total = treated(run), len(run.data.train)
     if count == 0:
-        return (
-            f"Nothing was treated (budget {config.treatment.budget:g}): "
-            f"accuracy under adaptive attack is {arms['baseline']:.1f} %."
-        )
+        why = f"budget {config.treatment.budget:g}"
+        if run.candidates is not None:
+            why = f"none of {len(run.candidates) - 1} candidates beat its random control on held-out validation"
+        return f"Nothing was treated ({why}): accuracy under adaptive attack is {arms['baseline']:.1f} %."
     outcome = f"not distinguishable from {RIVALS[str(config.treatment.name)]}"
     if gain.differs_from_zero:
         outcome = "more than the choice of test samples explains; whether more than luck of retraining, seeds tell"
@@ -147,7 +148,7 @@ def verdict(run: Run) -> str:
 
 def arm_rows(run: Run) -> list[dict[str, str]]:
     """Return one row per metric: its name, each arm in percent, and defended - control with its interval."""
-    arms = {name: accuracies(run.arms[name].evaluation) for name in ARMS}
+    arms = {name: accuracies(run.arms[name].evaluation) for name in arms_of(run.arms)}
     return [
         {
             "kind": metric.partition(".")[0],
@@ -161,4 +162,5 @@ def arm_rows(run: Run) -> list[dict[str, str]]:
 
 def arms_table(run: Run) -> str:
     """Return the table of the arms in Markdown."""
-    return markdown(HEADER, [[row[key] for key in ("metric", *ARMS, "difference")] for row in arm_rows(run)])
+    columns = ("metric", *arms_of(run.arms), "difference")
+    return markdown(header(run.arms), [[row[key] for key in columns] for row in arm_rows(run)])

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-ARMS = ("baseline", "control", "defended")
+ARMS = ("baseline", "control", "defended", "proxy")  # proxy: the model of another recipe that scores come from
 RIVALS = {"remove": "random removal", "relabel": "random relabelling", "reweight": "the same weights shuffled"}
-HEADER = ("test accuracy, %", *ARMS, "defended - control (95 %)")
+
+
+def arms_of(arms: Collection[str]) -> list[str]:
+    """Return the names of the arms that there are, in the order of every table."""
+    return [name for name in ARMS if name in arms]
+
+
+def header(arms: Collection[str]) -> tuple[str, ...]:
+    """Return the header of a table of accuracies."""
+    return ("test accuracy, %", *arms_of(arms), "defended - control (95 %)")
 
 
 def metrics(arm: dict[str, Any]) -> list[str]:
@@ -32,13 +41,13 @@ def spoken(metric: str) -> str:
     return f"{kind}, {attack}" if attack == "worst" else f"{kind}, after {attack}"
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, also pleasant as plain text; every column but the first is aligned to the right."""
-    widths = [max(4, *(len(cell) for cell in column)) for column in zip(header, *rows, strict=True)]
+    widths = [max(4, *(len(cell) for cell in column)) for column in zip(head, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
         return "| " + " | ".join([cells[0].ljust(widths[0]), *padded[1:]]) + " |"
 
     ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join(map(line, (header, ruler, *rows)))
+    return "\n".join(map(line, (head, ruler, *rows)))

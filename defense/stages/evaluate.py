@@ -28,16 +28,17 @@ def evaluate(
     *,
     classes: int,
     seed: int,
+    keep: bool = False,
     watch: Callable[..., None],
     memory: Memory | None = None,
 ) -> Evaluation:
     """Return, per test sample, whether `model` is right: clean, transfer, and adaptive after each attack.
 
     frozen: the test pictures (n, C, H, W) as the suite attacked them at the baseline; None where `model` is that
-    baseline: its own attacks are the frozen ones, and the pictures are returned for the others. The attacks of a
-    suite come in turn, each on the samples that those before it have left standing, so adaptive.<attack> is the
-    accuracy after this attack and all before it, and adaptive.worst the accuracy after all. A sample counts as
-    right under attack only where it is right without one, since staying put is open to every attacker.
+    baseline, whose own attacks are the frozen ones. keep: return the pictures. The attacks of a suite
+    come in turn, each on the samples that those before it have left standing, so adaptive.<attack> is the accuracy
+    after this attack and all before it, and adaptive.worst the accuracy after all. A sample counts as right under
+    attack only where it is right without one, since staying put is open to every attacker.
     """
     attacked = in_turn(
         model,
@@ -59,4 +60,4 @@ def evaluate(
         transfer = (attacked.clean & right).numpy()
     columns = {"id": test.ids.numpy(), "clean": attacked.clean.numpy(), "transfer": transfer}
     table = pd.DataFrame({**columns, **adaptive, "adaptive.worst": worst})
-    return Evaluation(table, {} if frozen is not None else {"pictures": attacked.pictures})
+    return Evaluation(table, {"pictures": attacked.pictures} if keep else {})

@@ -1,0 +1,96 @@
+"""treatment.budget=auto: which treatment, and of how many samples?
+
+Chosen by accuracy under adaptive attack on a part of validation that neither the objective nor the training
+looked at. Every candidate has a random control of its own there; where none beats it, nothing is treated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from defense.arms import Arms
+from defense.artifacts import Scores, Treatment
+from defense.cell import Cell, Site
+from defense.choices import TreatmentName
+from defense.reporting.statistics import Mean, paired_difference
+from defense.schema import Treat
+from defense.store import Stored
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What to do with the training split, and what that was chosen from."""
+
+    spec: Treat  # of budget 0 where nothing beats its control
+    candidates: pd.DataFrame  # treatment, budget, control, defended (in percent), gain, low, high, chosen
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One treatment, measured on the samples that are held out for the choice."""
+
+    spec: Treat
+    control: float  # accuracy under adaptive attack, in percent
+    defended: float
+    gain: Mean  # defended - control, over samples
+
+    @property
+    def beats_its_control(self) -> bool:
+        """Whether the 95 % interval of the gain lies above zero."""
+        return self.gain.low > 0
+
+
+def choose(cell: Cell, scores: Stored[Scores], baseline: Site) -> Chosen:
+    """Return the candidate with the highest accuracy under adaptive attack among those that beat their control.
+
+    The untreated baseline, of budget 0, is among the candidates, so that what is chosen is better than it, too.
+    """
+    make = Arms(cell, replace(cell.config.treatment, budget=0.0))
+    right = 100.0 * make.evaluate("baseline", baseline.trained, part="choice").artifact.table["adaptive.worst"]
+    untreated = Candidate(make.spec, right.mean(), right.mean(), Mean(0.0, 0.0, 0.0, len(right)))
+    tried = [
+        measured(Arms(cell, spec, f"_{spec.name}_{spec.budget:g}"), scores)
+        for spec in candidates(cell.config.treatment)
+    ]
+    worthy = [candidate for candidate in tried if candidate.beats_its_control]
+    best = max([untreated, *worthy], key=lambda candidate: candidate.defended)
+    rows = [
+        {
+            "treatment": "none" if candidate is untreated else str(candidate.spec.name),
+            "budget": candidate.spec.budget,
+            "control": candidate.control,
+            "defended": candidate.defended,
+            "gain": candidate.gain.mean,
+            "low": candidate.gain.low,
+            "high": candidate.gain.high,
+            "chosen": candidate is best,
+        }
+        for candidate in (untreated, *tried)
+    ]
+    return Chosen(best.spec, pd.DataFrame(rows))
+
+
+def candidates(spec: Treat) -> list[Treat]:
+    """Return the treatments to choose from, of budgets above 0; reweight, which reads no budget, once."""
+    return [
+        replace(spec, name=name, budget=budget)
+        for name in spec.names
+        for budget in (spec.budgets if name is not TreatmentName.reweight else spec.budgets[:1])
+    ]
+
+
+def measured(make: Arms, scores: Stored[Scores]) -> Candidate:
+    """Treat, retrain and attack one candidate and its control."""
+
+    def right(arm: str, treatment: Treatment) -> pd.Series:
+        trained = make.cell.train(f"{arm}{make.label}", treatment)
+        found = make.evaluate(arm, trained, part="choice")
+        return 100.0 * found.artifact.table["adaptive.worst"]
+
+    treated = make.treat(scores)
+    defended = right("defended", treated.artifact)
+    control = right("control", make.control(scores, treated))
+    gain = paired_difference(defended.to_numpy(), control.to_numpy())
+    return Candidate(make.spec, control.mean(), defended.mean(), gain)

@@ -1,0 +1,107 @@
+"""treatment.budget=auto: the choice is made on samples that nothing else looks at, and may be to do nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from defense.choices import TreatmentName
+from defense.choosing import candidates
+from defense.config import composed
+from defense.data.load import held_out, load
+from defense.errors import InputError
+from tests.conftest import TINY, data
+
+Command = Callable[..., tuple[int, str, str]]
+AUTO = ["treatment.budget=auto", "treatment.budgets=[0.1,0.2]", "data.validation_size=200", "data.train_size=400"]
+
+
+def test_what_is_held_out_is_part_of_validation_and_of_nothing_else() -> None:
+    whole = load(data(train_size=200, validation_size=60, test_size=80), seed=0)
+    cut = held_out(whole, 0.5, seed=0)
+    assert cut.choice is not None
+    ids = {name: set(split.ids.tolist()) for name, split in cut.splits.items()}
+    assert ids["choice"] | ids["validation"] == set(whole.validation.ids.tolist())
+    assert sum(map(len, ids.values())) == len(set().union(*ids.values())) == 340
+    assert len(ids["choice"]) == 30
+    with pytest.raises(InputError, match=r"treatment\.held_out=3"):
+        held_out(whole, 0.05, seed=0)
+
+
+def test_candidates_are_every_treatment_with_every_budget() -> None:
+    spec = composed("treatment.names=[remove,reweight]", "treatment.budgets=[0.1,0.3]").treatment
+    found = [(candidate.name, candidate.budget) for candidate in candidates(spec)]
+    assert found == [(TreatmentName.remove, 0.1), (TreatmentName.remove, 0.3), (TreatmentName.reweight, 0.1)]
+
+
+def run(command: Command, tmp_path: Path, *overrides: str) -> dict:  # type: ignore[type-arg]
+    code, _, error = command(*TINY, *AUTO, *overrides, "hydra.run.dir=out")
+    assert code == 0, error
+    return json.loads((tmp_path / "out/result.json").read_text())
+
+
+def test_the_best_of_what_beats_its_control_is_chosen(command: Command, tmp_path: Path) -> None:
+    """With every wrong label known, removing them beats random removal where there is much noise."""
+    found = run(
+        command,
+        tmp_path,
+        "scorer=oracle",
+        "data.label_noise=0.4",
+        "treatment.budgets=[0.1,0.4]",
+        "train.epochs=15",
+    )
+    rows = pd.DataFrame(found["candidates"])
+    assert rows["treatment"].tolist() == ["none", "remove", "remove"]
+    worthy = rows[(rows["low"] > 0) | (rows["treatment"] == "none")]
+    chosen = rows[rows["chosen"]]
+    assert len(chosen) == 1
+    assert chosen["defended"].item() == worthy["defended"].max()
+    assert chosen["budget"].item() == 0.4
+    assert found["sizes"]["treated"] == 160
+    assert found["sizes"]["validation"] == 100
+    assert np.allclose(rows["gain"], rows["defended"] - rows["control"])
+    page = (tmp_path / "out/report.md").read_text()
+    assert "How the treatment was chosen" in page
+    assert (tmp_path / "out/figures/candidates.svg").exists()
+
+
+def test_where_nothing_beats_random_nothing_is_treated(command: Command, tmp_path: Path) -> None:
+    found = run(command, tmp_path, "scorer=random", "train.epochs=2")
+    assert [row["chosen"] for row in found["candidates"]] == [True, False, False]
+    assert found["sizes"]["treated"] == 0
+    assert "none of 2 candidates beat its random control on held-out validation" in found["verdict"]
+    assert found["arms"]["defended"] == found["arms"]["baseline"]
+
+
+def test_the_proxy_is_an_arm_where_scores_come_from_one(command: Command, tmp_path: Path) -> None:
+    code, _, _ = command(*TINY, "scorer.proxy=adversarial", "hydra.run.dir=out")
+    assert code == 0
+    found = json.loads((tmp_path / "out/result.json").read_text())
+    assert list(found["arms"]) == ["baseline", "control", "defended", "proxy"]
+    samples = pd.read_parquet(tmp_path / "out/per_sample.parquet").query("arm == 'proxy'")
+    assert found["arms"]["proxy"]["adaptive"]["worst"] == pytest.approx(100 * samples["adaptive.worst"].mean())
+    assert found["arms"]["proxy"]["adaptive"] != found["arms"]["baseline"]["adaptive"]
+    assert torch.isfinite(torch.tensor(found["arms"]["proxy"]["transfer"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["treatment.budget=some"], r"treatment\.budget=some: expected a fraction in \[0, 1\), or auto"),
+        (["treatment.budget=true"], r"treatment\.budget=True"),
+        (["treatment.budget=auto", "treatment.budgets=[]"], "expected a fraction or more to choose from"),
+        (["treatment.budget=auto", "treatment.names=[]"], "expected a treatment or more to choose from"),
+        (["treatment.budgets=[0,0.1]"], r"treatment\.budgets=\[0\.0, 0\.1\]: expected fractions in \(0, 1\)"),
+        (["treatment.budget=auto", "treatment.threshold=0"], r"treatment\.threshold=0\.0: expected null with"),
+        (["treatment.held_out=1"], r"treatment\.held_out=1\.0"),
+    ],
+)
+def test_what_cannot_be_chosen_from_is_said(overrides: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        composed(*overrides)
