@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from omegaconf import DictConfig
 
 from defense.choices import Task
 from defense.errors import InputError
-from defense.reporting.tables import RIVALS, arms_of, header, lookup, markdown, metrics, spoken
+from defense.reporting.tables import markdown
 
 if TYPE_CHECKING:
     from defense.reporting.sheet import Sheet
@@ -70,13 +69,14 @@ def published(results: Sequence[Result], output: Path) -> str:
 
 def sheet_of(results: Sequence[Result]) -> Sheet:
     """Return the page of results of one task; raises InputError where they are of several."""
-    from defense.reporting.detection import detection_sheet  # SciPy: not for --help
+    from defense.reporting.defending import defending_sheet  # SciPy: not for --help
+    from defense.reporting.detection import detection_sheet
     from defense.reporting.faithfulness import faithfulness_sheet
 
     tasks = sorted({result["task"] for result in results})
     if len(tasks) > 1:
         raise InputError("PATH", ", ".join(tasks), "runs of several tasks; expected those of one")
-    sheets = {"defend": arms_sheet, "detect": detection_sheet, "faithfulness": faithfulness_sheet}
+    sheets = {"defend": defending_sheet, "detect": detection_sheet, "faithfulness": faithfulness_sheet}
     names = dict.fromkeys(result["name"] for result in results)
     return sheets[tasks[0]](results, ", ".join(names))
 
@@ -122,54 +122,6 @@ def read_result(file: Path) -> Result:
     for field in ("task", "config", "seed", "name", "overrides", "versions", "device"):
         result[field]
     return result
-
-
-def group(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
-    """Return the results that differ in nothing but their seed, under what they were run with.
-
-    The same run found twice counts once: a seed is one observation however often it was repeated. Runs that
-    differ in versions or device are apart, and say so where their command was the same.
-    """
-    groups: dict[str, dict[str, Result]] = defaultdict(dict)
-    for result in results:
-        settings = {
-            name: value for name, value in result["config"].items() if name not in ("seed", "store", "name")
-        }
-        key = json.dumps([settings, result["device"], result["versions"]], sort_keys=True)
-        groups[key][str(result["seed"])] = result
-    labels = [label(next(iter(seeds.values()))) for seeds in groups.values()]
-    numbered = [
-        f"{name} ({labels[:i].count(name) + 1})" if labels.count(name) > 1 else name
-        for i, name in enumerate(labels)
-    ]
-    return [(name, list(seeds.values())) for name, seeds in zip(numbered, groups.values(), strict=True)]
-
-
-def label(result: Result) -> str:
-    """Return the overrides that a run was started with, without its seed."""
-    return " ".join(part for part in result["overrides"] if not part.startswith("seed=")) or "default"
-
-
-def arms_sheet(results: Sequence[Result], title: str) -> Sheet:
-    """Return the page of task=defend: for every group its verdict over seeds and its table of arms."""
-    from defense.reporting.sheet import Part, Sheet
-    from defense.reporting.statistics import judged, paired_difference
-    from defense.reporting.sweeps import command_of, made_of
-
-    parts, better = [], 0
-    for number, (name, runs) in enumerate(group(results), start=1):
-        rows, names = [], arms_of(runs[0]["arms"])
-        for metric in metrics(runs[0]["arms"]["baseline"]):
-            arms = {arm: [lookup(run["arms"][arm], metric) for run in runs] for arm in names}
-            gain = paired_difference(arms["defended"], arms["control"])
-            means = [f"{sum(values) / len(values):.1f}" for values in arms.values()]
-            rows.append((spoken(metric), *means, str(gain)))
-            if metric == "adaptive.worst":
-                verdict = judged(gain, rival=RIVALS[runs[0]["config"]["treatment"]["name"]])
-                better += gain.count > 1 and gain.low > 0
-        parts.append(Part(f"arms_{number}", name, verdict, header(names), rows))
-    answer = f"{better} of {len(parts)} settings {'is' if better == 1 else 'are'} better than the random control."
-    return Sheet(title, answer, command_of(results), parts, made_of(results))
 
 
 if __name__ == "__main__":

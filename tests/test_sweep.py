@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from defense.sweep import find_results, group, main, sheet_of, text_of
+from defense.reporting.sweeps import group
+from defense.sweep import find_results, main, sheet_of, text_of
 
 
 def summary(results: list[dict[str, Any]]) -> str:
@@ -20,12 +21,14 @@ def result(seed: int, gain: float, **changes: Any) -> dict[str, Any]:
         for name, shift in (("baseline", 0.0), ("control", 1.0), ("defended", 1.0 + gain))
     }
     config = {"name": "x", "seed": seed, "store": "s", "treatment": {"name": "remove", "budget": 0.1}}
+    config["scorer"] = {"name": "ip"}
     base = {
         "task": "defend",
         "name": "x",
         "seed": seed,
         "arms": arms,
         "config": config,
+        "selection": {"auc": 0.8},
         "overrides": [f"seed={seed}"],
         "device": "cpu",
     }
@@ -54,7 +57,31 @@ def test_what_differs_in_anything_but_the_seed_is_apart() -> None:
         "default (2)",
         "default (3)",
     ]
-    assert summary(results).count("## ") == 4
+    assert summary(results).count("## ") == 2 + 4  # two budgets, four settings
+
+
+def test_settings_are_beside_each_other_and_chance_is_named() -> None:
+    """Of twenty useless settings one is called different by chance: the answer says so."""
+    results = []
+    for budget, gains in ((0.1, (5.0, 5.2)), (0.2, (-5.0, -5.2)), (0.3, (-9.0, 9.0))):
+        for seed, gain in enumerate(gains):
+            cell = copy.deepcopy(result(seed, gain))
+            cell["config"]["treatment"]["budget"] = budget
+            cell["overrides"] = [f"treatment.budget={budget}", f"seed={seed}"]
+            cell["arms"]["proxy"] = cell["arms"]["baseline"]
+            results.append(cell)
+    sheet = sheet_of(results)
+    assert sheet.answer == (
+        "1 of 3 settings is better than the random control, 1 worse; "
+        "were all as good as random, 0.2 would be called different."
+    )
+    first = sheet.parts[0]
+    assert first.heading == "treatment.budget=0.1"
+    row = dict(zip(first.header, first.rows[0], strict=True))
+    assert (row["scorer"], row["AUC"], row["control"], row["defended"]) == ("ip", "0.800", "41.0", "46.1")
+    assert row["defended - control (95 %)"] == "+5.1 (+3.8 to +6.4)"
+    assert row["proxy"] == "40.0"
+    assert "<svg" in first.chart
 
 
 def test_one_seed_is_not_judged() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -114,3 +116,29 @@ def made_of(results: Sequence[Result]) -> str:
         for result in results
     )
     return " / ".join(kinds) + "."
+
+
+def group(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
+    """Return the results that differ in nothing but their seed, under what they were run with.
+
+    The same run found twice counts once: a seed is one observation however often it was repeated. Runs that
+    differ in versions or device are apart, and say so where their command was the same.
+    """
+    groups: dict[str, dict[str, Result]] = defaultdict(dict)
+    for result in results:
+        settings = {
+            name: value for name, value in result["config"].items() if name not in ("seed", "store", "name")
+        }
+        key = json.dumps([settings, result["device"], result["versions"]], sort_keys=True)
+        groups[key][str(result["seed"])] = result
+    labels = [label(next(iter(seeds.values()))) for seeds in groups.values()]
+    numbered = [
+        f"{name} ({labels[:i].count(name) + 1})" if labels.count(name) > 1 else name
+        for i, name in enumerate(labels)
+    ]
+    return [(name, list(seeds.values())) for name, seeds in zip(numbered, groups.values(), strict=True)]
+
+
+def label(result: Result) -> str:
+    """Return the overrides that a run was started with, without its seed."""
+    return " ".join(part for part in result["overrides"] if not part.startswith("seed=")) or "default"

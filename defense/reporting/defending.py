@@ -1,0 +1,129 @@
+"""Whether treatments helped, over many runs: seeds folded, and every setting beside its random control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from defense.reporting.figures import forest
+from defense.reporting.sheet import Part, Sheet
+from defense.reporting.statistics import Mean, judged, paired_difference
+from defense.reporting.sweeps import Result, column_of, command_of, group, made_of, row_of
+from defense.reporting.tables import RIVALS, arms_of, header, lookup, metrics, spoken
+
+DETAILED = 12  # settings: more of them have a row each, and their own pages
+WORST = "adaptive.worst"
+SUMMARY = (
+    "scorer",
+    "AUC",
+    "baseline",
+    "control",
+    "defended",
+    "defended - control (95 %)",
+    "clean - control",
+    "proxy",
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in their seed alone."""
+
+    label: str  # what they were run with
+    row: str  # the scorer
+    column: str  # what else was swept
+    runs: list[Result]
+
+    def values(self, arm: str, metric: str) -> list[float]:
+        """Return an accuracy, in percent, by run; none where there is no such arm."""
+        return [lookup(run["arms"][arm], metric) for run in self.runs if arm in run["arms"]]
+
+    def gain(self, metric: str = WORST) -> Mean:
+        """Return defended - control in points, paired by seed."""
+        return paired_difference(self.values("defended", metric), self.values("control", metric))
+
+    @property
+    def rival(self) -> str:
+        """What the control is called."""
+        spec = self.runs[0]["config"]["treatment"]
+        return "the random control" if spec["budget"] == "auto" else RIVALS[spec["name"]]
+
+
+def defending_sheet(results: Sequence[Result], title: str) -> Sheet:
+    """Return the page of task=defend: a summary where there are several settings, and the arms of each."""
+    settings = [
+        Setting(name, row_of(runs[0], results), column_of(runs[0], results), runs) for name, runs in group(results)
+    ]
+    parts = []
+    if len(settings) > 1:
+        columns = dict.fromkeys(setting.column for setting in settings)
+        parts += [
+            summary(number, column, [setting for setting in settings if setting.column == column])
+            for number, column in enumerate(columns, start=1)
+        ]
+    if len(settings) <= DETAILED:
+        parts += [arms(number, setting) for number, setting in enumerate(settings, start=1)]
+    return Sheet(title, answer(settings), command_of(results), parts, made_of(results))
+
+
+def answer(settings: Sequence[Setting]) -> str:
+    """Return how many settings are better than their control, how many worse, and what chance alone would do."""
+    judgeable = [setting.gain() for setting in settings if len(setting.runs) > 1]
+    better, worse = sum(gain.low > 0 for gain in judgeable), sum(gain.high < 0 for gain in judgeable)
+    chance = ""
+    if len(judgeable) > 1:
+        chance = (
+            f", {worse} worse; were all as good as random, {0.05 * len(judgeable):.1f} would be called different"
+        )
+    elif worse:
+        chance = ", 1 worse"
+    verb = "is" if better == 1 else "are"
+    return f"{better} of {len(settings)} settings {verb} better than the random control{chance}."
+
+
+def summary(number: int, column: str, settings: Sequence[Setting]) -> Part:
+    """Return one row per scorer, the highest gain first, and the gains with their intervals as a chart."""
+    ranked = sorted(settings, key=lambda setting: -setting.gain().mean)
+    seeds = sorted({len(setting.runs) for setting in settings})
+    over = (
+        f"{seeds[0]} seed" + ("" if seeds == [1] else "s")
+        if len(seeds) == 1
+        else f"{seeds[0]} to {seeds[-1]} seeds"
+    )
+    rows = []
+    for setting in ranked:
+        aucs = [run["selection"]["auc"] for run in setting.runs if run["selection"]["auc"] is not None]
+        proxy = setting.values("proxy", WORST)
+        rows.append(
+            (
+                setting.row,
+                f"{np.mean(aucs):.3f}" if aucs else "-",
+                *(f"{np.mean(setting.values(arm, WORST)):.1f}" for arm in ("baseline", "control", "defended")),
+                str(setting.gain()),
+                str(setting.gain("clean")),
+                f"{np.mean(proxy):.1f}" if proxy else "-",
+            )
+        )
+    chart = forest(
+        [(setting.row, setting.gain()) for setting in ranked],
+        xlabel="defended - control, points of adaptive accuracy",
+    )
+    text = (
+        f"Accuracy on test under adaptive attack at worst, in percent, means over {over}; in brackets the 95 % interval "
+        "of the paired difference over seeds. AUC: of finding the samples that are known to be harmed. "
+        "proxy: the model that the scores were taken at, where it is another."
+    )
+    return Part(f"summary_{number}", column or "All settings", text, SUMMARY, rows, chart)
+
+
+def arms(number: int, setting: Setting) -> Part:
+    """Return the table of arms of one setting, with its verdict over seeds."""
+    names = arms_of(setting.runs[0]["arms"])
+    rows = []
+    for metric in metrics(setting.runs[0]["arms"]["baseline"]):
+        means = [f"{np.mean(setting.values(arm, metric)):.1f}" for arm in names]
+        rows.append((spoken(metric), *means, str(setting.gain(metric))))
+    verdict = judged(setting.gain(), rival=setting.rival)
+    return Part(f"arms_{number}", setting.label, verdict, header(names), rows)
