@@ -15,16 +15,8 @@ from defense.reporting.tables import RIVALS, arms_of, header, lookup, metrics, s
 
 DETAILED = 12  # settings: more of them have a row each, and their own pages
 WORST = "adaptive.worst"
-SUMMARY = (
-    "scorer",
-    "AUC",
-    "baseline",
-    "control",
-    "defended",
-    "defended - control (95 %)",
-    "clean - control",
-    "proxy",
-)
+GAIN = "defended - control (95 %)"
+SUMMARY = ("scorer", "AUC", "baseline", "control", "defended", GAIN, "the same, clean", "proxy")
 
 
 @dataclass(frozen=True)
@@ -87,11 +79,7 @@ def summary(number: int, column: str, settings: Sequence[Setting]) -> Part:
     """Return one row per scorer, the highest gain first, and the gains with their intervals as a chart."""
     ranked = sorted(settings, key=lambda setting: -setting.gain().mean)
     seeds = sorted({len(setting.runs) for setting in settings})
-    over = (
-        f"{seeds[0]} seed" + ("" if seeds == [1] else "s")
-        if len(seeds) == 1
-        else f"{seeds[0]} to {seeds[-1]} seeds"
-    )
+    over = " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]]))) + (" seeds" if seeds != [1] else " seed")
     rows = []
     for setting in ranked:
         aucs = [run["selection"]["auc"] for run in setting.runs if run["selection"]["auc"] is not None]
@@ -111,8 +99,8 @@ def summary(number: int, column: str, settings: Sequence[Setting]) -> Part:
         xlabel="defended - control, points of adaptive accuracy",
     )
     text = (
-        f"Accuracy on test under adaptive attack at worst, in percent, means over {over}; in brackets the 95 % interval "
-        "of the paired difference over seeds. AUC: of finding the samples that are known to be harmed. "
+        f"Accuracy on test under adaptive attack at worst, in percent, means over {over}; in brackets the 95 % "
+        "interval of the paired difference over seeds. AUC: of finding the samples that are known to be harmed. "
         "proxy: the model that the scores were taken at, where it is another."
     )
     return Part(f"summary_{number}", column or "All settings", text, SUMMARY, rows, chart)

@@ -122,7 +122,7 @@ def points(values: Mapping[str, tuple[float, float, float]], *, xlabel: str, yla
 
 
 def forest(gains: Sequence[tuple[str, Mean]], *, xlabel: str) -> str:
-    """Return means with their intervals, one line each, from the top; the interval of a single value is left out."""
+    """Return means with their intervals, one line each; a single value has no interval."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 1.0 + 0.3 * len(gains)), layout="constrained")
         axes = figure.subplots()
