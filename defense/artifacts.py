@@ -19,6 +19,14 @@ Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Planted:
+    """The training samples that a harm changes, and they alone, in order of the split."""
+
+    table: pd.DataFrame  # row, id, and the label that is planted
+    tensors: Tensors  # pictures: float32 (k, C, H, W), row by row as in `table`; nothing where they stay
+
+
+@dataclass(frozen=True)
 class TrainedModel:
     """The weights of an arm, and its numbers epoch by epoch."""
 
@@ -63,7 +71,7 @@ class Evaluation:
     table: pd.DataFrame  # id, clean, transfer.<attack>, adaptive.<attack>, adaptive.worst
 
 
-Artifact = TypeVar("Artifact", TrainedModel, AdversarialSet, Scores, Retrainings, Treatment, Evaluation)
+Artifact = TypeVar("Artifact", Planted, TrainedModel, AdversarialSet, Scores, Retrainings, Treatment, Evaluation)
 
 
 def save(artifact: Any, folder: Path) -> None:
