@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from defense.choices import Harm
@@ -63,6 +63,7 @@ def test_pair_flips_go_to_the_next_class(classes: int, rate: float, seed: int) -
         assert int(flipped[row]) == (0 if int(labels[row]) == classes - 1 else int(labels[row]) + 1)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(2, 5), st.integers(0, 2**20), st.booleans())
 def test_flips_at_the_boundary_are_the_smallest_margins(classes: int, seed: int, ties: bool) -> None:
     labels = torch.arange(40) % classes
