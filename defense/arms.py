@@ -7,6 +7,8 @@ from typing import Any
 
 from defense.artifacts import Evaluation, Scores, TrainedModel, Treatment
 from defense.cell import Cell
+from defense.choices import Harm
+from defense.data.harm import stamped
 from defense.influence.scorers import random_scores
 from defense.randomness import derive
 from defense.schema import Treat
@@ -73,7 +75,8 @@ class Arms:
 
         Without one it is the baseline itself, whose attacked test pictures are kept for the others.
         """
-        config = self.cell.config
+        config, split = self.cell.config, getattr(self.cell.data, part)
+        trigger = stamped(split, config.data) if config.data.harm is Harm.trigger and part == "test" else None
         return self.cell.ledger.once(
             f"evaluate_{arm}{self.label}" if part == "test" else f"evaluate_{part}_{arm}{self.label}",
             Evaluation,
@@ -85,16 +88,20 @@ class Arms:
                 "classes": self.cell.data.classes,
             },
             inputs=self.cell.inputs(
-                part, model=trained.key, **({"frozen": baseline.key} if baseline is not None else {})
+                part,
+                model=trained.key,
+                **({"frozen": baseline.key} if baseline is not None else {}),
+                **({"stamped": trigger.digest()} if trigger is not None else {}),
             ),
             compute=lambda watch, progress: evaluate.evaluate(
                 self.cell.restore(trained),
-                getattr(self.cell.data, part),
+                split,
                 config.evaluation,
                 config.threat,
                 None if baseline is None else baseline.artifact.tensors["pictures"],
                 classes=self.cell.data.classes,
                 seed=config.seed,
+                stamped=trigger,
                 keep=baseline is None and part == "test",
                 watch=watch,
                 memory=progress,

@@ -19,6 +19,14 @@ Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Planted:
+    """The training samples that a harm changes, and they alone, in order of the split."""
+
+    table: pd.DataFrame  # row, id, and the label that is planted
+    tensors: Tensors  # pictures: float32 (k, C, H, W), row by row as in `table`; nothing where they stay
+
+
+@dataclass(frozen=True)
 class TrainedModel:
     """The weights of an arm, and its numbers epoch by epoch."""
 
@@ -60,11 +68,11 @@ class Treatment:
 class Evaluation:
     """One row per test sample, in order of the split; True where the model is right."""
 
-    table: pd.DataFrame  # id, clean, transfer, adaptive.<attack>, adaptive.worst
+    table: pd.DataFrame  # id, clean, triggered, transfer, adaptive.<attack>, adaptive.worst
     tensors: Tensors  # pictures: of the baseline alone, as its attacks left them; frozen for the other arms
 
 
-Artifact = TypeVar("Artifact", TrainedModel, AdversarialSet, Scores, Retrainings, Treatment, Evaluation)
+Artifact = TypeVar("Artifact", Planted, TrainedModel, AdversarialSet, Scores, Retrainings, Treatment, Evaluation)
 
 
 def save(artifact: Any, folder: Path) -> None:

@@ -24,6 +24,17 @@ class Source(Choice):
     image_folder = "image_folder"
 
 
+class Harm(Choice):
+    """What is planted in the training samples, with known truth."""
+
+    none = "none"
+    symmetric = "symmetric"
+    pair = "pair"
+    boundary = "boundary"
+    trigger = "trigger"
+    poison = "poison"
+
+
 class Norm(Choice):
     """The norm that bounds a perturbation."""
 

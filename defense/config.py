@@ -20,6 +20,7 @@ from defense.choices import (
     PRECISIONS,
     SCORER_PRECISIONS,
     AttackName,
+    Harm,
     Members,
     Norm,
     Optimizer,
@@ -91,7 +92,6 @@ def check(config: Config) -> None:
     ):
         if size is not None and size < 1:
             raise InputError(field, size, "expected a whole number of at least 1")
-    within("data.label_noise", data.label_noise, 0 <= data.label_noise < 1, "a fraction in [0, 1)")
     scorer = config.scorer
     check_numbers(scorer)
     weights = config.objective.weights
@@ -130,12 +130,28 @@ def check(config: Config) -> None:
         raise InputError(
             "data.train_labels", data.train_labels, f"not read by data={data.source}; expected data=npz"
         )
+    check_harm(config)
     check_attack("attack", config.attack)
     check_suite(config.evaluation)
     if "_target_" not in config.model:
         raise InputError("model._target_", None, "expected the dotted path of a class or function")
     precision = config.fabric.precision
     within("fabric.precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+
+
+def check_harm(config: Config) -> None:
+    """Raise InputError where the numbers of a planted harm are not valid, or the data have noise of their own."""
+    data = config.data
+    within("data.harm_rate", data.harm_rate, 0 < data.harm_rate < 1, "a fraction in (0, 1)")
+    within("data.harm_target", data.harm_target, data.harm_target >= 0, "a class, from 0 up")
+    patch = data.harm_patch
+    within("data.harm_patch", patch, patch is None or patch >= 1, "a whole number of at least 1, or null")
+    if data.harm_eps is not None:
+        eps = positive("data.harm_eps", data.harm_eps)
+        limited = config.threat.norm is Norm.Linf
+        within("data.harm_eps", data.harm_eps, not limited or eps <= 1, "at most 1, the whole range of a pixel")
+    if data.harm is not Harm.none and data.train_labels is not None:
+        raise InputError("data.harm", data.harm, "data.train_labels has noise of its own; expected none")
 
 
 def check_numbers(scorer: Scorer) -> None:

@@ -121,7 +121,7 @@ def evaluate(
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     >>> x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1])
     >>> list(evaluate(network, (x, y), suite="quick"))
-    ['clean', 'fgsm', 'pgd', 'worst']
+    ['clean', 'fgsm', 'pgd', 'apgd_t', 'worst']
     """
     spec = composed(f"evaluation={suite}").evaluation if isinstance(suite, str) else suite
     check_suite(spec)

@@ -3,6 +3,8 @@
 defend        data -> train -> attack -> score -> treat -> retrain -> evaluate -> report
 detect        data -> train -> attack -> score -> report
 faithfulness  data -> train -> attack -> retrain on parts -> score -> report
+
+Harm that takes a model is planted between data and train, at a model trained on the unharmed samples.
 """
 
 from __future__ import annotations
@@ -14,23 +16,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from defense.arms import Arms
-from defense.artifacts import Scores
+from defense.artifacts import Planted, Scores
 from defense.cell import Cell
-from defense.choices import AUTO, Method, Task
+from defense.choices import AUTO, Harm, Method, Recipe, Task
 from defense.choosing import choose
 from defense.data.load import held_out, load
+from defense.data.splits import Dataset
 from defense.devices import make_fabric
 from defense.errors import InputError
 from defense.influence.objectives import check_objective, objective_value
 from defense.influence.scorers import check_scorer
 from defense.ledger import Ledger
 from defense.models.build import build
+from defense.randomness import derive
 from defense.reporting.record import Arm, Run, Scoring
 from defense.schema import Config, plain
-from defense.stages import treat
+from defense.stages import plant, treat
 from defense.stages.report import write_detection, write_faithfulness, write_report
 from defense.stages.retrain import parts_of_train
 from defense.stages.score import mean
@@ -49,12 +54,51 @@ def run(config: Config, output: Path, overrides: list[str]) -> dict[str, Any]:
         raise InputError(
             "train.crop", config.train.crop, f"expected less than the side of a picture, {data.shape}"
         )
-    if config.task is Task.detect and bool((data.train.labels == data.train.truth).all()):
-        raise InputError("task", config.task, "expected data with known noise, as data.label_noise plants it")
+    if config.task is Task.detect and config.data.harm is Harm.none and data.train.labels.equal(data.train.truth):
+        raise InputError("task", config.task, "expected data with known noise, as data.harm plants it")
     model = build(config.model, data, seed=config.seed)  # fails here, before any compute, where it does not fit
     noise = data.noise_known
     check_scorer(model, data.validation, config.objective, config.scorer, classes=data.classes, noise_known=noise)
+    data = planted(config, data, fabric, ledger)
     return TASKS[config.task](Cell(config, data, fabric, ledger), output, overrides)
+
+
+def planted(config: Config, data: Dataset, fabric: Fabric, ledger: Ledger) -> Dataset:
+    """Return the data with the harm that takes a model, or as they are where there is none of that kind.
+
+    The model is the run's, trained ordinarily whatever the run's recipe, so that runs share the harm; and from
+    first weights of its own, so that harm is not made at the very model that it is found with.
+    """
+    spec = config.data
+    if spec.harm not in plant.PLANTERS:
+        return data
+    recipe = replace(config.train, recipe=Recipe.standard, checkpoints=1)
+    ordinary = Cell(replace(config, train=recipe, seed=derive(config.seed, "planter")), data, fabric, ledger)
+    trained = ordinary.train("planter", treat.untreated(data.train))
+    ball = plant.ball(spec, config.threat)
+    found = ledger.once(
+        "plant",
+        Planted,
+        version=plant.VERSION,
+        settings={
+            "harm": spec.harm,
+            "rate": spec.harm_rate,
+            "ball": ball if spec.harm is Harm.poison else None,
+            "classes": data.classes,
+        },
+        inputs=ordinary.inputs("train", model=trained.key),
+        compute=lambda watch, _: plant.plant(
+            ordinary.restore(trained),
+            data.train,
+            spec,
+            ball,
+            classes=data.classes,
+            batch_size=recipe.batch_size,
+            seed=config.seed,
+            watch=watch,
+        ),
+    )
+    return replace(data, train=plant.harmed(data.train, found.artifact))
 
 
 def defend(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:

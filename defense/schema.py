@@ -14,6 +14,7 @@ from typing import Any
 from defense.choices import (
     AttackName,
     Direction,
+    Harm,
     Members,
     Method,
     Norm,
@@ -59,7 +60,11 @@ class Data:
     train_size: int | None
     validation_size: int | None
     test_size: int | None
-    label_noise: float
+    harm: Harm
+    harm_rate: float
+    harm_target: int
+    harm_patch: int | None
+    harm_eps: str | None
     image_size: int | None
     eps: str
     crop: int

@@ -52,7 +52,7 @@ def test_the_best_of_what_beats_its_control_is_chosen(command: Command, tmp_path
         command,
         tmp_path,
         "scorer=oracle",
-        "data.label_noise=0.4",
+        "data.harm_rate=0.4",
         "treatment.budgets=[0.1,0.4]",
         "train.epochs=15",
     )

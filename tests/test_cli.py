@@ -62,7 +62,7 @@ def test_result_has_the_promised_form(command: Command, tmp_path: Path) -> None:
     for arm in ("baseline", "control", "defended"):
         accuracies = found["arms"][arm]
         assert set(accuracies) == {"clean", "transfer", "adaptive"}
-        assert set(accuracies["adaptive"]) == {"fgsm", "pgd", "worst"}
+        assert set(accuracies["adaptive"]) == {"fgsm", "pgd", "apgd_t", "worst"}
         assert accuracies["adaptive"]["worst"] <= min(accuracies["adaptive"].values())
         assert 0 <= accuracies["adaptive"]["worst"] <= accuracies["clean"] <= 100
     assert found["arms"]["baseline"]["adaptive"]["worst"] == found["arms"]["baseline"]["transfer"]
@@ -127,7 +127,7 @@ def test_standard_evaluation_adds_autoattack(command: Command, tmp_path: Path) -
     arguments += ["hydra.run.dir=runs/a"]
     assert command(*TINY, *arguments)[0] == 0
     for arm in result(tmp_path / "runs/a")["arms"].values():
-        assert set(arm["adaptive"]) == {"fgsm", "pgd", "apgd_ce", "apgd_t", "fab_t", "square", "worst"}
+        assert set(arm["adaptive"]) == {"pgd", "apgd_ce", "apgd_t", "fab_t", "square", "worst"}
         after = list(arm["adaptive"].values())
         assert after == sorted(after, reverse=True)
 
@@ -189,7 +189,28 @@ BAD = {
     "a store that is a file": (["store=/dev/null/x"], ["store=/dev/null/x", "folder"]),
     "an output that is a file": (["hydra.run.dir=/dev/null/x"], ["/dev/null/x"]),
     "parameters that are not there": (["scorer.parameters=tail"], ["scorer.parameters=tail", "2.weight"]),
-    "an oracle that knows nothing": (["scorer=oracle", "data.label_noise=0"], ["scorer=oracle", "known noise"]),
+    "an oracle that knows nothing": (["scorer=oracle", "data.harm=none"], ["scorer=oracle", "known noise"]),
+    "a harm on nobody": (["data.harm_rate=0"], ["data.harm_rate=0.0", "(0, 1)"]),
+    "a harm on everybody": (["data.harm_rate=1"], ["data.harm_rate=1.0", "(0, 1)"]),
+    "an unknown harm": (["data.harm=curse"], ["data.harm", "curse", "symmetric, pair, boundary, trigger, poison"]),
+    "a harm on a fraction of a sample": (["data.harm_rate=1e-4"], ["data.harm_rate=0.0001", "1047"]),
+    "a harm on known noise": (
+        ["data=npz", "data.path=my.npz", "data.train_labels=y", "data.harm=pair"],
+        ["data.harm=pair", "expected none"],
+    ),
+    "a target that is no class": (["data.harm=trigger", "data.harm_target=10"], ["data.harm_target=10", "0 to 9"]),
+    "a target below the classes": (["data.harm_target=-1"], ["data.harm_target=-1", "from 0 up"]),
+    "a patch larger than a picture": (
+        ["data.harm=trigger", "data.harm_patch=9"],
+        ["data.harm_patch=9", "at most 8"],
+    ),
+    "a patch of nothing": (["data.harm_patch=0"], ["data.harm_patch=0", "at least 1"]),
+    "a poison that is no number": (["data.harm_eps=big"], ["data.harm_eps=big", "8/255"]),
+    "a poison beyond all pixels": (["data.harm_eps=1.5"], ["data.harm_eps=1.5", "at most 1"]),
+    "more triggers than there are samples": (
+        ["data.harm=trigger", "data.harm_rate=0.95"],
+        ["data.harm_rate=0.95", "not of data.harm_target"],
+    ),
     "fairness without groups": (["objective=demographic_parity"], ["two groups"]),
     "an unknown term": (["objective.weights.beauty=1"], ["beauty", "equal_opportunity"]),
     "a damping of zero": (["scorer.damping=0"], ["scorer.damping=0", "above 0"]),

@@ -166,8 +166,8 @@ def test_the_standard_suite_is_at_least_as_strong_as_the_quick_one() -> None:
     quick, standard = (
         defense.evaluate(model, (X, Y), suite=suite, eps="8/255") for suite in ("quick", "standard")
     )
-    assert list(standard) == ["clean", "fgsm", "pgd", "apgd_ce", "apgd_t", "fab_t", "square", "worst"]
-    assert standard["pgd"] == quick["pgd"] >= standard["worst"]
+    assert list(standard) == ["clean", "pgd", "apgd_ce", "apgd_t", "fab_t", "square", "worst"]
+    assert quick["pgd"] >= standard["apgd_t"] >= standard["worst"]
 
 
 WRONG_ATTACK = {

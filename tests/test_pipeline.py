@@ -37,7 +37,8 @@ EVERYTHING = TRAINED | TREATED | AFTER_BASELINE
 
 CHANGES = {
     "seed=1": EVERYTHING,
-    "data.label_noise=0.1": EVERYTHING,
+    "data.harm_rate=0.1": EVERYTHING,
+    "data.harm=pair": EVERYTHING,
     "data.train_size=210": EVERYTHING,
     "model.hidden=[8]": EVERYTHING,
     "train.epochs=1": EVERYTHING,
@@ -60,6 +61,8 @@ CHANGES = {
     "name=other": set(),
     "train.attack_steps=3": set(),  # not read by the standard recipe
     "train.tolerance=0.1": set(),  # not read by sgd
+    "data.harm_target=1": set(),  # not read by symmetric flips
+    "data.harm_eps=0.3": set(),
 }
 
 
@@ -183,7 +186,7 @@ def test_detect(command: Command, store: Path, tmp_path: Path) -> None:
     assert found["recall_curve"][20] == pytest.approx(found["selection"]["recall"])
     assert (found["recall_curve"][0], found["recall_curve"][-1]) == (0, 1)
     assert (tmp_path / "out/report.html").exists()
-    code, _, error = command(*TINY, "task=detect", "data.label_noise=0")
+    code, _, error = command(*TINY, "task=detect", "data.harm=none")
     assert (code, "task=detect: expected data with known noise" in error) == (2, True)
 
 
@@ -283,7 +286,7 @@ def test_an_exact_influence_function_foresees_leaving_one_out(
 def test_fairness_end_to_end(command: Command, npz: Path, tmp_path: Path) -> None:
     """Groups beside the arrays make a fairness objective; without them the command says what is missing."""
     arguments = ["data=npz", f"data.path={npz}", "data.validation_size=15", "train.epochs=1", "task=detect"]
-    arguments += ["data.label_noise=0.2", "objective=demographic_parity", "hydra.run.dir=out"]
+    arguments += ["data.harm=symmetric", "objective=demographic_parity", "hydra.run.dir=out"]
     code, _, error = command(*arguments)
     assert (code, "expected validation samples of two groups or more" in error) == (2, True)
     arrays = dict(np.load(npz))

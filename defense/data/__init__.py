@@ -1,1 +1,1 @@
-"""Samples: where they come from, how they are split, and the noise planted in them."""
+"""Samples: where they come from, how they are split, and the harm planted in them."""

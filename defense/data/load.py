@@ -8,19 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from defense.data.noise import flip_symmetric
+from defense.choices import Harm
+from defense.data.harm import check_harm, harmed
 from defense.data.sources import SOURCES
 from defense.data.splits import Dataset, Split
 from defense.errors import InputError
-from defense.randomness import derive, generator
+from defense.randomness import derive
 from defense.schema import Data
 
 
 def load(spec: Data, *, seed: int) -> Dataset:
-    """Return the dataset of a run: sized, split with every class in its share, with its label noise planted.
+    """Return the dataset of a run: sized, split with every class in its share, with its harm planted.
 
-    Noise is planted in the training labels alone. Validation and test carry the known truth: the objective is
-    measured on a small trusted set. Raises InputError where sizes or labels do not fit.
+    Harm is in the training samples alone; what takes a trained model is left to `defense.stages.plant`.
+    Validation and test carry the known truth: the objective is measured on a small trusted set. Raises InputError
+    where sizes, labels or harm do not fit.
     """
     collection = SOURCES[spec.source](spec)
     test, pool = cut(collection.test, collection.train, spec.test_size, "data.test_size", seed)
@@ -33,15 +35,13 @@ def load(spec: Data, *, seed: int) -> Dataset:
     if missing:
         found = f"no training sample has label {missing[0]}; expected all of 0 to {classes - 1}"
         raise InputError("data.train_size", spec.train_size, found)
-    if spec.label_noise > 0:
-        noisy = flip_symmetric(train.labels, spec.label_noise, classes, generator(seed, "label noise"))
-        train = replace(train, labels=noisy)
+    check_harm(train, spec, classes=classes)
     return Dataset(
-        train=train,
+        train=harmed(train, spec, classes=classes, seed=seed),
         validation=replace(validation, labels=validation.truth),
         test=test,
         class_names=collection.class_names,
-        noise_known=spec.label_noise > 0 or spec.train_labels is not None,
+        noise_known=spec.harm is not Harm.none or spec.train_labels is not None,
     )
 
 

@@ -85,7 +85,7 @@ def check_scorer(
     """Raise InputError where a scorer cannot work on this model and data; costs nothing."""
     single(model, pattern=scorer.parameters)
     if scorer.method is Method.oracle and not noise_known:
-        raise InputError("scorer", scorer.name, "expected data with known noise, as data.label_noise plants it")
+        raise InputError("scorer", scorer.name, "expected data with known noise, as data.harm plants it")
     if scorer.method is Method.alignment:
         check_precision(scorer, validation.labels.device)
         check_objective(objective, validation, classes)

@@ -22,7 +22,8 @@ def header(arms: Collection[str]) -> tuple[str, ...]:
 def metrics(arm: dict[str, Any]) -> list[str]:
     """Return the dotted names of an arm's accuracies, adaptive at worst first."""
     adaptive = sorted(arm["adaptive"], key=lambda attack: attack != "worst")
-    return [*(f"adaptive.{a}" for a in adaptive), "clean", "transfer"]
+    others = [name for name in ("clean", "triggered", "transfer") if name in arm]
+    return [*(f"adaptive.{attack}" for attack in adaptive), *others]
 
 
 def lookup(arm: dict[str, Any], metric: str) -> float:

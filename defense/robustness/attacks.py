@@ -154,9 +154,19 @@ ATTACKS: dict[AttackName, Callable[[nn.Module, Attack, Threat, int, int], TorchA
     AttackName.deepfool: deepfool,
 }
 
-AUTOATTACK = (
-    AttackName.apgd_ce,
-    AttackName.apgd_t,
-    AttackName.fab_t,
-    AttackName.square,
-)  # in the reference's order
+AUTOATTACK = (AttackName.apgd_ce, AttackName.apgd_t, AttackName.fab_t, AttackName.square)  # as the reference does
+
+
+def toward(model: nn.Module, x: Tensor, targets: Tensor, threat: Threat, *, steps: int) -> Tensor:
+    """Return pictures (b, C, H, W) moved within `threat` toward what `model` calls `targets` (b,).
+
+    Projected gradient descent on the loss of the targets, in steps of 2.5 eps / steps from the pictures as they
+    are: nothing is drawn at random. The model is in eval mode and frozen.
+    """
+    kind = {Norm.Linf: torchattacks.PGD, Norm.L2: torchattacks.PGDL2}[threat.norm]
+    run = kind(model, eps=threat.radius, alpha=2.5 * threat.radius / steps, steps=steps, random_start=False)
+    run.set_mode_targeted_by_label(quiet=True)
+    with torch.enable_grad():
+        moved: Tensor = run(x, targets).detach()
+    check_inside(x, moved, threat)
+    return moved

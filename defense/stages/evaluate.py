@@ -26,6 +26,7 @@ def evaluate(
     threat: Threat,
     frozen: Tensor | None,
     *,
+    stamped: Split | None = None,
     classes: int,
     seed: int,
     keep: bool = False,
@@ -35,7 +36,8 @@ def evaluate(
     """Return, per test sample, whether `model` is right: clean, transfer, and adaptive after each attack.
 
     frozen: the test pictures (n, C, H, W) as the suite attacked them at the baseline; None where `model` is that
-    baseline, whose own attacks are the frozen ones. keep: return the pictures. The attacks of a suite
+    baseline, whose own attacks are the frozen ones. stamped: the test samples with a planted trigger, where there
+    is one; `triggered` is whether the model is right on those. keep: return the pictures. The attacks of a suite
     come in turn, each on the samples that those before it have left standing, so adaptive.<attack> is the accuracy
     after this attack and all before it, and adaptive.worst the accuracy after all. A sample counts as right under
     attack only where it is right without one, since staying put is open to every attacker.
@@ -51,13 +53,16 @@ def evaluate(
         watch=watch,
         memory=memory,
     )
+    labels = test.labels.cpu()
     adaptive = {f"adaptive.{name}": stands.numpy() for name, stands in attacked.standing.items()}
     worst = next(reversed(adaptive.values()))
     transfer = worst
     if frozen is not None:
         moved = test.with_images(TensorImages(frozen.to(test.labels.device)))
-        right = predict(model, moved, batch_size=suite.batch_size).argmax(1) == test.labels.cpu()
+        right = predict(model, moved, batch_size=suite.batch_size).argmax(1) == labels
         transfer = (attacked.clean & right).numpy()
     columns = {"id": test.ids.numpy(), "clean": attacked.clean.numpy(), "transfer": transfer}
+    if stamped is not None:
+        columns["triggered"] = (predict(model, stamped, batch_size=suite.batch_size).argmax(1) == labels).numpy()
     table = pd.DataFrame({**columns, **adaptive, "adaptive.worst": worst})
     return Evaluation(table, {"pictures": attacked.pictures} if keep else {})

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from defense.choices import Source
+from defense.choices import Harm, Source
 from defense.data.load import load
 from defense.data.sources import SOURCES
 from defense.errors import InputError
@@ -22,7 +22,7 @@ from tests.conftest import data as default_data
 
 def settings(**changes: Any) -> Data:
     """Return settings of a source that has a test split, without planted noise."""
-    return default_data(**{"label_noise": 0.0, "test_size": None} | changes)
+    return default_data(**{"harm": Harm.none, "test_size": None} | changes)
 
 
 def test_npz_with_other_labels_keeps_the_truth(npz: Path) -> None:

@@ -47,7 +47,10 @@ def test_clean_transfer_adaptive_and_worst() -> None:
     for attack in ("fgsm", "pgd", "worst"):
         assert table[f"adaptive.{attack}"].tolist() == [True, False, False, True, False]
     assert evaluate(model, split, SUITE, threat(eps="0.1"), frozen, **common).tensors == {}
-    source = evaluate(model, split, SUITE, threat(eps="0.1"), None, **common)
+    stamped = split.with_images(TensorImages(torch.tensor([0.1, 0.9, 0.1, 0.9, 0.1]).view(5, 1, 1, 1)))
+    table = evaluate(model, split, SUITE, threat(eps="0.1"), frozen, stamped=stamped, **common).table
+    assert table["triggered"].tolist() == [True, False, False, True, True]
+    source = evaluate(model, split, SUITE, threat(eps="0.1"), None, keep=True, **common)
     assert source.table["adaptive.worst"].tolist() == [True, False, False, True, False]
     assert source.table["transfer"].equals(source.table["adaptive.worst"].rename("transfer"))
     moved = (source.tensors["pictures"] - pixels).flatten()

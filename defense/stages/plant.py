@@ -1,0 +1,115 @@
+"""Plant the harm that takes a model trained on the unharmed samples: flips at its boundary, and poisons."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from defense.artifacts import Planted, Tensors
+from defense.choices import Harm
+from defense.data.harm import draws, flip_nearest, flip_symmetric, whole
+from defense.data.overlays import Overlaid
+from defense.data.splits import Split
+from defense.errors import out_of_memory_names
+from defense.models.modes import evaluating, frozen
+from defense.models.predict import predict
+from defense.robustness.attacks import toward
+from defense.schema import Data, Threat
+
+VERSION = 1
+STEPS = 40  # of the descent that makes a poison; the 100 of Ilyas et al. 2019 lower its loss by 3 % more
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Planting:
+    """What a harm is made from."""
+
+    model: nn.Module
+    train: Split
+    spec: Data
+    ball: Threat
+    classes: int
+    batch_size: int
+    seed: int
+    watch: Callable[..., None]
+
+
+def plant(
+    model: nn.Module,
+    train: Split,
+    spec: Data,
+    ball: Threat,
+    *,
+    classes: int,
+    batch_size: int,
+    seed: int,
+    watch: Callable[..., None],
+) -> Planted:
+    """Return the harm of `spec` for the training split, made at `model`, which was trained on that split as it is.
+
+    ball: what a poison may change. Raises InputError where the split has not the samples that the harm takes.
+    """
+    labels, pictures = PLANTERS[spec.harm](Planting(model, train, spec, ball, classes, batch_size, seed, watch))
+    planted = whole(replace(train, labels=labels), spec, classes=classes)
+    rows = (labels != train.labels).nonzero().flatten().cpu()
+    table = {"row": rows.numpy(), "id": train.ids[rows].numpy(), "label": planted.labels[rows].cpu().numpy()}
+    return Planted(pd.DataFrame(table), pictures)
+
+
+def harmed(train: Split, planted: Planted) -> Split:
+    """Return the training split with its harm planted; `truth` stays."""
+    rows = torch.tensor(planted.table["row"].to_numpy())
+    labels = train.labels.clone()
+    labels[rows] = torch.tensor(planted.table["label"].to_numpy(), device=labels.device)
+    if "pictures" not in planted.tensors:
+        return replace(train, labels=labels)
+    pictures = planted.tensors["pictures"].to(labels.device)
+    return replace(train, labels=labels, images=Overlaid(train.images, rows, pictures))
+
+
+def ball(spec: Data, threat: Threat) -> Threat:
+    """Return what a poison may change: the run's norm, and its radius unless the data have one of their own."""
+    return threat if spec.harm_eps is None else replace(threat, eps=spec.harm_eps)
+
+
+def boundary(planting: Planting) -> tuple[Tensor, Tensors]:
+    """Return labels (n,) of which those nearest to the boundary of the model are flipped across it."""
+    train = planting.train
+    logits = predict(planting.model, train, batch_size=planting.batch_size).to(train.labels.device)
+    return flip_nearest(train.labels, logits, planting.spec.harm_rate), {}
+
+
+def poison(planting: Planting) -> tuple[Tensor, Tensors]:
+    """Return labels (n,) of which some, drawn at random, are flipped, and their pictures led toward the new label.
+
+    What makes them of that class is not robust: D_rand of Ilyas et al. 2019, "Adversarial examples are not bugs,
+    they are features". Those that the model does not follow are wrong labels rather: the log says where most are.
+    """
+    model, train, size = planting.model, planting.train, planting.batch_size
+    flipped = flip_symmetric(train.labels.cpu(), planting.spec.harm_rate, planting.classes, draws(planting.seed))
+    labels = flipped.to(train.labels.device)
+    changed = replace(train, labels=labels).subset((labels != train.labels).nonzero().flatten().cpu())
+    pictures, followed = torch.empty((len(changed), *train.images.shape)), 0
+    with evaluating(model), frozen(model), out_of_memory_names("train.batch_size", size):
+        for rows, x, targets in changed.batches(size):
+            moved = toward(model, x, targets, planting.ball, steps=STEPS)
+            followed += int((model(moved).argmax(1) == targets).sum())
+            pictures[rows] = moved.cpu()
+            planting.watch(rows.stop, len(changed))
+    if followed < len(changed) / 2:
+        said = "the model follows %d of %d poisons: within %s most are wrong labels rather; see data.harm_eps"
+        log.warning(said, followed, len(changed), planting.ball.eps)
+    return labels, {"pictures": pictures}
+
+
+PLANTERS: dict[Harm, Callable[[Planting], tuple[Tensor, Tensors]]] = {
+    Harm.boundary: boundary,
+    Harm.poison: poison,
+}
