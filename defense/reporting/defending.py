@@ -11,12 +11,10 @@ from defense.reporting.figures import forest
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import Mean, judged, paired_difference
 from defense.reporting.sweeps import Result, column_of, command_of, group, made_of, row_of
-from defense.reporting.tables import RIVALS, arms_of, header, lookup, metrics, spoken
+from defense.reporting.tables import ARMS, RIVALS, arms_of, header, lookup, metrics, spoken
 
 DETAILED = 12  # settings: more of them have a row each, and their own pages
 WORST = "adaptive.worst"
-GAIN = "defended - control (95 %)"
-SUMMARY = ("scorer", "AUC", "baseline", "control", "defended", GAIN, "the same, clean", "proxy")
 
 
 @dataclass(frozen=True)
@@ -80,20 +78,9 @@ def summary(number: int, column: str, settings: Sequence[Setting]) -> Part:
     ranked = sorted(settings, key=lambda setting: -setting.gain().mean)
     seeds = sorted({len(setting.runs) for setting in settings})
     over = " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]]))) + (" seeds" if seeds != [1] else " seed")
-    rows = []
-    for setting in ranked:
-        aucs = [run["selection"]["auc"] for run in setting.runs if run["selection"]["auc"] is not None]
-        proxy = setting.values("proxy", WORST)
-        rows.append(
-            (
-                setting.row,
-                f"{np.mean(aucs):.3f}" if aucs else "-",
-                *(f"{np.mean(setting.values(arm, WORST)):.1f}" for arm in ("baseline", "control", "defended")),
-                str(setting.gain()),
-                str(setting.gain("clean")),
-                f"{np.mean(proxy):.1f}" if proxy else "-",
-            )
-        )
+    table = [cells(setting) for setting in ranked]
+    shown = [name for name in table[0] if any(row[name] != "-" for row in table)]
+    rows = [tuple(row[name] for name in shown) for row in table]
     chart = forest(
         [(setting.row, setting.gain()) for setting in ranked],
         xlabel="defended - control, points of adaptive accuracy",
@@ -101,9 +88,26 @@ def summary(number: int, column: str, settings: Sequence[Setting]) -> Part:
     text = (
         f"Accuracy on test under adaptive attack at worst, in percent, means over {over}; in brackets the 95 % "
         "interval of the paired difference over seeds. AUC: of finding the samples that are known to be harmed. "
-        "proxy: the model that the scores were taken at, where it is another."
+        "triggered: on test pictures with the planted trigger, defended. proxy: the model that the scores were "
+        "taken at, where it is another."
     )
-    return Part(f"summary_{number}", column or "All settings", text, SUMMARY, rows, chart)
+    return Part(f"summary_{number}", column or "All settings", text, shown, rows, chart)
+
+
+def cells(setting: Setting) -> dict[str, str]:
+    """Return the row of one setting, by column; '-' where there is nothing to say."""
+    aucs = [run["selection"]["auc"] for run in setting.runs if run["selection"]["auc"] is not None]
+    means = {arm: setting.values(arm, WORST) for arm in ARMS}
+    stamped = setting.values("defended", "triggered") if "triggered" in setting.runs[0]["arms"]["defended"] else []
+    return {
+        "scorer": setting.row,
+        "AUC": f"{np.mean(aucs):.3f}" if aucs else "-",
+        **{arm: f"{np.mean(means[arm]):.1f}" for arm in ARMS if arm != "proxy"},
+        "defended - control (95 %)": str(setting.gain()),
+        "the same, clean": str(setting.gain("clean")),
+        "triggered": f"{np.mean(stamped):.1f}" if stamped else "-",
+        "proxy": f"{np.mean(means['proxy']):.1f}" if means["proxy"] else "-",
+    }
 
 
 def arms(number: int, setting: Setting) -> Part:
