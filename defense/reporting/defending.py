@@ -61,6 +61,8 @@ def defending_sheet(results: Sequence[Result], title: str) -> Sheet:
 def answer(settings: Sequence[Setting]) -> str:
     """Return how many settings are better than their control, how many worse, and what chance alone would do."""
     judgeable = [setting.gain() for setting in settings if len(setting.runs) > 1]
+    if not judgeable:
+        return "One seed: the intervals that a judgement needs are over seeds, as in seed=range(5)."
     better, worse = sum(gain.low > 0 for gain in judgeable), sum(gain.high < 0 for gain in judgeable)
     chance = ""
     if len(judgeable) > 1:
