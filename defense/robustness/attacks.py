@@ -9,6 +9,7 @@ attack is weaker than its reference, its adapter says how it is mended.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ import torchattacks
 from torch import Tensor, nn
 
 from defense.choices import AttackName, Norm
+from defense.errors import InputError
 from defense.randomness import derive, global_seed
 from defense.schema import Attack, Threat, number
 
@@ -76,24 +78,109 @@ def apgd_ce(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed
 
 
 def apgd_t(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
-    """Auto-PGD on the difference of logits ratio toward each of min(9, C - 1) classes (Croce and Hein 2020)."""
-    return torchattacks.APGDT(model, steps=attack.steps, n_classes=targets(classes), **common(threat, seed))
+    """Auto-PGD toward each of the min(9, C - 1) likeliest other classes t (Croce and Hein 2020).
+
+        loss = (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2),   z_(k) the k-th highest logit
+
+    Below four classes, where that ratio does not exist, its numerator alone. torchattacks' own APGDT has no such
+    case, and in L2 it gives all samples the step size of the first.
+    """
+
+    def toward(x: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        run = torchattacks.APGD(model, steps=attack.steps, loss="dlr", **common(threat, seed))
+        run.dlr_loss = partial(margin_ratio if classes >= 4 else margin, targets=targets)
+        *_, moved = run.attack_single_run(x, labels)  # forward would leave out some samples, but not their targets
+        return moved
+
+    return partial(at_each_target, model, toward, min(9, classes - 1))
 
 
 def fab_t(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
     """The shortest way over the linearised boundary to each of min(9, C - 1) classes (Croce and Hein 2020)."""
-    rest = {"steps": attack.steps, "n_classes": targets(classes), **common(threat, seed)}
-    return torchattacks.FAB(model, multi_targeted=True, **rest)
+
+    def toward(x: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        run = torchattacks.FAB(model, steps=attack.steps, n_classes=classes, **common(threat, seed))
+        run.set_mode_targeted_by_function(lambda *_: targets, quiet=True)
+        moved: Tensor = run(x, labels)
+        return moved
+
+    return partial(at_each_target, model, toward, min(9, classes - 1))
+
+
+def margin(logits: Tensor, labels: Tensor, *, targets: Tensor) -> Tensor:
+    """Return z_t - z_y (b,) of logits (b, classes)."""
+    return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
+
+
+def margin_ratio(logits: Tensor, labels: Tensor, *, targets: Tensor) -> Tensor:
+    """Return the margin (b,) over the spread of the highest logits, so that scaling them changes nothing."""
+    highest = logits.topk(4, dim=1).values
+    spread = highest[:, 0] - (highest[:, 2] + highest[:, 3]) / 2
+    return margin(logits, labels, targets=targets) / (spread + 1e-12)
+
+
+def at_each_target(
+    model: nn.Module, attack: Callable[[Tensor, Tensor, Tensor], Tensor], count: int, x: Tensor, labels: Tensor
+) -> Tensor:
+    """Return pictures (b, C, H, W) attacked toward the `count` likeliest other classes, the likeliest first.
+
+    Pairs of a sample and a target go b at a time; once a sample is mistaken its other pairs are left out. It
+    comes back as it was where none succeeds, and where it was mistaken from the start.
+    """
+    with torch.no_grad():
+        logits: Tensor = model(x)
+    out, standing = x.clone(), logits.argmax(1) == labels
+    likeliest = logits.scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices
+    rows, targets = torch.arange(len(x), device=x.device).repeat(count), likeliest.T.flatten()
+    rows, targets = rows[standing[rows]], targets[standing[rows]]
+    while len(rows):
+        now, aims = rows[: len(x)], targets[: len(x)]
+        moved = attack(x[now], labels[now], aims)
+        with torch.no_grad():
+            broken = model(moved).argmax(1) != labels[now]
+        out[now[broken]] = moved[broken]
+        standing[now[broken]] = False
+        rows, targets = rows[len(x) :], targets[len(x) :]
+        rows, targets = rows[standing[rows]], targets[standing[rows]]
+    return out
 
 
 def square(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
-    """Random search over squares that asks for logits alone (Andriushchenko et al. 2020)."""
-    return torchattacks.Square(model, n_queries=attack.queries, resc_schedule=False, **common(threat, seed))
+    """Random search over squares that asks for logits alone (Andriushchenko et al. 2020).
+
+    Like the reference's AutoAttack, and unlike torchattacks' own, it shrinks the squares by the query and not by
+    the share of queries, and no square is larger than the picture.
+    """
+    search = torchattacks.Square(model, n_queries=attack.queries, resc_schedule=False, **common(threat, seed))
+    shrinking, search.eta_rectangles = search.p_selection, cache(search.eta_rectangles)
+
+    def margins(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits: Tensor = model(x)
+        own, others = logits.gather(1, labels[:, None]), logits.scatter(1, labels[:, None], -torch.inf)
+        found = own.squeeze(1) - others.amax(1)
+        return found, found  # both what is looked at and what is lowered
+
+    search.margin_and_loss = margins
+
+    def run(x: Tensor, labels: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        side = min(height, width)
+        if threat.norm is Norm.L2 and side < 5:
+            raise InputError("evaluation.attacks", "square", f"takes 5 pixels a side in L2; pictures have {side}")
+        largest = (side - 1) ** 2 / (height * width)  # one less, since in L2 an even side is made odd
+        search.p_selection = lambda query: min(shrinking(query), largest)
+        with torch.inference_mode():
+            found: Tensor = search(x, labels)
+        return found.clone()
+
+    return run
 
 
 def cw(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
     """Adam on squared distance plus margin (Carlini and Wagner 2017), brought back into the ball."""
-    return bounded(torchattacks.CW(FromZero(model), steps=attack.steps), threat)
+    return bounded(
+        torchattacks.CW(FromZero(model).eval(), steps=attack.steps), threat
+    )  # else it comes back in train
 
 
 def deepfool(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
@@ -104,11 +191,6 @@ def deepfool(model: nn.Module, attack: Attack, threat: Threat, classes: int, see
 def common(threat: Threat, seed: int) -> dict[str, Any]:
     """Return the arguments that the parts of AutoAttack share."""
     return {"eps": threat.radius, "norm": threat.norm.value, "seed": seed, "n_restarts": 1}
-
-
-def targets(classes: int) -> int:
-    """Return what torchattacks calls n_classes: one more than the classes that are aimed at."""
-    return min(10, classes)
 
 
 class FromZero(nn.Module):

@@ -14,14 +14,13 @@ from defense.choices import AttackName
 from defense.data.splits import Split
 from defense.errors import out_of_memory_names
 from defense.memory import Forgetful, Memory
-from defense.models.modes import evaluating, frozen
+from defense.models.modes import channels_last, evaluating, frozen
 from defense.models.predict import predict
 from defense.randomness import derive
 from defense.robustness.attacks import AUTOATTACK, perturb_batch
 from defense.schema import Attack, Threat
 
 Watch = Callable[..., None]
-LEAST_CLASSES = {AttackName.apgd_t: 4}  # its loss is made of the four highest logits
 
 
 @dataclass(frozen=True)
@@ -85,16 +84,15 @@ def in_turn(
 ) -> Attacked:
     """Attack `split` with each of `attacks`, every one on the samples that the ones before have left standing.
 
-    Each restart is a try of its own. An attack that does not exist for so few classes (see `parts`) leaves all
-    standing. A sample that is wrong without attack counts as broken from the start, since staying put is open to
-    every attacker. memory: what is finished, try by try.
+    Each restart is a try of its own. A sample that is wrong without attack counts as broken from the start, since
+    staying put is open to every attacker. memory: what is finished, try by try.
     """
     memory = Forgetful() if memory is None else memory
     labels = split.labels.cpu()
     tries = [
         (name, part, restart)
         for name, attack in attacks.items()
-        for part in parts(attack, classes)
+        for part in parts(attack)
         for restart in range(part.restarts)
     ]
     known = memory.recall("attacked")
@@ -117,17 +115,14 @@ def in_turn(
             after.append(stands)
             memory.keep("attacked", {"pictures": pictures, "after": torch.stack(after)})
     last = {name: number for number, (name, _, _) in enumerate(tries, start=1)}
-    standing, before = {}, 0
-    for name in attacks:
-        before = last.get(name, before)
-        standing[name] = after[before]
+    standing = {name: after[number] for name, number in last.items()}
     return Attacked(pictures, after[0], standing)
 
 
-def parts(attack: Attack, classes: int) -> list[Attack]:
-    """Return the attacks that `attack` is made of, without those that need more classes."""
+def parts(attack: Attack) -> list[Attack]:
+    """Return the attacks that `attack` is made of: four for autoattack."""
     names = AUTOATTACK if attack.name is AttackName.autoattack else (attack.name,)
-    return [replace(attack, name=name) for name in names if classes >= LEAST_CLASSES.get(name, 2)]
+    return [replace(attack, name=name) for name in names]
 
 
 def restarted(seed: int, restart: int) -> int:
@@ -137,6 +132,7 @@ def restarted(seed: int, restart: int) -> int:
 
 @contextmanager
 def attacking(model: nn.Module, batch_size: int) -> Iterator[None]:
-    """Put the model in eval mode with frozen parameters; running out of memory names the size of a batch."""
-    with evaluating(model), frozen(model), out_of_memory_names("evaluation.batch_size", batch_size):
+    """Make the model ready to be attacked, and put it back; out of memory names the size of a batch."""
+    field = "evaluation.batch_size"
+    with evaluating(model), frozen(model), channels_last(model), out_of_memory_names(field, batch_size):
         yield

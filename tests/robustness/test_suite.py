@@ -85,11 +85,11 @@ def test_a_killed_suite_goes_on_after_its_last_try() -> None:
     assert len(model.shown) == 6  # two tries of two steps and a look, on the one batch that stands
 
 
-def test_autoattack_is_made_of_what_exists_for_the_classes() -> None:
+def test_autoattack_is_four_attacks() -> None:
     whole = Attack(AttackName.autoattack, steps=7, queries=11)
-    names = [part.name for part in parts(whole, 10)]
+    names = [part.name for part in parts(whole)]
     assert names == [AttackName.apgd_ce, AttackName.apgd_t, AttackName.fab_t, AttackName.square]
-    assert all((part.steps, part.queries) == (7, 11) for part in parts(whole, 10))
+    assert all((part.steps, part.queries) == (7, 11) for part in parts(whole))
 
 
 def test_of_several_tries_the_worst_is_kept() -> None:
