@@ -14,9 +14,19 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from defense.choices import BALANCES, PRECISIONS, SCORER_PRECISIONS, AttackName, Members, Optimizer, Recipe, Source
+from defense.choices import (
+    BALANCES,
+    PRECISIONS,
+    SCORER_PRECISIONS,
+    AttackName,
+    Keep,
+    Members,
+    Optimizer,
+    Recipe,
+    Source,
+)
 from defense.errors import InputError
-from defense.schema import Attack, Config, Evaluation, Objective, Scorer, number, plain
+from defense.schema import Attack, Config, Evaluation, Objective, Scorer, Train, number, plain
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
@@ -74,6 +84,7 @@ def check(config: Config) -> None:
         ("train.epochs", train.epochs),
         ("train.batch_size", train.batch_size),
         ("train.attack_steps", train.attack_steps),
+        ("train.validation_steps", train.validation_steps),
         ("train.checkpoints", train.checkpoints),
         ("faithfulness.targets", config.faithfulness.targets),
         ("evaluation.batch_size", config.evaluation.batch_size),
@@ -97,20 +108,15 @@ def check(config: Config) -> None:
     threshold = config.treatment.threshold
     within("treatment.threshold", threshold, threshold is None or isfinite(threshold), "a number, or null")
     within("treatment.budget", budget, 0 <= budget < 1, "a fraction in [0, 1)")
-    within("train.learning_rate", train.learning_rate, 0 < train.learning_rate < inf, "a number above 0")
-    within("train.momentum", train.momentum, 0 <= train.momentum < 1, "a number in [0, 1)")
-    within("train.weight_decay", train.weight_decay, 0 <= train.weight_decay < inf, "a number of at least 0")
-    within("train.crop", train.crop, train.crop >= 0, "a whole number of at least 0")
+    check_train(train)
+    if train.optimizer is Optimizer.lbfgs:
+        check_unread(train, scorer)
     count = config.faithfulness.count
     within("faithfulness.count", count, count is None or count >= 3, "three retrainings at least, or null")
     if scorer.members is Members.checkpoints and (train.optimizer is Optimizer.lbfgs or train.epochs < 2):
         raise InputError("scorer.members", scorer.members, "expected a training of several epochs, by sgd")
     if scorer.members is Members.checkpoints:
         within("train.checkpoints", train.checkpoints, train.checkpoints >= 2, "two at least, for scorer.members")
-    within("train.tolerance", train.tolerance, 0 < train.tolerance < inf, "a number above 0")
-    if train.optimizer is Optimizer.lbfgs and {train.recipe, scorer.proxy} & {Recipe.adversarial}:
-        field = "train.recipe" if train.recipe is Recipe.adversarial else "scorer.proxy"
-        raise InputError(field, Recipe.adversarial, "not with train.optimizer=lbfgs; expected sgd")
     eps = positive("threat.eps", config.threat.eps)
     if config.threat.norm.value == "Linf":
         within("threat.eps", config.threat.eps, eps <= 1, "at most 1, the whole range of a pixel")
@@ -139,6 +145,32 @@ def check(config: Config) -> None:
         raise InputError("model._target_", None, "expected the dotted path of a class or function")
     precision = config.fabric.precision
     within("fabric.precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+
+
+def check_train(train: Train) -> None:
+    """Raise InputError where the numbers of a recipe are not valid."""
+    within("train.learning_rate", train.learning_rate, 0 < train.learning_rate < inf, "a number above 0")
+    within("train.momentum", train.momentum, 0 <= train.momentum < 1, "a number in [0, 1)")
+    within("train.weight_decay", train.weight_decay, 0 <= train.weight_decay < inf, "a number of at least 0")
+    within("train.crop", train.crop, train.crop >= 0, "a whole number of at least 0")
+    within("train.tolerance", train.tolerance, 0 < train.tolerance < inf, "a number above 0")
+    within("train.beta", train.beta, 0 < train.beta < inf, "a number above 0")
+    ema = train.ema
+    within("train.ema", ema, ema is None or 0 < ema < 1, "a decay between 0 and 1, as in 0.995, or null")
+
+
+def check_unread(train: Train, scorer: Scorer) -> None:
+    """Raise InputError where something is asked for that needs batches or epochs, which lbfgs does not have."""
+    for field, value, valid in (
+        ("train.recipe", train.recipe, train.recipe is Recipe.standard),
+        ("scorer.proxy", scorer.proxy, scorer.proxy in (None, Recipe.standard)),
+        ("train.keep", train.keep, train.keep in (None, Keep.last)),
+        ("train.ema", train.ema, train.ema is None),
+        ("train.channels_last", train.channels_last, not train.channels_last),
+        ("train.compile", train.compile, not train.compile),
+    ):
+        if not valid:
+            raise InputError(field, value, "not with train.optimizer=lbfgs; expected sgd")
 
 
 def check_numbers(scorer: Scorer) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from defense.choices import (
     AttackName,
     Direction,
+    Keep,
     Members,
     Method,
     Norm,
@@ -72,6 +73,12 @@ class Train:
 
     recipe: Recipe
     attack_steps: int
+    beta: float
+    keep: Keep | None
+    validation_steps: int
+    ema: float | None
+    channels_last: bool
+    compile: bool
     optimizer: Optimizer
     tolerance: float
     checkpoints: int
