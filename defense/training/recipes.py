@@ -62,7 +62,7 @@ def trades(
     x' makes the KL large. Its gradient there is that of the cross-entropy with the probabilities f(x) as labels,
     since they do not depend on x'.
     """
-    with torch.no_grad(), evaluating(network), frozen(network):
+    with torch.no_grad(), evaluating(network):
         probabilities = network(x).float().softmax(1)
     adversarial = attacker(network, x, probabilities, seed)
     losses, logits = as_they_are(forward, network, x, labels, seed)

@@ -221,7 +221,7 @@ class Precision(nn.Module):
 
 @pytest.mark.parametrize("name", [Recipe.adversarial, Recipe.fast, Recipe.trades])
 def test_attacks_are_made_in_the_precision_of_training(digits: Dataset, name: Recipe) -> None:
-    """And no half-precision copy of a frozen parameter is left for the pass that needs its gradient."""
+    """And the pass that needs gradients of the parameters is not given copies that were made without."""
     spec = recipe(recipe=name, epochs=1, batch_size=100, attack_steps=2)
     moved = {}
     for precision in ("32-true", "bf16-mixed"):
