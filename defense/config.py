@@ -145,6 +145,9 @@ def check(config: Config) -> None:
         raise InputError("model._target_", None, "expected the dotted path of a class or function")
     precision = config.fabric.precision
     within("fabric.precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+    attacks = {train.recipe, scorer.proxy} - {None, Recipe.standard} or train.keep is Keep.robust
+    if attacks and precision == "16-mixed":  # the gradient of a picture, of a mean over the batch, becomes zero
+        raise InputError("fabric.precision", precision, "not with attacks in training; expected bf16-mixed")
 
 
 def check_train(train: Train) -> None:

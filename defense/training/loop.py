@@ -19,7 +19,7 @@ from defense.randomness import derive, global_seed
 from defense.schema import Train
 from defense.training.augment import augment, plan_epoch
 from defense.training.epochs import EpochEnd
-from defense.training.network import as_called, compiling_names
+from defense.training.network import compiled, compiling_names, laid_out
 from defense.training.recipes import Losses
 from defense.training.validation import Measure
 
@@ -54,12 +54,14 @@ def fit(
     keep, weights = keep.cpu(), weights.to(device)
     steps = math.ceil(int(keep.sum()) / recipe.batch_size)
     optimizer, scheduler = descent(model, recipe, total_steps=recipe.epochs * steps)
-    network = as_called(model, recipe)
-    forward, wrapped_optimizer = fabric.setup(network, optimizer)
+    # The network is not called through what fabric wraps around it: that rounds the pictures in mixed precision, to
+    # 1/256, as much as a small perturbation. In `fabric.autocast` it is what the layers are given that is rounded.
+    _, wrapped_optimizer = fabric.setup(model, optimizer)
+    model.train()
+    network = compiled(laid_out(model, recipe), recipe)
     average = averaged(model, recipe.ema)
     result = average.module if average else model
-    measured = as_called(result, recipe) if average else network
-    forward.train()
+    measured = laid_out(result, recipe)  # not compiled: there would be a program for each mode and size of batch
     for epoch in range(recipe.epochs):
         plan = plan_epoch(len(train), crop=recipe.crop, flip=recipe.flip, seed=seed, epoch=epoch)
         order = plan.order[keep[plan.order]]
@@ -72,8 +74,8 @@ def fit(
                     x = augment(train.images.take(rows), shifts[here], flips[here], crop=recipe.crop)
                     labels = train.labels[here]
                     chance = derive(seed, "training attack", epoch, step)
-                    with fabric.autocast(), diverging_names(recipe, epoch):  # attacks call the network itself
-                        each, logits = losses(forward, network, x, labels, chance)
+                    with fabric.autocast(), diverging_names(recipe, epoch):
+                        each, logits = losses(network, x, labels, chance)
                     loss = (weights[here] * each).mean()
                     wrapped_optimizer.zero_grad()
                     fabric.backward(loss)

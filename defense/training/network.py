@@ -26,11 +26,15 @@ class ChannelsLast(nn.Module):
         return out
 
 
-def as_called(model: nn.Module, recipe: Train) -> nn.Module:
-    """Return `model`, the parameters being the same objects, in the form in which `recipe` calls it."""
-    network = ChannelsLast(model) if recipe.channels_last else model
-    compiled: nn.Module = torch.compile(network) if recipe.compile else network  # type: ignore[assignment]
-    return compiled
+def laid_out(model: nn.Module, recipe: Train) -> nn.Module:
+    """Return `model`, the parameters being the same objects, in the layout of `recipe`."""
+    return ChannelsLast(model) if recipe.channels_last else model
+
+
+def compiled(network: nn.Module, recipe: Train) -> nn.Module:
+    """Return `network`, the parameters being the same objects, compiled where `recipe` says so."""
+    program: nn.Module = torch.compile(network) if recipe.compile else network  # type: ignore[assignment]
+    return program
 
 
 @contextmanager

@@ -19,9 +19,8 @@ from defense.models.modes import evaluating, frozen
 from defense.robustness.attacks import perturb_batch
 from defense.schema import Attack, Threat, Train
 
-# forward, network, pictures, labels, seed -> losses (b,), logits (b, classes). The gradients of the parameters go
-# through `forward`; attacks are made at `network`, the same without what the devices wrap around it
-Losses = Callable[[nn.Module, nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+# network, pictures, labels, seed -> losses (b,), logits (b, classes); float32 in any precision of the network
+Losses = Callable[[nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor]]
 Attacker = Callable[[nn.Module, Tensor, Tensor, int], Tensor]  # network, pictures, labels, seed -> pictures
 
 FAST_STEP = 1.25  # in eps: the step of Wong et al. 2020; larger ones overfit to it
@@ -32,30 +31,21 @@ def losses_of(recipe: Train, threat: Threat, classes: int) -> Losses:
     return RECIPES[recipe.recipe](recipe, threat, classes)
 
 
-def as_they_are(
-    forward: nn.Module, network: nn.Module, x: Tensor, labels: Tensor, seed: int
-) -> tuple[Tensor, Tensor]:
+def as_they_are(network: nn.Module, x: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each picture of x (b, C, H, W), and the logits."""
-    logits = forward(x)
+    logits: Tensor = network(x).float()
     return F.cross_entropy(logits, labels, reduction="none"), logits
 
 
 def worst_case(
-    forward: nn.Module, network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attacker: Attacker
+    network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attacker: Attacker
 ) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each picture once it is attacked, and the logits there (Madry et al. 2018)."""
-    return as_they_are(forward, network, attacker(network, x, labels, seed), labels, seed)
+    return as_they_are(network, attacker(network, x, labels, seed), labels, seed)
 
 
 def trades(
-    forward: nn.Module,
-    network: nn.Module,
-    x: Tensor,
-    labels: Tensor,
-    seed: int,
-    *,
-    attacker: Attacker,
-    beta: float,
+    network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attacker: Attacker, beta: float
 ) -> tuple[Tensor, Tensor]:
     """Return CE(f(x_i), y_i) + beta KL(f(x_i) || f(x'_i)), and the logits f(x) (Zhang et al. 2019).
 
@@ -65,9 +55,9 @@ def trades(
     with torch.no_grad(), evaluating(network):
         probabilities = network(x).float().softmax(1)
     adversarial = attacker(network, x, probabilities, seed)
-    losses, logits = as_they_are(forward, network, x, labels, seed)
-    clean, attacked = (values.float().log_softmax(1) for values in (logits, forward(adversarial)))
-    return losses + beta * F.kl_div(attacked, clean, log_target=True, reduction="none").sum(1), logits
+    losses, logits = as_they_are(network, x, labels, seed)
+    clean, other = (values.log_softmax(1) for values in (logits, network(adversarial).float()))
+    return losses + beta * F.kl_div(other, clean, log_target=True, reduction="none").sum(1), logits
 
 
 def attacked(
