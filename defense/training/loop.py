@@ -54,7 +54,7 @@ def fit(
     keep, weights = keep.cpu(), weights.to(device)
     steps = math.ceil(int(keep.sum()) / recipe.batch_size)
     optimizer, scheduler = descent(model, recipe, total_steps=recipe.epochs * steps)
-    # The network is not called through what fabric wraps around it: that rounds the pictures in mixed precision, to
+    # The network is not called through what fabric wraps around it: in mixed precision that rounds pictures, to
     # 1/256, as much as a small perturbation. In `fabric.autocast` it is what the layers are given that is rounded.
     _, wrapped_optimizer = fabric.setup(model, optimizer)
     model.train()
