@@ -30,9 +30,11 @@ class Planted:
 class TrainedModel:
     """The weights of an arm, and its numbers epoch by epoch."""
 
-    weights: Tensors
-    checkpoints: Tensors  # '<epoch>/<name>': the weights after some of the epochs before the last
-    history: pd.DataFrame  # epoch, train_loss, train_accuracy, validation_loss, validation_accuracy, learning_rate
+    weights: Tensors  # of the epoch that was kept; averages over the steps, with train.ema
+    checkpoints: Tensors  # '<epoch>/<name>': the same after some of the epochs before that one
+    # epoch, train_loss, train_accuracy, validation_loss, validation_accuracy, validation_robust_accuracy where it
+    # was measured, learning_rate, and kept: True for one epoch
+    history: pd.DataFrame
 
 
 @dataclass(frozen=True)

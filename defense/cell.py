@@ -11,17 +11,18 @@ from pandas.util import hash_pandas_object
 from torch import Tensor, nn
 
 from defense.artifacts import AdversarialSet, Retrainings, Scores, TrainedModel, Treatment
-from defense.choices import Members, Method, Optimizer, Recipe
+from defense.choices import Members, Method, Recipe
 from defense.data.images import TensorImages
 from defense.data.splits import Dataset, Split
 from defense.influence.objectives import Validation
 from defense.ledger import Ledger
 from defense.models.build import source_digest
 from defense.randomness import derive
-from defense.schema import Attack, Config, Train, plain
+from defense.schema import Attack, Config, Train
 from defense.stages import attack, retrain, score, train, treat
 from defense.stages.train import checkpoints_of
 from defense.store import Stored
+from defense.training.settings import settings_read
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,10 @@ class Cell:
 
     def training(self, recipe: Train) -> dict[str, object]:
         """Return the settings that a training run depends on; what its recipe does not read is left out."""
-        unread = {"attack_steps"} if recipe.recipe is Recipe.standard else set()
-        unread |= {"tolerance"} if recipe.optimizer is Optimizer.sgd else set()
         return {
             "model": self.config.model,
             "source": source_digest(self.config.model),
-            "train": {name: value for name, value in plain(recipe).items() if name not in unread},
-            "threat": None if recipe.recipe is Recipe.standard else self.config.threat,
+            **settings_read(recipe, self.config.threat),
             "classes": self.data.classes,
         }
 

@@ -96,10 +96,20 @@ class Direction(Choice):
 
 
 class Recipe(Choice):
-    """What a training step sees of its batch."""
+    """The losses that training lowers."""
 
     standard = "standard"
     adversarial = "adversarial"
+    fast = "fast"
+    trades = "trades"
+
+
+class Keep(Choice):
+    """The epoch whose weights a training run ends with."""
+
+    last = "last"
+    clean = "clean"
+    robust = "robust"
 
 
 class Optimizer(Choice):

@@ -1,11 +1,11 @@
 """Hydra's side of the settings: the schema that a run is composed on, and the checks across fields.
 
-Types and closed choices are checked by the schema while the run is composed; ranges and combinations here.
+Types and closed choices are checked by the schema while the run is composed; ranges and combinations in
+`defense.valid`.
 """
 
 from __future__ import annotations
 
-from math import inf, isfinite
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,21 +14,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from defense.choices import (
-    AUTO,
-    BALANCES,
-    PRECISIONS,
-    SCORER_PRECISIONS,
-    AttackName,
-    Harm,
-    Members,
-    Norm,
-    Optimizer,
-    Recipe,
-    Source,
-)
 from defense.errors import InputError
-from defense.schema import Attack, Config, Evaluation, Objective, Scorer, Threat, Treat, number, plain
+from defense.schema import Attack, Config, Evaluation, Objective, plain
+from defense.valid import check
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
@@ -73,157 +61,3 @@ def refuse_unknown(found: Any, known: Any, prefix: str = "") -> None:
             if str(key) not in known:
                 raise InputError(f"{prefix}{key}", value, f"no such setting; expected one of {', '.join(known)}")
             refuse_unknown(value, known[str(key)], f"{prefix}{key}.")
-
-
-def check(config: Config) -> None:
-    """Raise InputError for the first number that is out of its range."""
-    data, train = config.data, config.train
-    for field, size in (
-        ("data.train_size", data.train_size),
-        ("data.validation_size", data.validation_size),
-        ("data.test_size", data.test_size),
-        ("data.image_size", data.image_size),
-        ("train.epochs", train.epochs),
-        ("train.batch_size", train.batch_size),
-        ("train.attack_steps", train.attack_steps),
-        ("train.checkpoints", train.checkpoints),
-        ("faithfulness.targets", config.faithfulness.targets),
-        ("evaluation.batch_size", config.evaluation.batch_size),
-    ):
-        if size is not None and size < 1:
-            raise InputError(field, size, "expected a whole number of at least 1")
-    scorer = config.scorer
-    check_numbers(scorer)
-    weights = config.objective.weights
-    within(
-        "objective.weights",
-        weights,
-        bool(weights) and all(isfinite(w) for w in weights.values()),
-        "a weight for a term",
-    )
-    within("objective.positive", config.objective.positive, config.objective.positive >= 0, "a class, from 0 up")
-    balance = config.treatment.balance
-    within("treatment.balance", balance, balance in BALANCES, f"one of {', '.join(BALANCES)}")
-    check_treatment(config.treatment)
-    within("train.learning_rate", train.learning_rate, 0 < train.learning_rate < inf, "a number above 0")
-    within("train.momentum", train.momentum, 0 <= train.momentum < 1, "a number in [0, 1)")
-    within("train.weight_decay", train.weight_decay, 0 <= train.weight_decay < inf, "a number of at least 0")
-    within("train.crop", train.crop, train.crop >= 0, "a whole number of at least 0")
-    count = config.faithfulness.count
-    within("faithfulness.count", count, count is None or count >= 3, "three retrainings at least, or null")
-    if scorer.members is Members.checkpoints and (train.optimizer is Optimizer.lbfgs or train.epochs < 2):
-        raise InputError("scorer.members", scorer.members, "expected a training of several epochs, by sgd")
-    if scorer.members is Members.checkpoints:
-        within("train.checkpoints", train.checkpoints, train.checkpoints >= 2, "two at least, for scorer.members")
-    within("train.tolerance", train.tolerance, 0 < train.tolerance < inf, "a number above 0")
-    if train.optimizer is Optimizer.lbfgs and {train.recipe, scorer.proxy} & {Recipe.adversarial}:
-        field = "train.recipe" if train.recipe is Recipe.adversarial else "scorer.proxy"
-        raise InputError(field, Recipe.adversarial, "not with train.optimizer=lbfgs; expected sgd")
-    check_threat("threat.eps", config.threat, usual=data.eps)
-    if data.path is not None and data.source not in (Source.npz, Source.image_folder):
-        raise InputError(
-            "data.path", data.path, f"not read by data={data.source}; expected data=npz or image_folder"
-        )
-    if data.image_size is not None and data.source is not Source.image_folder:
-        raise InputError("data.image_size", data.image_size, f"not read by data={data.source}; expected null")
-    if data.train_labels is not None and data.source is not Source.npz:
-        raise InputError(
-            "data.train_labels", data.train_labels, f"not read by data={data.source}; expected data=npz"
-        )
-    check_harm(config)
-    check_attack("attack", config.attack)
-    check_suite(config.evaluation)
-    if "_target_" not in config.model:
-        raise InputError("model._target_", None, "expected the dotted path of a class or function")
-    precision = config.fabric.precision
-    within("fabric.precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-
-
-def check_harm(config: Config) -> None:
-    """Raise InputError where the numbers of a planted harm are not valid, or the data have noise of their own."""
-    data = config.data
-    within("data.harm_rate", data.harm_rate, 0 < data.harm_rate < 1, "a fraction in (0, 1)")
-    within("data.harm_target", data.harm_target, data.harm_target >= 0, "a class, from 0 up")
-    patch = data.harm_patch
-    within("data.harm_patch", patch, patch is None or patch >= 1, "a whole number of at least 1, or null")
-    if data.harm_eps is not None:
-        eps = positive("data.harm_eps", data.harm_eps)
-        limited = config.threat.norm is Norm.Linf
-        within("data.harm_eps", data.harm_eps, not limited or eps <= 1, "at most 1, the whole range of a pixel")
-    if data.harm is not Harm.none and data.train_labels is not None:
-        raise InputError("data.harm", data.harm, "data.train_labels has noise of its own; expected none")
-
-
-def check_numbers(scorer: Scorer) -> None:
-    """Raise InputError where the numbers of a scorer are not valid."""
-    for field, value in (("count", scorer.count), ("iterations", scorer.iterations), ("seeds", scorer.seeds)):
-        within(f"scorer.{field}", value, value >= 1, "a whole number of at least 1")
-    for field, real in (("std", scorer.std), ("damping", scorer.damping), ("scale", scorer.scale)):
-        within(f"scorer.{field}", real, real is None or 0 < real < inf, "a number above 0")
-    within("scorer.max_rate", scorer.max_rate, 0 <= scorer.max_rate < 1, "a rate in [0, 1)")
-    precisions = SCORER_PRECISIONS
-    within("scorer.precision", scorer.precision, scorer.precision in precisions, f"one of {', '.join(precisions)}")
-    within("scorer.tolerance", scorer.tolerance, 0 < scorer.tolerance < inf, "a number above 0")
-    size = scorer.batch_size
-    within("scorer.batch_size", size, size is None or size >= 1, "a whole number of at least 1, or null")
-
-
-def check_treatment(spec: Treat) -> None:
-    """Raise InputError where the numbers of the treatment are not valid."""
-    auto, budget, threshold = spec.budget == AUTO, spec.budget, spec.threshold
-    within("treatment.threshold", threshold, threshold is None or isfinite(threshold), "a number, or null")
-    valid = auto or (type(budget) in (int, float) and 0 <= budget < 1)
-    within("treatment.budget", budget, valid, "a fraction in [0, 1), or auto")
-    within("treatment.held_out", spec.held_out, 0 < spec.held_out < 1, "a fraction in (0, 1)")
-    within("treatment.budgets", spec.budgets, all(0 < b < 1 for b in spec.budgets), "fractions in (0, 1)")
-    if auto:
-        within("treatment.threshold", threshold, threshold is None, "null with treatment.budget=auto")
-        within("treatment.budgets", spec.budgets, bool(spec.budgets), "a fraction or more to choose from")
-        within("treatment.names", spec.names, bool(spec.names), "a treatment or more to choose from")
-
-
-def check_threat(field: str, threat: Threat, *, usual: str = "") -> None:
-    """Raise InputError where eps is not a radius of the norm; `usual`: one that is meant for Linf."""
-    eps = positive(field, threat.eps)
-    if threat.norm is Norm.Linf:
-        within(field, threat.eps, eps <= 1, "at most 1, the whole range of a pixel")
-    elif threat.eps == usual or "/255" in threat.eps.replace(" ", ""):
-        raise InputError(field, threat.eps, "is meant for Linf; give a radius in L2, as in threat.eps=0.5")
-
-
-def check_suite(suite: Evaluation) -> None:
-    """Raise InputError where the attacks of a suite are not valid."""
-    if not {attack.name for attack in suite.attacks.values()} - {AttackName.square}:
-        named = ", ".join(suite.attacks) or "{}"
-        raise InputError("evaluation.attacks", named, "expected at least one attack that uses gradients")
-    for name, attack in suite.attacks.items():
-        check_attack(f"evaluation.attacks.{name}", attack)
-        valid = name != "worst" and "." not in name
-        within(f"evaluation.attacks.{name}", name, valid, "another name: no dot, and worst is taken over all")
-
-
-def check_attack(field: str, attack: Attack) -> None:
-    """Raise InputError where the numbers of one attack are not valid."""
-    within(f"{field}.steps", attack.steps, attack.steps >= 1, "a whole number of at least 1")
-    for name, number_ in (("queries", attack.queries), ("restarts", attack.restarts)):
-        within(f"{field}.{name}", number_, number_ >= 1, "a whole number of at least 1")
-    if attack.name is AttackName.fgsm:
-        within(f"{field}.steps", attack.steps, attack.steps == 1, "1: fgsm takes one step")
-    if attack.step_size is not None:
-        positive(f"{field}.step_size", attack.step_size)
-
-
-def positive(field: str, text: str) -> float:
-    """Return the number that `text` stands for; raises InputError unless it is finite and above 0."""
-    try:
-        value = number(text)
-    except ValueError:
-        raise InputError(field, text, "expected a number above 0, as in 0.1 or 8/255") from None
-    within(field, text, 0 < value < inf, "a number above 0, as in 0.1 or 8/255")
-    return value
-
-
-def within(field: str, value: object, valid: bool, expected: str) -> None:
-    """Raise InputError unless `valid`."""
-    if not valid:
-        raise InputError(field, value, f"expected {expected}")

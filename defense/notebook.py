@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from defense.choices import Norm
-from defense.config import check_attack, check_numbers, check_suite, check_threat, composed
+from defense.config import composed
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError
@@ -21,6 +21,7 @@ from defense.reporting.progress import silent
 from defense.robustness.suite import in_turn, perturb
 from defense.schema import Attack, Objective, Scorer, Threat
 from defense.schema import Evaluation as Suite
+from defense.valid import check_attack, check_numbers, check_suite, check_threat
 
 Samples = tuple[Tensor, Tensor]  # pictures (n, C, H, W) in [0, 1] and labels (n,) int64, where the model is
 

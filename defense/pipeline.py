@@ -22,7 +22,7 @@ from torch import Tensor
 from defense.arms import Arms
 from defense.artifacts import Planted, Scores
 from defense.cell import Cell
-from defense.choices import AUTO, Harm, Method, Recipe, Task
+from defense.choices import AUTO, Harm, Keep, Method, Recipe, Task
 from defense.choosing import choose
 from defense.data.load import held_out, load
 from defense.data.splits import Dataset
@@ -72,7 +72,7 @@ def planted(config: Config, data: Dataset, fabric: Fabric, ledger: Ledger) -> Da
     spec = config.data
     if spec.harm not in plant.PLANTERS:
         return data
-    recipe = replace(config.train, recipe=Recipe.standard, checkpoints=1)
+    recipe = replace(config.train, recipe=Recipe.standard, checkpoints=1, keep=Keep.last, ema=None)
     ordinary = Cell(replace(config, train=recipe, seed=derive(config.seed, "planter")), data, fabric, ledger)
     trained = ordinary.train("planter", treat.untreated(data.train))
     ball = plant.ball(spec, config.threat)

@@ -15,6 +15,7 @@ from defense.choices import (
     AttackName,
     Direction,
     Harm,
+    Keep,
     Members,
     Method,
     Norm,
@@ -77,6 +78,12 @@ class Train:
 
     recipe: Recipe
     attack_steps: int
+    beta: float
+    keep: Keep | None
+    validation_steps: int
+    ema: float | None
+    channels_last: bool
+    compile: bool
     optimizer: Optimizer
     tolerance: float
     checkpoints: int

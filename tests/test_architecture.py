@@ -12,14 +12,15 @@ LEAVES = {"choices", "schema", "errors", "memory", "randomness"}
 ROOMS = {"data", "models", "training", "influence", "robustness", "reporting"}
 ALLOWED = {
     "__init__": {"notebook"},
-    "notebook": LEAVES | {"config", "data", "influence", "models", "reporting", "robustness"},
+    "notebook": LEAVES | {"config", "data", "influence", "models", "reporting", "robustness", "valid"},
     "choices": set(),
     "schema": {"choices"},
     "errors": set(),
     "memory": set(),
     "randomness": set(),
     "artifacts": set(),
-    "config": LEAVES,
+    "config": LEAVES | {"valid"},
+    "valid": LEAVES,
     "devices": LEAVES,
     "store": LEAVES | {"artifacts"},
     "sweep": LEAVES | {"reporting"},

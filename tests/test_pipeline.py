@@ -59,7 +59,13 @@ CHANGES = {
     "evaluation.attacks.pgd.steps=3": EVALUATED,
     "data.test_size=90": None,  # the test split is drawn first: everything may move
     "name=other": set(),
-    "train.attack_steps=3": set(),  # not read by the standard recipe
+    "train.ema=0.9": EVERYTHING,
+    "train.keep=robust": EVERYTHING,
+    "train=trades": EVERYTHING,
+    "train.keep=last": set(),  # what the standard recipe does
+    "train.attack_steps=3": set(),  # not read by the standard recipe, nor the next two
+    "train.beta=3": set(),
+    "train.validation_steps=3": set(),
     "train.tolerance=0.1": set(),  # not read by sgd
     "data.harm_target=1": set(),  # not read by symmetric flips
     "data.harm_eps=0.3": set(),
@@ -150,10 +156,11 @@ def test_what_is_scored_at_is_computed_once(command: Command, store: Path, tmp_p
     } <= set(again["reused"])
 
 
-def test_a_proxy_is_the_baseline_of_its_recipe(command: Command, store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["adversarial", "fast", "trades"])
+def test_a_proxy_is_the_baseline_of_its_recipe(command: Command, store: Path, tmp_path: Path, name: str) -> None:
     arguments = [*TINY, f"store={store}", "task=detect"]
-    assert command(*arguments, "scorer.proxy=adversarial", "hydra.run.dir=proxy")[0] == 0
-    assert command(*arguments, "train=adversarial", "hydra.run.dir=own")[0] == 0
+    assert command(*arguments, f"scorer.proxy={name}", "hydra.run.dir=proxy")[0] == 0
+    assert command(*arguments, f"train={name}", "hydra.run.dir=own")[0] == 0
     found = json.loads((tmp_path / "own/result.json").read_text())
     assert {"train_baseline", "attack_validation", "score"} <= set(found["reused"])
 

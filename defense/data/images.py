@@ -53,7 +53,7 @@ class TensorImages:
 
     def take(self, indices: Tensor) -> Tensor:
         """Return the pictures at `indices` as float32 (b, C, H, W) in [0, 1]."""
-        batch = self.pixels[indices.to(self.pixels.device)]
+        batch = self.pixels[indices.to(self.pixels.device, non_blocking=True)]  # does not wait for a GPU
         return batch.float() / 255 if batch.dtype == torch.uint8 else batch
 
     def subset(self, indices: Tensor) -> TensorImages:

@@ -63,17 +63,22 @@ def score_histogram(run: Run) -> str:
 
 
 def training_curves(run: Run) -> str:
-    """Return training loss and validation accuracy by epoch, for every arm."""
+    """Return training loss and validation accuracy by epoch, for every arm; dashed where attacked."""
     with mpl.rc_context(STYLE):
         figure, (loss, accuracy) = canvas(columns=2)
         for name, arm in run.arms.items():
             epochs = arm.history["epoch"]
             loss.plot(epochs, arm.history["train_loss"], color=COLOURS[name], label=name)
-            accuracy.plot(epochs, arm.history["validation_accuracy"], color=COLOURS[name], label=name)
+            kept = np.flatnonzero(arm.history["kept"]).tolist()
+            for column, style in (("validation_accuracy", "o-"), ("validation_robust_accuracy", "o--")):
+                if column in arm.history:
+                    accuracy.plot(
+                        epochs, arm.history[column], style, color=COLOURS[name], markevery=kept, markersize=4
+                    )
         loss.set_ylabel("training loss")
         accuracy.set_ylabel("validation accuracy, %")
         for axes in (loss, accuracy):
-            axes.set_xlabel("epoch")
+            axes.set_xlabel("epoch" if axes is loss else "epoch; dot: kept, dashed: attacked")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         loss.legend()
         return svg(figure)

@@ -20,10 +20,9 @@ from defense.models.build import build
 from defense.models.predict import predict
 from defense.randomness import generator
 from defense.schema import Threat, Train
-from defense.stages.train import OPTIMIZERS
-from defense.training.recipes import hardening
+from defense.stages.train import trained
 
-VERSION = 1
+VERSION = 2
 KEPT_EVERY = 30.0  # seconds
 
 
@@ -70,20 +69,17 @@ def retrain(
         model = build(settings, data, seed=seed)
         if recipe.optimizer is Optimizer.lbfgs:
             model.load_state_dict(baseline.weights)
-        epochs = OPTIMIZERS[recipe.optimizer](
+        trained(
             model,
-            data.train,
-            data.validation,
+            data,
             recipe,
             keep=keep,
             weights=torch.ones(len(keep)),
-            harden=hardening(recipe, threat, data.classes),
+            threat=threat,
             seed=seed,
             fabric=fabric,
             watch=lambda *_, **__: None,
         )
-        for _ in epochs:
-            pass
         clean.append(predict(model, validation.clean, batch_size=recipe.batch_size * 4))
         adversarial.append(predict(model, validation.adversarial, batch_size=recipe.batch_size * 4))
         if time.monotonic() - last >= KEPT_EVERY:

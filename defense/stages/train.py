@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from defense.artifacts import Tensors, TrainedModel, Treatment
 from defense.choices import Optimizer
@@ -18,12 +18,14 @@ from defense.influence.members import Checkpoint
 from defense.models.build import build
 from defense.schema import Threat, Train
 from defense.training.converge import converge
+from defense.training.epochs import Choice, EpochEnd
 from defense.training.loop import fit
-from defense.training.recipes import hardening
+from defense.training.recipes import losses_of
+from defense.training.validation import measuring
 
-VERSION = 2
+VERSION = 3
 
-OPTIMIZERS: dict[Optimizer, Callable[..., Iterator[dict[str, float]]]] = {
+OPTIMIZERS: dict[Optimizer, Callable[..., Iterator[EpochEnd]]] = {
     Optimizer.sgd: fit,
     Optimizer.lbfgs: converge,
 }
@@ -42,31 +44,73 @@ def train(
 ) -> TrainedModel:
     """Return the network that `settings` describe, trained by `recipe` on the treated training split.
 
-    threat: what the attack of an adversarial recipe may do. Validation is looked at for the curves alone.
-    The weights are those of the last epoch; those of `recipe.checkpoints` - 1 earlier ones are kept beside them.
+    threat: what the attacks of a recipe, and those that choose its epoch, may do. Validation is looked at for the
+    curves and for the epoch that is kept; test never is.
     """
-    model = build(settings, data, seed=seed)
     table = treatment.table
     labels = torch.tensor(table["label"].to_numpy(), device=data.train.labels.device)
-    epochs = OPTIMIZERS[recipe.optimizer](
-        model,
-        replace(data.train, labels=labels),
-        data.validation,
+    return trained(
+        build(settings, data, seed=seed),
+        replace(data, train=replace(data.train, labels=labels)),
         recipe,
         keep=torch.tensor(table["keep"].to_numpy()),
         weights=torch.tensor(table["weight"].to_numpy(), dtype=torch.float32),
-        harden=hardening(recipe, threat, data.classes),
+        threat=threat,
+        seed=seed,
+        fabric=fabric,
+        watch=watch,
+    )
+
+
+def trained(
+    model: nn.Module,
+    data: Dataset,
+    recipe: Train,
+    *,
+    keep: Tensor,
+    weights: Tensor,
+    threat: Threat,
+    seed: int,
+    fabric: Fabric,
+    watch: Callable[..., None],
+) -> TrainedModel:
+    """Train `model` in place on the kept samples of data.train; it ends at the epoch that is kept.
+
+    keep, weights: as of `defense.training.loop.fit`. Of the `recipe.checkpoints` - 1 earlier epochs whose weights
+    stand beside them, those after the kept one are left out.
+    """
+    ends = OPTIMIZERS[recipe.optimizer](
+        model,
+        data.train,
+        recipe,
+        keep=keep,
+        weights=weights,
+        losses=losses_of(recipe, threat, data.classes),
+        measure=measuring(data.validation, recipe, threat, classes=data.classes, seed=seed, fabric=fabric),
         seed=seed,
         fabric=fabric,
         watch=watch,
     )
     history: list[dict[str, float]] = []
-    checkpoints: Tensors = {}
-    for numbers in epochs:
-        history.append(numbers)
-        if (epoch := int(numbers["epoch"])) in earlier_epochs(recipe):
-            checkpoints |= {f"{epoch}/{name}": value.clone() for name, value in model.state_dict().items()}
-    return TrainedModel(dict(model.state_dict()), checkpoints, pd.DataFrame(history))
+    checkpoints: dict[int, Tensors] = {}
+    choice = Choice(recipe)
+    for end in choice.watched(ends):
+        history.append(end.numbers)
+        if (epoch := int(end.numbers["epoch"])) in earlier_epochs(recipe):
+            checkpoints[epoch] = {name: value.clone() for name, value in end.weights.items()}
+    best = choice.best
+    model.load_state_dict(best.weights)
+    table = pd.DataFrame(history)
+    return TrainedModel(
+        best.weights,
+        {
+            f"{epoch}/{name}": x
+            for epoch, state in checkpoints.items()
+            if epoch < best.epoch
+            for name, x in state.items()
+        },
+        table.assign(kept=table["epoch"] == best.epoch),
+    )
 
 
 def earlier_epochs(recipe: Train) -> set[int]:
@@ -76,7 +120,7 @@ def earlier_epochs(recipe: Train) -> set[int]:
 
 
 def checkpoints_of(trained: TrainedModel) -> list[Checkpoint]:
-    """Return the kept checkpoints in their order, the last being the final weights.
+    """Return the checkpoints in their order, the last being the weights of the epoch that was kept.
 
     Each is weighed by the sum of the learning rates of the epochs that it stands for, those since the one before:
     a one-cycle schedule ends at zero, and the last checkpoint stands for more than that.
@@ -85,8 +129,9 @@ def checkpoints_of(trained: TrainedModel) -> list[Checkpoint]:
     for name, value in trained.checkpoints.items():
         when, _, own = name.partition("/")
         states.setdefault(int(when), {})[own] = value
-    rates = trained.history.set_index("epoch")["learning_rate"]
-    states = dict(sorted(states.items())) | {int(rates.index[-1]): trained.weights}
+    history = trained.history.set_index("epoch")
+    rates, kept = history["learning_rate"], int(history.index[history["kept"]][0])
+    states = dict(sorted(states.items())) | {kept: trained.weights}
     found, begin = [], 0
     for epoch, state in states.items():
         found.append(Checkpoint(f"epoch {epoch}", float(rates.loc[begin + 1 : epoch].sum()), state))

@@ -23,8 +23,10 @@ from defense.data.splits import Split
 from defense.errors import InputError
 from defense.models.predict import predict
 from defense.schema import Train
-from defense.training.loop import Watch, validated
-from defense.training.recipes import Harden
+from defense.training.epochs import EpochEnd
+from defense.training.loop import Watch
+from defense.training.recipes import Losses
+from defense.training.validation import Measure, accuracy
 
 log = logging.getLogger(__name__)
 
@@ -32,20 +34,20 @@ log = logging.getLogger(__name__)
 def converge(
     model: nn.Module,
     train: Split,
-    validation: Split,
     recipe: Train,
     *,
     keep: Tensor,
     weights: Tensor,
-    harden: Harden,
+    losses: Losses,
+    measure: Measure,
     seed: int,
     fabric: Fabric,
     watch: Watch,
-) -> Iterator[dict[str, float]]:
+) -> Iterator[EpochEnd]:
     """Train `model` in place, in float64 and eval mode, and yield the numbers of the minimum as one epoch.
 
-    keep, weights: as of `defense.training.loop.fit`; `harden` and `seed` have nothing to act on. Where the largest
-    entry of the gradient stays above `recipe.tolerance` after `recipe.epochs` iterations, the log says so.
+    keep, weights, measure: as of `defense.training.loop.fit`; `losses` and `seed` have nothing to act on. The log
+    says where the gradient's largest entry stays above `recipe.tolerance` after `recipe.epochs` iterations.
     """
     rows = keep.cpu().nonzero().flatten()
     double = copy.deepcopy(model).to(fabric.device).double().eval()
@@ -84,14 +86,9 @@ def converge(
     model.to(fabric.device)
     watch(1, 1, loss=loss)
     kept = train.subset(rows)
-    accuracy = (predict(model, kept, batch_size=recipe.batch_size).argmax(1) == kept.labels.cpu()).double().mean()
-    yield {
-        "epoch": 1,
-        "train_loss": loss,
-        "train_accuracy": 100 * float(accuracy),
-        **validated(model, validation, recipe, epoch=1),
-        "learning_rate": 1.0,
-    }
+    found = accuracy(predict(model, kept, batch_size=recipe.batch_size), kept.labels.cpu())
+    numbers = {"epoch": 1, "train_loss": loss, "train_accuracy": found, **measure(model, 1), "learning_rate": 1.0}
+    yield EpochEnd(numbers, model.state_dict())
 
 
 @contextmanager

@@ -4,103 +4,143 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from defense.data.splits import Split
 from defense.errors import InputError, out_of_memory_names
-from defense.models.predict import predict
 from defense.randomness import derive, global_seed
 from defense.schema import Train
 from defense.training.augment import augment, plan_epoch
-from defense.training.recipes import Harden
+from defense.training.epochs import EpochEnd
+from defense.training.network import compiled, compiling_names, laid_out
+from defense.training.recipes import Losses
+from defense.training.validation import Measure
 
 Watch = Callable[..., None]
+
+READ_EVERY = 50  # steps: to read a number the host waits until a GPU has caught up with it
 
 
 def fit(
     model: nn.Module,
     train: Split,
-    validation: Split,
     recipe: Train,
     *,
     keep: Tensor,
     weights: Tensor,
-    harden: Harden,
+    losses: Losses,
+    measure: Measure,
     seed: int,
     fabric: Fabric,
     watch: Watch,
-) -> Iterator[dict[str, float]]:
-    """Train `model` in place on the kept samples and yield the numbers of each epoch as it ends.
+) -> Iterator[EpochEnd]:
+    """Train `model` in place on the kept samples and yield what each epoch ends with.
 
-    keep: bool (n,); weights: float (n,), mean 1 over the kept samples; both row by row as in `train`. harden: what
-    the recipe does to the pictures of a batch. learning_rate: its mean over the steps. The order of an epoch
-    is a permutation of all n samples from which the others are left out, so that removing samples keeps the
-    order of the rest. The loss of a batch is mean_i weight_i * cross_entropy_i.
+    keep: bool (n,); weights: float (n,), mean 1 over the kept samples; both row by row as in `train`. losses: of
+    the recipe; measure: of the network after an epoch. learning_rate: its mean over the steps. The order of an
+    epoch is a permutation of all n samples from which the others are left out, so that removing samples keeps the
+    order of the rest. The loss of a batch is mean_i weight_i * loss_i. With `recipe.ema` the weights that are
+    measured and yielded are averages over the steps, of batch norm's statistics too.
     Raises InputError when the loss is not finite.
     """
-    keep, weights = keep.cpu(), weights.to(fabric.device)
-    optimizer = torch.optim.SGD(
+    device = fabric.device
+    keep, weights = keep.cpu(), weights.to(device)
+    steps = math.ceil(int(keep.sum()) / recipe.batch_size)
+    optimizer, scheduler = descent(model, recipe, total_steps=recipe.epochs * steps)
+    # The network is not called through what fabric wraps around it: in mixed precision that rounds pictures, to
+    # 1/256, as much as a small perturbation. In `fabric.autocast` it is what the layers are given that is rounded.
+    _, wrapped_optimizer = fabric.setup(model, optimizer)
+    model.train()
+    network = compiled(laid_out(model, recipe), recipe)
+    average = averaged(model, recipe.ema)
+    result = average.module if average else model
+    measured = laid_out(result, recipe)  # not compiled: there would be a program for each mode and size of batch
+    for epoch in range(recipe.epochs):
+        plan = plan_epoch(len(train), crop=recipe.crop, flip=recipe.flip, seed=seed, epoch=epoch)
+        order = plan.order[keep[plan.order]]
+        shifts, flips = plan.shifts.to(device), plan.flips.to(device)
+        tally, rates = Tally(device), 0.0
+        with global_seed(seed, "dropout", epoch), compiling_names(recipe):
+            for step, rows in enumerate(torch.tensor_split(order, steps), start=1):
+                with out_of_memory_names("train.batch_size", recipe.batch_size):
+                    here = rows.to(device, non_blocking=True)
+                    x = augment(train.images.take(rows), shifts[here], flips[here], crop=recipe.crop)
+                    labels = train.labels[here]
+                    chance = derive(seed, "training attack", epoch, step)
+                    with fabric.autocast(), diverging_names(recipe, epoch):
+                        each, logits = losses(network, x, labels, chance)
+                    loss = (weights[here] * each).mean()
+                    wrapped_optimizer.zero_grad()
+                    fabric.backward(loss)
+                rates += float(scheduler.get_last_lr()[0])
+                wrapped_optimizer.step()
+                scheduler.step()
+                if average:
+                    average.update_parameters(model)
+                tally.add(loss, logits, labels)
+                if step % READ_EVERY == 0 or step == steps:
+                    tally.read(recipe, epoch)
+                watch(epoch * steps + step, recipe.epochs * steps, **tally.numbers)
+        numbers = {f"train_{name}": value for name, value in tally.numbers.items()}
+        numbers = {"epoch": epoch + 1, **numbers, **measure(measured, epoch + 1), "learning_rate": rates / steps}
+        yield EpochEnd(numbers, result.state_dict())
+
+
+def descent(model: nn.Module, recipe: Train, *, total_steps: int) -> tuple[SGD, OneCycleLR]:
+    """Return SGD and its one-cycle schedule."""
+    optimizer = SGD(
         model.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
     )
-    steps = math.ceil(int(keep.sum()) / recipe.batch_size)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=recipe.learning_rate,
-        total_steps=recipe.epochs * steps,
-        cycle_momentum=False,
-    )
-    wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
-    wrapped.train()
-    for epoch in range(recipe.epochs):
-        plan = plan_epoch(len(train), crop=recipe.crop, flip=recipe.flip, seed=seed, epoch=epoch)
-        order = plan.order[keep[plan.order]]
-        loss_sum, rates, correct, done = 0.0, 0.0, 0, 0
-        with global_seed(seed, "dropout", epoch):
-            for step, rows in enumerate(torch.tensor_split(order, steps), start=1):
-                with out_of_memory_names("train.batch_size", recipe.batch_size):
-                    x = augment(train.images.take(rows), plan.shifts[rows], plan.flips[rows], crop=recipe.crop)
-                    labels = train.labels[rows.to(train.labels.device)]
-                    x = harden(model, x, labels, derive(seed, "training attack", epoch, step))
-                    logits = wrapped(x)
-                    losses = F.cross_entropy(logits, labels, reduction="none")
-                    loss = (weights[rows.to(weights.device)] * losses).mean()
-                    wrapped_optimizer.zero_grad()
-                    fabric.backward(loss)
-                rates += float(scheduler.get_last_lr()[0])
-                wrapped_optimizer.step()
-                scheduler.step()
-                loss_sum += loss.item() * len(rows)
-                correct += int((logits.argmax(1) == labels).sum())
-                done += len(rows)
-                if not math.isfinite(loss_sum):
-                    found = f"the training loss is {loss.item()} in epoch {epoch + 1}; lower it"
-                    raise InputError("train.learning_rate", recipe.learning_rate, found)
-                numbers = {"loss": loss_sum / done, "accuracy": 100 * correct / done}
-                watch(epoch * steps + step, recipe.epochs * steps, **numbers)
-        yield {
-            "epoch": epoch + 1,
-            "train_loss": loss_sum / done,
-            "train_accuracy": 100 * correct / done,
-            **validated(model, validation, recipe, epoch=epoch + 1),
-            "learning_rate": rates / steps,
-        }
+    peak = recipe.learning_rate
+    return optimizer, OneCycleLR(optimizer, max_lr=peak, total_steps=total_steps, cycle_momentum=False)
 
 
-def validated(model: nn.Module, validation: Split, recipe: Train, *, epoch: int) -> dict[str, float]:
-    """Return loss and accuracy on the validation split; raises InputError where the loss is not finite."""
-    logits = predict(model, validation, batch_size=4 * recipe.batch_size)
-    labels = validation.labels.cpu()
-    loss = float(F.cross_entropy(logits.float(), labels))
-    if not math.isfinite(loss):
-        found = f"the validation loss is {loss} after epoch {epoch}; lower it"
-        raise InputError("train.learning_rate", recipe.learning_rate, found)
-    accuracy = 100 * float((logits.argmax(1) == labels).double().mean())
-    return {"validation_loss": loss, "validation_accuracy": accuracy}
+def averaged(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    """Return a copy of `model` that becomes decay * copy + (1 - decay) * model with every update, buffers too."""
+    if decay is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def diverged(recipe: Train, found: str, epoch: int) -> InputError:
+    """Return the error that says what came of too high a learning rate."""
+    return InputError("train.learning_rate", recipe.learning_rate, f"{found} in epoch {epoch + 1}; lower it")
+
+
+@contextmanager
+def diverging_names(recipe: Train, epoch: int) -> Iterator[None]:
+    """Turn numbers that are not finite into an InputError."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise diverged(recipe, str(error), epoch) from error
+
+
+class Tally:
+    """Mean loss and accuracy of an epoch so far, summed on the device and read now and then."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums, self.count, self.numbers = torch.zeros(2, device=device), 0, dict[str, float]()
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch: its mean loss, logits (b, classes) and labels (b,)."""
+        self.sums += torch.stack([loss.detach() * len(labels), (logits.argmax(1) == labels).sum()])
+        self.count += len(labels)
+
+    def read(self, recipe: Train, epoch: int) -> None:
+        """Bring `numbers` up to date; raises InputError where the loss is not finite."""
+        loss, right = (self.sums / self.count).tolist()
+        if not math.isfinite(loss):
+            raise diverged(recipe, f"the training loss is {loss}", epoch)
+        self.numbers = {"loss": loss, "accuracy": 100 * right}

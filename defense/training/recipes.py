@@ -1,47 +1,105 @@
-"""What a training step sees of its batch: the pictures as they are, or attacked at the model of the moment."""
+"""The losses of a batch: of its pictures as they are, or attacked at the network of the moment.
+
+A recipe is one function of a batch that returns the loss of each sample, so that weights and relabels act on it
+whatever it is; how it is lowered is the loop's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.choices import AttackName, Recipe
+from defense.errors import is_out_of_memory
 from defense.models.modes import evaluating, frozen
 from defense.robustness.attacks import perturb_batch
 from defense.schema import Attack, Threat, Train
 
-Harden = Callable[[nn.Module, Tensor, Tensor, int], Tensor]  # model, pictures, labels, seed -> pictures
+# network, pictures, labels, seed -> losses (b,), logits (b, classes); float32 in any precision of the network
+Losses = Callable[[nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+Attacker = Callable[[nn.Module, Tensor, Tensor, int], Tensor]  # network, pictures, labels, seed -> pictures
+
+FAST_STEP = 1.25  # in eps: the step of Wong et al. 2020; larger ones overfit to it
 
 
-def as_they_are(model: nn.Module, x: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """Return the pictures (b, C, H, W) untouched."""
-    return x
-
-
-def attacked(
-    model: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attack: Attack, threat: Threat, classes: int
-) -> Tensor:
-    """Return the pictures attacked at `model` in eval mode, as Madry et al. 2018 train; the model comes back."""
-    with evaluating(model), frozen(model):
-        return perturb_batch(
-            model, x, labels, attack, threat, classes=classes, purpose=(seed, "attack", attack.name.value)
-        )
-
-
-def hardening(recipe: Train, threat: Threat, classes: int) -> Harden:
-    """Return what `recipe` does to the pictures of a batch."""
+def losses_of(recipe: Train, threat: Threat, classes: int) -> Losses:
+    """Return the losses that `recipe` lowers."""
     return RECIPES[recipe.recipe](recipe, threat, classes)
 
 
-def pgd(recipe: Train, threat: Threat, classes: int) -> Harden:
+def as_they_are(network: nn.Module, x: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy of each picture of x (b, C, H, W), and the logits."""
+    logits: Tensor = network(x).float()
+    return F.cross_entropy(logits, labels, reduction="none"), logits
+
+
+def worst_case(
+    network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attacker: Attacker
+) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy of each picture once it is attacked, and the logits there (Madry et al. 2018)."""
+    return as_they_are(network, attacker(network, x, labels, seed), labels, seed)
+
+
+def trades(
+    network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attacker: Attacker, beta: float
+) -> tuple[Tensor, Tensor]:
+    """Return CE(f(x_i), y_i) + beta KL(f(x_i) || f(x'_i)), and the logits f(x) (Zhang et al. 2019).
+
+    x' makes the KL large. Its gradient there is that of the cross-entropy with the probabilities f(x) as labels,
+    since they do not depend on x'.
+    """
+    with torch.no_grad(), evaluating(network):
+        probabilities = network(x).float().softmax(1)
+    adversarial = attacker(network, x, probabilities, seed)
+    losses, logits = as_they_are(network, x, labels, seed)
+    clean, other = (values.log_softmax(1) for values in (logits, network(adversarial).float()))
+    return losses + beta * F.kl_div(other, clean, log_target=True, reduction="none").sum(1), logits
+
+
+def attacked(
+    network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attack: Attack, threat: Threat, classes: int
+) -> Tensor:
+    """Return the pictures attacked at `network` in eval mode, as Madry et al. 2018 train; it comes back as it was.
+
+    labels: int64 (b,), or probabilities (b, classes). Raises FloatingPointError where there is no finite gradient.
+    """
+    purpose = (seed, "attack", attack.name.value)
+    with evaluating(network), frozen(network):
+        try:
+            return perturb_batch(network, x, labels, attack, threat, classes=classes, purpose=purpose)
+        except RuntimeError as error:
+            if is_out_of_memory(error) or has_gradient(network, x, labels):
+                raise
+            raise FloatingPointError("the gradient that an attack follows is not finite") from error
+
+
+@torch.enable_grad()
+def has_gradient(network: nn.Module, x: Tensor, labels: Tensor) -> bool:
+    """Return whether the gradient of the loss by the pictures is finite."""
+    x = x.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(network(x), labels), x)
+    return bool(gradient.isfinite().all())
+
+
+def pgd(recipe: Train, threat: Threat, classes: int) -> Attacker:
     """PGD from a random start, steps of 2.5 eps / attack_steps."""
     attack = Attack(AttackName.pgd, steps=recipe.attack_steps)
     return partial(attacked, attack=attack, threat=threat, classes=classes)
 
 
-RECIPES: dict[Recipe, Callable[[Train, Threat, int], Harden]] = {
+def one_step(recipe: Train, threat: Threat, classes: int) -> Attacker:
+    """FGSM from a random start (Wong et al. 2020): PGD of one step."""
+    attack = Attack(AttackName.pgd, steps=1, step_size=str(FAST_STEP * threat.radius))
+    return partial(attacked, attack=attack, threat=threat, classes=classes)
+
+
+RECIPES: dict[Recipe, Callable[[Train, Threat, int], Losses]] = {
     Recipe.standard: lambda recipe, threat, classes: as_they_are,
-    Recipe.adversarial: pgd,
+    Recipe.adversarial: lambda *said: partial(worst_case, attacker=pgd(*said)),
+    Recipe.fast: lambda *said: partial(worst_case, attacker=one_step(*said)),
+    Recipe.trades: lambda recipe, *said: partial(trades, attacker=pgd(recipe, *said), beta=recipe.beta),
 }

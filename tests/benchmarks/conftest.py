@@ -1,7 +1,7 @@
-"""Options of the benchmark, which `pytest` alone does not run: `pytest tests/benchmarks`.
+"""Options of the benchmarks, which `pytest` alone does not run: `pytest tests/benchmarks`.
 
 --quick             a smoke run: a few samples, one round
---write-report [D]  write README.md, result.json and figure.svg into folder D, runs/reports/scoring by default
+--write-report [D]  write the pages of what was measured to D/scoring and D/training; D: runs/reports if not given
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import training
 from tests.benchmarks.cases import FULL, QUICK, Sizes
 from tests.benchmarks.report import Measured, table, write
+from tests.benchmarks.training import Taken
 
 MEASURED = pytest.StashKey[list[Measured]]()
-REPORT = "runs/reports/scoring"
+TAKEN = pytest.StashKey[list[Taken]]()
+REPORTS = "runs/reports"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("scoring benchmark")
+    group = parser.getgroup("benchmarks")
     group.addoption("--quick", action="store_true", help="a smoke run on a few samples")
-    group.addoption("--write-report", nargs="?", const=REPORT, default=None, help="the folder to write")
+    group.addoption("--write-report", nargs="?", const=REPORTS, default=None, help="the folder to write into")
 
 
 @pytest.fixture(scope="session")
@@ -42,10 +45,24 @@ def measured(request: pytest.FixtureRequest, sizes: Sizes) -> Iterator[list[Meas
     yield results
     folder = request.config.getoption("--write-report")
     if folder and results:
-        write(results, sizes, request.config.rootpath / Path(folder))
+        write(results, sizes, request.config.rootpath / Path(folder) / "scoring")
+
+
+@pytest.fixture(scope="session")
+def taken(request: pytest.FixtureRequest) -> Iterator[list[Taken]]:
+    """Collect what trainings take; written where that was asked for."""
+    results: list[Taken] = []
+    request.config.stash[TAKEN] = results
+    yield results
+    folder = request.config.getoption("--write-report")
+    if folder and results:
+        training.write(results, request.config.rootpath / Path(folder) / "training")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if results := config.stash.get(MEASURED, []):
         terminalreporter.section("scoring")
         terminalreporter.write_line(table(results))
+    if trainings := config.stash.get(TAKEN, []):
+        terminalreporter.section("training")
+        terminalreporter.write_line(training.table(trainings))

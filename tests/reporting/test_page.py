@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from defense.reporting.figures import amplified, extremes, png
+from defense.reporting.figures import amplified, extremes, png, training_curves
 from tests.conftest import TINY
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -101,3 +102,23 @@ def test_extremes_come_first() -> None:
     found = extremes(pd.DataFrame({"score": [0.0, 3.0, -2.0, 1.0]}), 2)
     assert found["harmful"]["score"].tolist() == [-2.0, 0.0]
     assert found["helpful"]["score"].tolist() == [3.0, 1.0]
+
+
+def test_curves_show_robust_accuracy_and_the_kept_epoch() -> None:
+    """Dashed lines where it was measured, and a dot on every curve of validation at the epoch that was kept."""
+    history = pd.DataFrame(
+        {
+            "epoch": [1, 2, 3],
+            "train_loss": [3.0, 2.0, 1.0],
+            "validation_accuracy": [10.0, 20.0, 30.0],
+            "kept": [False, True, False],
+        }
+    )
+    robust = history.assign(validation_robust_accuracy=[12.0, 19.0, 11.0])
+    pages = []
+    for second in (history, robust):
+        arms = {"baseline": SimpleNamespace(history=history), "defended": SimpleNamespace(history=second)}
+        page = training_curves(SimpleNamespace(arms=arms))  # type: ignore[arg-type]
+        pages.append((page.count("stroke-dasharray"), page.count("<use ")))
+    assert pages[1][0] - pages[0][0] == 1
+    assert pages[1][1] - pages[0][1] == 1

@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 
 from defense.artifacts import Retrainings
-from defense.choices import ObjectiveName, Optimizer, Subsets
+from defense.choices import Keep, ObjectiveName, Optimizer, Subsets
 from defense.data.images import TensorImages
 from defense.data.splits import Dataset
 from defense.errors import InputError
@@ -67,6 +67,19 @@ def test_each_is_the_training_of_a_part(digits: Dataset, ready, tmp_path) -> Non
         trained = train(SETTINGS, digits, RECIPE, treatment, **common)
         model = restore(SETTINGS, digits, trained, seed=0, device=torch.device("cpu"))
         assert torch.equal(logits, predict(model, digits.validation, batch_size=256))
+
+
+def test_what_is_kept_is_what_is_predicted_with(digits: Dataset, ready, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    run, parts, common = ready
+    spec = recipe(epochs=6, learning_rate=3.0, keep=Keep.clean)
+    found = run(Progress(tmp_path), spec).tensors["clean"]
+    plain, kept = untreated(digits.train), []
+    for part, logits in zip(parts, found, strict=True):
+        trained = train(SETTINGS, digits, spec, type(plain)(plain.table.assign(keep=part.numpy())), **common)
+        right = (logits.argmax(1) == digits.validation.labels).double().mean()
+        assert 100 * float(right) == pytest.approx(trained.history["validation_accuracy"].max())
+        kept.append(int(trained.history["epoch"][trained.history["kept"]].item()))
+    assert min(kept) < 6
 
 
 def test_goes_on_where_it_was_killed(ready, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]

@@ -16,7 +16,8 @@ from defense.models.build import build
 from defense.reporting.progress import silent
 from defense.training.converge import converge
 from defense.training.recipes import as_they_are
-from tests.conftest import recipe
+from defense.training.validation import measuring
+from tests.conftest import recipe, threat
 
 DECAY = 0.05
 SETTINGS = {"_target_": "defense.models.networks.mlp", "hidden": [], "mean": [0.0], "std": [1.0]}
@@ -34,19 +35,19 @@ def converged(
     count = len(data.train)
     model = build(SETTINGS, data, seed=seed)
     spec = recipe(**{"epochs": 2000, "tolerance": 1e-9, "weight_decay": DECAY} | changes)
-    numbers = converge(
+    ends = converge(
         model,
         data.train,
-        data.validation,
         spec,
         keep=torch.ones(count, dtype=torch.bool) if keep is None else keep,
         weights=torch.ones(count) if weights is None else weights,
-        harden=as_they_are,
+        losses=as_they_are,
+        measure=measuring(data.validation, spec, threat(), classes=data.classes, seed=seed, fabric=fabric),
         seed=seed,
         fabric=fabric,
         watch=silent,
     )
-    return model, list(numbers)
+    return model, [end.numbers for end in ends]
 
 
 def test_equals_scikit_learn(digits: Dataset, fabric: Fabric) -> None:

@@ -1,0 +1,82 @@
+"""The end of an epoch, and the epoch that a training run keeps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from defense.choices import Keep, Recipe
+from defense.schema import Train
+from defense.training.settings import kept_by
+
+log = logging.getLogger(__name__)
+
+COLUMNS = {  # whose highest value says which epoch is kept
+    Keep.last: "epoch",
+    Keep.clean: "validation_accuracy",
+    Keep.robust: "validation_robust_accuracy",
+}
+
+# Points of robust accuracy. Training on one step can all at once learn to mislead that step: robust accuracy then
+# falls to about zero within an epoch or two; otherwise falls are a few points. Wong et al. 2020 stop at as many.
+COLLAPSE = 20.0
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """What one epoch ends with."""
+
+    numbers: dict[str, float]  # epoch, train_loss, train_accuracy, learning_rate, and those of validation
+    weights: Mapping[str, Tensor]  # as of state_dict: those that were validated; they change in the next epoch
+
+
+@dataclass
+class Best:
+    """The epoch with the highest value in one column so far; of equal ones the later."""
+
+    column: str
+    value: float = float("-inf")
+    epoch: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def look(self, end: EpochEnd) -> None:
+        """Take `end` where it is as good or better."""
+        if (value := end.numbers[self.column]) >= self.value:
+            self.value, self.epoch = value, int(end.numbers["epoch"])
+            self.weights = {name: tensor.clone() for name, tensor in end.weights.items()}
+
+
+class Choice:
+    """Which epoch of a training by `recipe` is kept."""
+
+    def __init__(self, recipe: Train) -> None:
+        self.best = Best(COLUMNS[kept_by(recipe)])
+        self.robust = Best(COLUMNS[Keep.robust]) if recipe.recipe is Recipe.fast else None
+
+    def watched(self, ends: Iterable[EpochEnd]) -> Iterator[EpochEnd]:
+        """Yield the epochs as they end; after all of them `best` is the one that is kept.
+
+        The recipe fast ends with the epoch in which robust accuracy on validation falls by more than `COLLAPSE`
+        below its highest, and keeps that one, whatever else was asked for.
+        """
+        for end in ends:
+            self.best.look(end)
+            yield end
+            if self.robust is None:
+                continue
+            self.robust.look(end)
+            found = end.numbers[self.robust.column]
+            if self.robust.value - found > COLLAPSE:
+                log.warning(
+                    "stopped after epoch %d: robust accuracy on validation fell from %.1f to %.1f %%, as happens "
+                    "to training on one step; epoch %d is kept",
+                    end.numbers["epoch"],
+                    self.robust.value,
+                    found,
+                    self.robust.epoch,
+                )
+                self.best = self.robust
+                return
