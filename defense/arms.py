@@ -1,18 +1,19 @@
-"""The stages that make arms of a cell and compare them: treat, control, evaluate."""
+"""The stages that make arms of a cell and compare them: treat, control, evaluate, check."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from defense.artifacts import Evaluation, Scores, TrainedModel, Treatment
+from defense.artifacts import Checks, Evaluation, Scores, TrainedModel, Treatment
 from defense.cell import Cell
 from defense.choices import Harm
 from defense.data.harm import stamped
 from defense.influence.scorers import random_scores
 from defense.randomness import derive
-from defense.schema import Treat
-from defense.stages import evaluate, treat
+from defense.robustness.checks import judge
+from defense.schema import Treat, plain
+from defense.stages import check, evaluate, treat
 from defense.stages.treat import Suggestion
 from defense.store import Stored
 
@@ -107,3 +108,36 @@ class Arms:
                 memory=progress,
             ),
         )
+
+    def check(
+        self, arm: str, trained: Stored[TrainedModel], evaluation: Stored[Evaluation]
+    ) -> dict[str, dict[str, Any]]:
+        """Return what the health checks say of one arm and its evaluation; nothing where they are left out."""
+        config = self.cell.config
+        if config.evaluation.checked == 0:
+            return {}
+        found = self.cell.ledger.once(
+            f"check_{arm}{self.label}",
+            Checks,
+            version=check.VERSION,
+            settings={
+                "count": config.evaluation.checked,
+                "batch_size": config.evaluation.batch_size,
+                "threat": config.threat,
+                "classes": self.cell.data.classes,
+            },
+            inputs=self.cell.inputs("test", model=trained.key),
+            compute=lambda watch, _: check.check(
+                self.cell.restore(trained),
+                self.cell.data.test,
+                config.threat,
+                count=config.evaluation.checked,
+                classes=self.cell.data.classes,
+                batch_size=config.evaluation.batch_size,
+                seed=config.seed,
+                watch=watch,
+            ),
+        ).artifact
+        stands = evaluation.artifact.table.set_index("id")["adaptive.worst"]
+        findings = judge(found.samples, found.curve, stands.loc[found.samples["id"]].to_numpy())
+        return {name: plain(finding) for name, finding in findings.items()}

@@ -74,7 +74,17 @@ class Evaluation:
     tensors: Tensors  # pictures: of the baseline alone, as its attacks left them; frozen for the other arms
 
 
-Artifact = TypeVar("Artifact", Planted, TrainedModel, AdversarialSet, Scores, Retrainings, Treatment, Evaluation)
+@dataclass(frozen=True)
+class Checks:
+    """Some test samples, attacked in ways whose outcome is known beforehand."""
+
+    samples: pd.DataFrame  # id, and what `defense.robustness.probe.probe` finds of each
+    curve: pd.DataFrame  # eps, accuracy in percent
+
+
+Artifact = TypeVar(
+    "Artifact", Planted, TrainedModel, AdversarialSet, Scores, Retrainings, Treatment, Evaluation, Checks
+)
 
 
 def save(artifact: Any, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """One run: the stages in their order, for each question that a run can ask.
 
-defend        data -> train -> attack -> score -> treat -> retrain -> evaluate -> report
+defend        data -> train -> attack -> score -> treat -> retrain -> evaluate -> check -> report
 detect        data -> train -> attack -> score -> report
 faithfulness  data -> train -> attack -> retrain on parts -> score -> report
 
@@ -117,19 +117,21 @@ def defend(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
         "defended": defended.artifact,
     }
     measured = make.evaluate("baseline", baseline.trained)
+    checked = make.check("baseline", baseline.trained, measured)
     proxy = sites[0].trained if sites[0].trained.key != baseline.trained.key else None
     if proxy:  # who can afford to train it may as well deploy it
         treatments["proxy"] = treatments["baseline"]
     arms = {}
     for name, treatment in treatments.items():
-        trained, evaluation = baseline.trained, measured
+        trained, evaluation, checks = baseline.trained, measured, checked
         if name == "proxy" and proxy:
             trained = proxy
         elif name != "baseline":
             trained = cell.train(name, treatment)
         if trained.key != baseline.trained.key:  # else nothing was treated: it is the baseline
             evaluation = make.evaluate(name, trained, measured)
-        arms[name] = Arm(treatment.table, trained.artifact.history, evaluation.artifact.table)
+            checks = make.check(name, trained, evaluation)
+        arms[name] = Arm(treatment.table, trained.artifact.history, evaluation.artifact.table, checks)
     adversarial = sites[0].adversarial.artifact.tensors["pictures"]
     common = vars(scoring(cell, scores.artifact, overrides)) | {"config": replace(cell.config, treatment=spec)}
     candidates = chosen.candidates if chosen else None

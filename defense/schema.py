@@ -185,6 +185,7 @@ class Evaluation:
 
     attacks: dict[str, Any]  # of Attack; Hydra could not add one to a typed dict
     batch_size: int
+    checked: int = 0  # test samples of the health checks; in a notebook there are none
 
 
 @dataclass

@@ -76,6 +76,8 @@ def check(config: Config) -> None:
     check_harm(config)
     check_attack("attack", config.attack)
     check_suite(config.evaluation)
+    checked = config.evaluation.checked
+    within("evaluation.checked", checked, checked >= 0, "a whole number of at least 1, or 0 for no health checks")
     if "_target_" not in config.model:
         raise InputError("model._target_", None, "expected the dotted path of a class or function")
     precision = config.fabric.precision

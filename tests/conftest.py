@@ -21,7 +21,13 @@ from defense.data.splits import Dataset, Split
 from defense.schema import Data, Scorer, Threat, Train
 
 DEFAULT = composed()
-TINY = ["data.train_size=200", "data.validation_size=60", "data.test_size=80", "train.epochs=2"]
+TINY = [
+    "data.train_size=200",
+    "data.validation_size=60",
+    "data.test_size=80",
+    "train.epochs=2",
+    "evaluation.checked=0",
+]
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,8 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 def test_run_again_reuse_and_repeat_bit_for_bit(command: Command, tmp_path: Path) -> None:
-    first_run, second_run, third_run = ([*TINY, f"hydra.run.dir=runs/{name}"] for name in ("a", "b", "c"))
+    arguments = [*TINY, "evaluation.checked=10"]
+    first_run, second_run, third_run = ([*arguments, f"hydra.run.dir=runs/{name}"] for name in ("a", "b", "c"))
     assert command(*first_run)[0] == 0
     code, out, _ = command(*second_run)
     assert code == 0
@@ -40,7 +41,7 @@ def test_run_again_reuse_and_repeat_bit_for_bit(command: Command, tmp_path: Path
     assert first["reused"] == []
     assert sorted(second["reused"]) == sorted(second["seconds"])
     assert first["seconds"] == second["seconds"]
-    for name in ("arms", "selection", "verdict", "sizes"):
+    for name in ("arms", "checks", "selection", "verdict", "sizes"):
         assert first[name] == second[name]
     pages = ["report.md", "report.html", "scores.csv", "scores.parquet", "per_sample.parquet"]
     for name in (*pages, *(f"figures/{file.name}" for file in (tmp_path / "runs/a/figures").iterdir())):
@@ -89,6 +90,58 @@ def test_result_has_the_promised_form(command: Command, tmp_path: Path) -> None:
     samples = pd.read_parquet(tmp_path / "runs/a/per_sample.parquet")
     worst = samples[samples["arm"] == "defended"]["adaptive.worst"]
     assert 100 * float(worst.mean()) == pytest.approx(found["arms"]["defended"]["adaptive"]["worst"])
+
+
+MASKED = """
+import torch
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self, classes, noise=0.0):
+        super().__init__(nn.Flatten(), nn.Linear(64, classes))
+        self.noise = noise
+
+    def forward(self, x):
+        if self.training:
+            return super().forward(x)
+        return super().forward(x + self.noise * torch.randn_like(x)) * (1 if self.noise else 1e5)
+"""
+
+
+def test_what_masks_its_gradients_is_said_at_the_top(command: Command, tmp_path: Path) -> None:
+    """In the terminal, under the verdict of both pages, in result.json, and on the page of a sweep."""
+    (tmp_path / "masked_network.py").write_text(MASKED)
+    arguments = [*TINY, "evaluation.checked=40", "train.epochs=10", "model._target_=masked_network.Net"]
+    code, out, _ = command("-m", *arguments, "+model.noise=0,0.3", "hydra.sweep.dir=sweep")
+    sys.modules.pop("masked_network")
+    assert code == 0
+    saturated, noisy = (result(tmp_path / f"sweep/{cell}") for cell in (0, 1))
+    for arm in ("baseline", "control", "defended"):
+        assert saturated["checks"][arm]["gradients"]["flagged"]
+        assert not saturated["checks"][arm]["repeatable"]["flagged"]
+        assert noisy["checks"][arm]["repeatable"]["found"] == 40
+        assert not noisy["checks"][arm]["gradients"]["flagged"]
+        curve = noisy["checks"][arm]["falls"]["numbers"]
+        assert curve["eps"][0] == 0
+        assert len(curve["eps"]) == len(curve["accuracy"]) == 7
+    said = "Not to be believed without a closer look: "
+    assert sum(line.startswith(said) for line in out.splitlines()) == 2
+    for form in ("md", "html"):
+        page = (tmp_path / f"sweep/0/report.{form}").read_text()
+        assert page.index(said) < page.index("adaptive, worst")
+        assert "gradients are zero or not finite (every arm)" in page
+    assert "Health checks flag 2 of 2 cells: +model.noise=0 seed=0" in (tmp_path / "sweep/report.md").read_text()
+
+
+def test_health_checks_can_be_left_out(command: Command, tmp_path: Path) -> None:
+    code, out, _ = command(*TINY, "hydra.run.dir=runs/a")
+    assert code == 0
+    assert "check baseline" not in out
+    assert result(tmp_path / "runs/a")["checks"] == {}
+    for form in ("md", "html"):
+        assert "The health checks were left out" in (tmp_path / f"runs/a/report.{form}").read_text()
+    assert not (tmp_path / "runs/a/figures/checks.svg").exists()
 
 
 def test_a_budget_of_nothing_trains_once(command: Command, tmp_path: Path) -> None:
@@ -225,6 +278,7 @@ BAD = {
         ["scorer.precision=tf32", "no effect on cpu"],
     ),
     "compiling that is no yes or no": (["scorer.compile=perhaps"], ["scorer.compile", "perhaps"]),
+    "fewer samples to check than none": (["evaluation.checked=-1"], ["evaluation.checked=-1", "or 0 for no"]),
     "a batch of none": (["scorer.batch_size=0"], ["scorer.batch_size=0", "at least 1"]),
     "an unknown balance": (["treatment.balance=yes"], ["treatment.balance=yes", "none, class"]),
     "an unknown precision": (["fabric.precision=8"], ["fabric.precision=8", "bf16-mixed"]),

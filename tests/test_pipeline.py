@@ -95,6 +95,34 @@ def test_a_change_recomputes_what_depends_on_it(
         assert expected - computed <= RETRAINED - TREATED
 
 
+CHECKS = {"check_baseline", "check_control", "check_defended"}
+RECHECKED = {
+    "evaluation.checked=12": CHECKS,
+    "evaluation.checked=0": set(),
+    "evaluation.batch_size=64": CHECKS,
+    "threat.eps=0.05": CHECKS,
+    "threat={norm: L2, eps: 0.5}": CHECKS,
+    "treatment.budget=0.2": {"check_control", "check_defended"},
+    "evaluation.attacks.pgd.steps=3": set(),  # judged anew, from the same samples
+}
+
+
+@pytest.mark.parametrize("change", RECHECKED)
+def test_a_check_depends_on_the_model_and_the_threat_and_not_on_the_suite(
+    command: Command, store: Path, tmp_path: Path, change: str
+) -> None:
+    arguments = [*TINY, f"store={store}", "evaluation.checked=10"]
+    assert command(*arguments, "hydra.run.dir=before")[0] == 0
+    assert command(*arguments, change, "hydra.run.dir=after")[0] == 0
+    found = json.loads((tmp_path / "after/result.json").read_text())
+    computed = set(found["seconds"]) - set(found["reused"])
+    assert computed & CHECKS == RECHECKED[change] - set(found["reused"])
+    assert RECHECKED[change] - computed <= CHECKS - {"check_baseline"}
+    assert list(found["checks"]) == (
+        ["baseline", "control", "defended"] if change != "evaluation.checked=0" else []
+    )
+
+
 OWN = """
 import torch
 from torch import nn

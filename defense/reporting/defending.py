@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from defense.reporting.figures import forest
+from defense.reporting.health import flagged_cells
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import Mean, judged, paired_difference
 from defense.reporting.sweeps import Result, column_of, command_of, group, made_of, row_of
@@ -55,7 +56,8 @@ def defending_sheet(results: Sequence[Result], title: str) -> Sheet:
         ]
     if len(settings) <= DETAILED:
         parts += [arms(number, setting) for number, setting in enumerate(settings, start=1)]
-    return Sheet(title, answer(settings), command_of(results), parts, made_of(results))
+    said = " ".join(filter(None, (answer(settings), flagged_cells(results))))
+    return Sheet(title, said, command_of(results), parts, made_of(results))
 
 
 def answer(settings: Sequence[Setting]) -> str:

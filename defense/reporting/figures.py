@@ -102,6 +102,22 @@ def candidate_curves(candidates: pd.DataFrame) -> str:
         return svg(figure)
 
 
+def eps_curves(found: Mapping[str, Mapping[str, list[float]]], eps: float) -> str:
+    """Return accuracy in percent against eps, {eps: [...], accuracy: [...]} by arm, and the eps of the threat."""
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = canvas()
+        for arm, curve in found.items():
+            axes.plot(curve["eps"], curve["accuracy"], color=COLOURS[arm], marker="o", markersize=4, label=arm)
+        axes.axvline(eps, color=INK, linewidth=1, linestyle="--", label="eps of the threat")
+        axes.set_xscale("symlog", linthresh=eps / 2, linscale=0.5)  # 0 has a place on it
+        ticks = next(iter(found.values()))["eps"]
+        axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set(xlabel="eps", ylabel="accuracy, %", xlim=(0, ticks[-1] * 1.1), ylim=(0, 101))
+        figure.legend(loc="outside right upper", fontsize=9)
+        return svg(figure)
+
+
 def curves(x: np.ndarray, lines: Mapping[str, np.ndarray], *, xlabel: str, ylabel: str) -> str:
     """Return curves over the unit square, with the diagonal for chance."""
     with mpl.rc_context(STYLE):

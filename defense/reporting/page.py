@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from defense.reporting import figures
+from defense.reporting.health import check_rows, checks_table, looked_at, reach, warning
 from defense.reporting.progress import in_words
 from defense.reporting.record import Run
 from defense.reporting.result import arm_rows, arms_table
@@ -45,6 +46,11 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
     Nothing in them depends on when they were made or on what was reused: the same artifacts give the same bytes.
     """
     charts = {"scores": figures.score_histogram(run), "curves": figures.training_curves(run)}
+    checks = numbers["checks"]
+    if checks:
+        charts["checks"] = figures.eps_curves(
+            {arm: found["falls"]["numbers"] for arm, found in checks.items()}, run.config.threat.radius
+        )
     if run.candidates is not None:
         charts["candidates"] = figures.candidate_curves(run.candidates)
     galleries, strip = gallery(run), perturbations(run)
@@ -61,6 +67,11 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "spread": in_words(numbers["scoring"]["members"]),
         "rows": arm_rows(run),
         "arms": arms_of(run.arms),
+        "warning": warning(checks),
+        "checks": check_rows(checks),
+        "checked": looked_at(checks),
+        "checks_table": checks_table(checks) if checks else "",
+        "reach": reach(checks),
         "candidates": candidate_rows(run),
         "arms_table": arms_table(run),
         "charts": charts,

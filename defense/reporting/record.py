@@ -19,6 +19,7 @@ class Arm:
     treatment: pd.DataFrame  # as artifacts.Treatment
     history: pd.DataFrame  # as artifacts.TrainedModel
     evaluation: pd.DataFrame  # as artifacts.Evaluation
+    checks: dict[str, dict[str, Any]]  # of robustness.checks.Finding, by check; none where they were left out
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ def result(run: Run) -> dict[str, Any]:
         "verdict": verdict(run),
         "gain_over_control": {"mean": gain.mean, "low": gain.low, "high": gain.high, "samples": gain.count},
         "arms": {name: accuracies(arm.evaluation) for name, arm in run.arms.items()},
+        "checks": {name: arm.checks for name, arm in run.arms.items() if arm.checks},
         "selection": selection(run, run.arms["defended"].treatment["treated"].to_numpy()),
         **({} if run.candidates is None else {"candidates": run.candidates.to_dict("records")}),
         **common(run),

@@ -164,16 +164,24 @@ def square(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed:
 
     def run(x: Tensor, labels: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        side = min(height, width)
-        if threat.norm is Norm.L2 and side < 5:
-            raise InputError("evaluation.attacks", "square", f"takes 5 pixels a side in L2; pictures have {side}")
-        largest = (side - 1) ** 2 / (height * width)  # one less, since in L2 an even side is made odd
+        if not tiles((height, width), threat.norm):
+            raise InputError("evaluation.attacks", "square", f"does not fit pictures of {height}x{width} in L2")
+        largest = (min(height, width) - 1) ** 2 / (height * width)  # one less: in L2 an even side is made odd
         search.p_selection = lambda query: min(shrinking(query), largest)
         with torch.inference_mode():
             found: Tensor = search(x, labels)
         return found.clone()
 
     return run
+
+
+def tiles(shape: tuple[int, ...], norm: Norm) -> bool:
+    """Return whether Square fits pictures (..., H, W): in L2 it starts from tiles of a fifth of the height."""
+    height, width = shape[-2:]
+    tile = height // 5
+    if norm is Norm.Linf or tile == 1:
+        return True
+    return tile > 1 and all((height - 5 * tile) // 2 + tile * (side // tile) <= side for side in (height, width))
 
 
 def cw(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:

@@ -14,6 +14,7 @@ import pandas as pd
 from defense.artifacts import write_json
 from defense.reporting.detection import detection_result, detection_sheet
 from defense.reporting.faithfulness import faithfulness_result, faithfulness_sheet
+from defense.reporting.health import warning
 from defense.reporting.page import write_pages
 from defense.reporting.record import Run, Scoring
 from defense.reporting.result import arms_table, result
@@ -32,7 +33,8 @@ def write_report(run: Run, output: Path) -> dict[str, Any]:
     pd.concat(samples).to_parquet(output / "per_sample.parquet", index=False)
     write_pages(run, numbers, output)
     write_json(numbers, output / "result.json")
-    log.info("\n%s\n\n%s\n\nreport: %s", arms_table(run), numbers["verdict"], output / "report.html")
+    said = [arms_table(run), numbers["verdict"], warning(numbers["checks"]), f"report: {output / 'report.html'}"]
+    log.info("\n%s", "\n\n".join(filter(None, said)))
     return numbers
 
 

@@ -51,7 +51,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture
 def folder(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> Path:
-    assert command(*TINY, "hydra.run.dir=out", "objective=utility")[0] == 0
+    assert command(*TINY, "evaluation.checked=20", "hydra.run.dir=out", "objective=utility")[0] == 0
     return tmp_path / "out"
 
 
@@ -70,6 +70,9 @@ def test_html_is_one_file_that_shows_everything(folder: Path) -> None:
     assert found["verdict"] in text
     for arm in found["arms"].values():
         assert f"{arm['adaptive']['worst']:.1f}" in text
+    assert "Can these numbers be believed?" in text
+    for check in found["checks"]["baseline"].values():
+        assert check["title"] in text
     for stage in found["seconds"]:
         assert stage.replace("_", " ") in text
     scores = pd.read_parquet(folder / "scores.parquet").sort_values("score", kind="stable")
@@ -82,7 +85,7 @@ def test_html_is_one_file_that_shows_everything(folder: Path) -> None:
 def test_markdown_links_what_is_there(folder: Path) -> None:
     page = (folder / "report.md").read_text()
     links = re.findall(r'(?:src="|\]\()(figures/[^")]+)', page)
-    assert len(links) == 2 + 2 * 16 + 3 * 11
+    assert len(links) == 3 + 2 * 16 + 3 * 11
     for link in links:
         assert (folder / link).stat().st_size > 0
     assert {path.name for path in (folder / "figures").iterdir()} == {Path(link).name for link in links}

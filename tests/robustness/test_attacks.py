@@ -185,7 +185,7 @@ def test_square_fits_pictures_of_every_shape(norm: Norm, shape: tuple[int, int, 
 def test_square_says_which_pictures_are_too_small_for_it() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     spec, threat = Attack(name=AttackName.square, queries=20), default_threat(norm=Norm.L2, eps="0.4")
-    with pytest.raises(InputError, match="takes 5 pixels a side in L2; pictures have 4"):
+    with pytest.raises(InputError, match="does not fit pictures of 4x4 in L2"):
         attacked(model, make_split(6, 3, (1, 4, 4)), spec, threat, classes=3)
 
 

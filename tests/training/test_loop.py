@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from defense.choices import Norm, Recipe, Source
+from defense.choices import Harm, Norm, Recipe, Source
 from defense.data.images import TensorImages
 from defense.data.load import load
 from defense.data.splits import Dataset, Split
@@ -225,9 +225,7 @@ def test_channels_last_is_the_same_training(
 
 @pytest.fixture
 def colours(npz: Path) -> Dataset:
-    return load(
-        data(source=Source.npz, path=str(npz), validation_size=12, harm_rate=0.0, test_size=None), seed=0
-    )
+    return load(data(source=Source.npz, path=str(npz), validation_size=12, harm=Harm.none, test_size=None), seed=0)
 
 
 @pytest.fixture

@@ -1,0 +1,92 @@
+"""What the health checks found, in words: a sentence, a table, a line for a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from defense.reporting.sweeps import Result, swept
+from defense.reporting.tables import arms_of, markdown
+
+Checks = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by arm and check, as in result.json
+
+
+@dataclass(frozen=True)
+class Row:
+    """One check of every arm."""
+
+    title: str
+    found: Sequence[int]  # samples, by arm
+    flagged: Sequence[bool]
+    allowed: int
+
+
+def warning(checks: Checks) -> str:
+    """Return one sentence that says what is flagged, and of which arms; nothing where nothing is."""
+    signs: dict[str, list[str]] = {}
+    for arm in arms_of(checks):
+        for finding in checks[arm].values():
+            if finding["flagged"]:
+                signs.setdefault(finding["sign"], []).append(arm)
+    said = [
+        f"{sign} ({'every arm' if len(arms) == len(checks) else ', '.join(arms)})" for sign, arms in signs.items()
+    ]
+    return f"Not to be believed without a closer look: {'; '.join(said)}." if said else ""
+
+
+def check_rows(checks: Checks) -> list[Row]:
+    """Return one row a check, the arms in the order of every table; none where the checks were left out."""
+    arms = [checks[arm] for arm in arms_of(checks)]
+    return [
+        Row(
+            first["title"],
+            [arm[name]["found"] for arm in arms],
+            [arm[name]["flagged"] for arm in arms],
+            first["allowed"],
+        )
+        for name, first in (arms[0].items() if arms else ())
+    ]
+
+
+def checks_table(checks: Checks) -> str:
+    """Return the rows in Markdown."""
+    cells = [
+        (
+            row.title,
+            *(f"{count}{' **flagged**' * odd}" for count, odd in zip(row.found, row.flagged, strict=True)),
+            str(row.allowed),
+        )
+        for row in check_rows(checks)
+    ]
+    return markdown((f"of {looked_at(checks)} test samples", *arms_of(checks), "allowed"), cells)
+
+
+def looked_at(checks: Checks) -> int:
+    """Return how many samples the checks were made on."""
+    return max((finding["of"] for arm in checks.values() for finding in arm.values()), default=0)
+
+
+def reach(checks: Checks) -> str:
+    """Return how far the perturbations of all arms went; nothing where the checks were left out."""
+    if not checks:
+        return ""
+    found = [arm["inside"]["numbers"] for arm in checks.values()]
+    farthest, lowest, highest = (
+        pick(numbers[name] for numbers in found)
+        for name, pick in (("distance", max), ("lowest", min), ("highest", max))
+    )
+    return f"The farthest perturbation is {farthest:.4f} eps long, pixels are from {lowest:g} to {highest:g}."
+
+
+def flagged_cells(results: Sequence[Result], *, shown: int = 5) -> str:
+    """Return one sentence that names the results with a flag, at most `shown`; nothing where there is none."""
+    named = [
+        " ".join([*swept(result, results), f"seed={result['seed']}"])
+        for result in results
+        if warning(result.get("checks", {}))
+    ]
+    if not named:
+        return ""
+    more = f" and {len(named) - shown} more" if len(named) > shown else ""
+    return f"Health checks flag {len(named)} of {len(results)} cells: {'; '.join(named[:shown])}{more}."

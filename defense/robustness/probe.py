@@ -1,0 +1,185 @@
+"""Attacks on a part of a split whose outcome is known beforehand, for `defense.robustness.checks` to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from defense.choices import AttackName, Norm
+from defense.data.images import TensorImages
+from defense.data.splits import Split
+from defense.models.predict import predict
+from defense.randomness import generator, global_seed
+from defense.robustness.attacks import tiles
+from defense.robustness.suite import attacking, perturb
+from defense.schema import Attack, Threat
+
+# A sample that is right costs at most 220 gradients, and where it still stands 60 more and 500 logits. 100 of them
+# cost what two epochs of 10,000 do: with a ResNet-18 at 32x32 some seconds on a GPU, ten minutes on two CPU cores.
+ONCE = Attack(AttackName.pgd, steps=20)
+LONGER = Attack(AttackName.pgd, steps=50, restarts=2)
+SQUARE = Attack(AttackName.square, queries=500)
+AIMED = Attack(AttackName.apgd_t, steps=20)
+AIMED_AT = 3  # classes, the likeliest after the own: they find nearly all that nine do
+LEVELS = 4  # of eps, above the one of the threat
+
+
+def chosen(labels: Tensor, count: int, *, seed: int) -> Tensor:
+    """Return the rows of `count` samples, or of all where there are fewer, every class in its share; in order."""
+    labels = labels.cpu()
+    count = min(count, len(labels))
+    order = torch.randperm(len(labels), generator=generator(seed, "checked"))
+    by_class = order[labels[order].argsort(stable=True)]
+    places = ((torch.arange(count) + 0.5) * len(labels) / count).long()
+    return by_class[places].sort().values
+
+
+def radii(threat: Threat, shape: tuple[int, int, int]) -> list[float]:
+    """Return half of eps, eps, and larger ones in equal ratios, up to the distance of the farthest two pictures.
+
+    In a ball of that radius, 1 in Linf and sqrt(C H W) in L2, is every picture, whatever the model calls it.
+    """
+    eps = threat.radius
+    largest = {Norm.Linf: 1.0, Norm.L2: float(np.prod(shape)) ** 0.5}[threat.norm]
+    larger = np.geomspace(eps, largest, LEVELS + 1).tolist()[1:] if eps < largest else []
+    return [eps / 2, eps, *larger]
+
+
+def probe(
+    model: nn.Module,
+    split: Split,
+    threat: Threat,
+    *,
+    classes: int,
+    batch_size: int,
+    seed: int,
+    watch: Callable[..., None],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a row for each sample of `split`, and accuracy in percent by eps; the model comes back untouched.
+
+    once, longer: right after ONCE, after LONGER; square: after both and SQUARE, where that exists; left: after all
+    and AIMED; last: right at the largest eps; regained: right at some eps though wrong at a
+    smaller one; distance: of the farthest perturbation, in eps; lowest, highest: pixels; gradient: largest entry
+    of the gradient of the loss; rise: of the loss, by a step of ONCE along it; drift: of the logits in a second
+    pass, in standard deviations.
+    """
+    shape = split.images.shape
+    levels = radii(threat, shape)
+    reached: list[Tensor] = []
+
+    def stand(attack: Attack, which: Tensor, eps: float = threat.radius) -> Tensor:
+        aimed_at = min(classes, AIMED_AT + 1) if attack is AIMED else classes
+        ball = replace(threat, eps=str(eps))
+        after, reach = attempted(
+            model, split, attack, ball, which, classes=aimed_at, batch_size=batch_size, seed=seed
+        )
+        reached.append(reach)
+        watch(len(reached), len(levels) + 3)
+        return after
+
+    with global_seed(seed, "checks"):  # for models that draw from the global generator
+        clean = right(model, split, batch_size)
+        stands, broken, regained = {0.0: clean}, ~clean, torch.zeros_like(clean)
+        for eps in levels:
+            # where nothing stands any more, nothing can in a larger ball: it contains the smaller one
+            stands[eps] = stand(ONCE, torch.zeros_like(clean) if broken.all() else clean, eps)
+            regained |= stands[eps] & broken
+            broken |= ~stands[eps]
+        verdicts = {"once": stands[threat.radius], "longer": stand(LONGER, clean)}
+        left = verdicts["once"] & verdicts["longer"]
+        if tiles(shape, threat.norm):
+            left = verdicts["square"] = stand(SQUARE, left)
+        left = stand(AIMED, left)
+        gradient, rise = slopes(model, split, threat, batch_size)
+        drift = drifts(model, split, batch_size)
+    distance, below, highest = torch.stack(reached).amax(0).unbind(1)
+    verdicts |= {"left": left, "last": stands[levels[-1]], "regained": regained}
+    pixels = {"distance": distance, "lowest": -below, "highest": highest}
+    columns = verdicts | pixels | {"gradient": gradient, "rise": rise, "drift": drift}
+    samples = pd.DataFrame({"id": split.ids.numpy(), **{name: value.numpy() for name, value in columns.items()}})
+    accuracy = [100 * float(standing.double().mean()) for standing in stands.values()]
+    return samples, pd.DataFrame({"eps": list(stands), "accuracy": accuracy})
+
+
+def right(model: nn.Module, split: Split, batch_size: int) -> Tensor:
+    """Return where the model is right, bool (n,) on the CPU."""
+    return predict(model, split, batch_size=batch_size).argmax(1) == split.labels.cpu()
+
+
+def attempted(
+    model: nn.Module,
+    split: Split,
+    attack: Attack,
+    threat: Threat,
+    which: Tensor,
+    *,
+    classes: int,
+    batch_size: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Attack the samples `which`, bool (n,); return where the model is right then, and how far the attack went.
+
+    right: bool (n,), False where nothing was attacked. reach: float64 (n, 3), the distance in eps, minus the
+    lowest pixel, and the highest.
+    """
+    stands, rows = torch.zeros_like(which), which.nonzero().flatten()
+    reach = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64).repeat(len(which), 1)
+    if len(rows):
+        part = split.subset(rows)
+        pictures = perturb(
+            model, part, attack, threat, classes=classes, batch_size=batch_size, seed=seed, watch=unwatched
+        )
+        stands[rows] = right(model, part.with_images(TensorImages(pictures.to(part.labels.device))), batch_size)
+        before = part.images.take(torch.arange(len(part))).cpu().double().flatten(1)
+        after = pictures.double().flatten(1)
+        order = {Norm.Linf: torch.inf, Norm.L2: 2}[threat.norm]
+        distance = torch.linalg.vector_norm(after - before, ord=order, dim=1) / threat.radius
+        reach[rows] = torch.stack([distance, -after.amin(1), after.amax(1)], dim=1)
+    return stands, reach
+
+
+def unwatched(done: int, total: int, **numbers: float) -> None:
+    """Watch an attack of the probe without showing it: the probe shows how many there are."""
+
+
+def slopes(model: nn.Module, split: Split, threat: Threat, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Return the largest entry of every picture's gradient, and by how much a step along it raises the loss; (n,).
+
+    The gradient is that of the cross-entropy, as attacks see it. The step is that of ONCE, 2.5 eps / 20, along it
+    in the norm of the threat. The loss is the one that never saturates: see `unsaturated`.
+    """
+    size, rise = [], []
+    with attacking(model, batch_size), torch.enable_grad():
+        for _, batch, labels in split.batches(batch_size):
+            x = batch.clone().requires_grad_()
+            logits = model(x)
+            (slope,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), x)
+            way = slope.sign() if threat.norm is Norm.Linf else F.normalize(slope.flatten(1)).view_as(x)
+            with torch.no_grad():
+                moved = model((x + 2.5 * threat.radius / ONCE.steps * way).clamp(0, 1))
+            rise.append(unsaturated(moved, labels) - unsaturated(logits.detach(), labels))
+            size.append(slope.flatten(1).abs().amax(1).cpu())
+    return torch.cat(size), torch.cat(rise)
+
+
+def unsaturated(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return t = logsumexp of the other logits - the own logit, float64 (n,): cross-entropy is log(1 + exp t)."""
+    logits, own = logits.cpu().double(), labels.cpu()[:, None]
+    return logits.scatter(1, own, -torch.inf).logsumexp(1) - logits.gather(1, own)[:, 0]
+
+
+def drifts(model: nn.Module, split: Split, batch_size: int) -> Tensor:
+    """Return how far the logits of a second pass, in reverse order, are from those of a first: float (n,).
+
+    In standard deviations of all logits. The other order gives away a model that looks at its batch as a whole.
+    """
+    back = torch.arange(len(split)).flip(0)
+    first = predict(model, split, batch_size=batch_size)
+    second = predict(model, split.subset(back), batch_size=batch_size)[back]
+    return (first - second).abs().amax(1) / first.std().clamp_min(1e-12)
