@@ -35,12 +35,17 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def channels_last(model: nn.Module) -> Iterator[nn.Module]:
-    """Lay the weights of convolutions out with channels last, which is faster on every device."""
+    """Lay the weights of convolutions out with channels last, which is faster on every device.
+
+    The gradient of the pictures still comes back contiguous: there are attacks that take views of it.
+    """
     weights = {weight: weight.data for weight in model.parameters() if weight.ndim == 4}
+    hook = model.register_forward_pre_hook(lambda _, given: (given[0].flatten(1).view_as(given[0]), *given[1:]))
     try:
         for weight, data in weights.items():
             weight.data = data.to(memory_format=torch.channels_last)
         yield model
     finally:
+        hook.remove()
         for weight, data in weights.items():
             weight.data = data

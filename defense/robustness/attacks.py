@@ -176,12 +176,15 @@ def square(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed:
 
 
 def tiles(shape: tuple[int, ...], norm: Norm) -> bool:
-    """Return whether Square fits pictures (..., H, W): in L2 it starts from tiles of a fifth of the height."""
+    """Return whether Square fits pictures (..., H, W).
+
+    In L2 it starts from tiles of a fifth of the height, and goes on with windows of 3x3 at least.
+    """
     height, width = shape[-2:]
     tile = height // 5
-    if norm is Norm.Linf or tile == 1:
-        return True
-    return tile > 1 and all((height - 5 * tile) // 2 + tile * (side // tile) <= side for side in (height, width))
+    if norm is Norm.Linf or tile == 0 or min(height, width) < 3:
+        return norm is Norm.Linf
+    return tile == 1 or all((height - 5 * tile) // 2 + tile * (side // tile) <= side for side in (height, width))
 
 
 def cw(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:

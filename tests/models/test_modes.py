@@ -41,6 +41,9 @@ def test_weights_are_laid_out_anew_and_put_back_as_they_were() -> None:
         with channels_last(model):
             assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
             torch.testing.assert_close(model(x), expected)
+            given = x.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(model(given).sum(), given)
+            assert gradient.is_contiguous()
             raise KeyError("anything")
 
     with pytest.raises(KeyError, match="anything"):

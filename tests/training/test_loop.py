@@ -14,7 +14,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from defense.choices import Harm, Norm, Recipe, Source
+from defense.choices import Norm, Recipe
+from defense.config import composed
 from defense.data.images import TensorImages
 from defense.data.load import load
 from defense.data.splits import Dataset, Split
@@ -26,8 +27,8 @@ from defense.training.augment import plan_epoch
 from defense.training.loop import Watch, fit
 from defense.training.recipes import losses_of
 from defense.training.validation import measuring
-from tests.conftest import data, threat
 from tests.conftest import recipe as default_recipe
+from tests.conftest import threat
 
 MLP = {"_target_": "defense.models.networks.mlp", "hidden": [16], "mean": [0.3], "std": [0.4]}
 CNN = {"_target_": "defense.models.networks.cnn", "width": 4}
@@ -225,7 +226,7 @@ def test_channels_last_is_the_same_training(
 
 @pytest.fixture
 def colours(npz: Path) -> Dataset:
-    return load(data(source=Source.npz, path=str(npz), validation_size=12, harm=Harm.none, test_size=None), seed=0)
+    return load(composed("data=npz", f"data.path={npz}", "data.validation_size=12").data, seed=0)
 
 
 @pytest.fixture
