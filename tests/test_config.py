@@ -7,7 +7,11 @@ import pytest
 from defense.config import CONF, composed
 from defense.errors import InputError
 
-NEEDS = {"npz": ["data.path=x.npz"], "image_folder": ["data.path=x"]}
+NEEDS = {
+    "npz": ["data.path=x.npz"],
+    "image_folder": ["data.path=x"],
+    "benchmark/cifar10n": ["data.path=x.npz"],
+}
 CHOICES = [
     (group, file.relative_to(CONF / group).with_suffix("").as_posix())
     for group in sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
