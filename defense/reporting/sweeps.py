@@ -141,4 +141,4 @@ def group(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
 
 def label(result: Result) -> str:
     """Return the overrides that a run was started with, without its seed."""
-    return " ".join(part for part in result["overrides"] if not part.startswith("seed=")) or "default"
+    return " ".join(part for part in result["overrides"] if not part.startswith(("seed=", "store="))) or "default"
