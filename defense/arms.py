@@ -83,7 +83,7 @@ class Arms:
             Evaluation,
             version=evaluate.VERSION,
             settings={
-                "attacks": list(config.evaluation.attacks.items()),  # a list: their order matters
+                "attacks": [(name, spec.read) for name, spec in config.evaluation.attacks.items()],  # in order
                 "batch_size": config.evaluation.batch_size,
                 "threat": config.threat,
                 "classes": self.cell.data.classes,

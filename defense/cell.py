@@ -119,7 +119,7 @@ class Cell:
             AdversarialSet,
             version=attack.VERSION,
             settings={
-                "attack": spec,
+                "attack": spec.read,
                 "threat": config.threat,
                 "batch_size": config.evaluation.batch_size,
                 "classes": self.data.classes,

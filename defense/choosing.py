@@ -14,6 +14,7 @@ from defense.arms import Arms
 from defense.artifacts import Scores, Treatment
 from defense.cell import Cell, Site
 from defense.choices import TreatmentName
+from defense.errors import InputError
 from defense.reporting.statistics import Mean, paired_difference
 from defense.schema import Treat
 from defense.store import Stored
@@ -34,11 +35,11 @@ class Candidate:
     spec: Treat
     control: float  # accuracy under adaptive attack, in percent
     defended: float
-    gain: Mean  # defended - control, over samples
+    gain: Mean  # defended - control over samples; its interval allows for the number of candidates (Bonferroni)
 
     @property
     def beats_its_control(self) -> bool:
-        """Whether the 95 % interval of the gain lies above zero."""
+        """Whether the interval of the gain lies above zero."""
         return self.gain.low > 0
 
 
@@ -50,10 +51,10 @@ def choose(cell: Cell, scores: Stored[Scores], baseline: Site) -> Chosen:
     make = Arms(cell, replace(cell.config.treatment, budget=0.0))
     right = 100.0 * make.evaluate("baseline", baseline.trained, part="choice").artifact.table["adaptive.worst"]
     untreated = Candidate(make.spec, right.mean(), right.mean(), Mean(0.0, 0.0, 0.0, len(right)))
-    tried = [
-        measured(Arms(cell, spec, f"_{spec.name}_{spec.budget:g}"), scores)
-        for spec in candidates(cell.config.treatment)
-    ]
+    arms = [Arms(cell, spec, f"_{spec.name}_{spec.budget:g}") for spec in candidates(cell.config.treatment)]
+    for each in arms:  # before any training
+        possible(each, scores)
+    tried = [measured(each, scores, confidence=1 - 0.05 / len(arms)) for each in arms]
     worthy = [candidate for candidate in tried if candidate.beats_its_control]
     best = max([untreated, *worthy], key=lambda candidate: candidate.defended)
     rows = [
@@ -81,7 +82,15 @@ def candidates(spec: Treat) -> list[Treat]:
     ]
 
 
-def measured(make: Arms, scores: Stored[Scores]) -> Candidate:
+def possible(make: Arms, scores: Stored[Scores]) -> None:
+    """Raise InputError where a candidate or its control cannot be made."""
+    try:
+        make.control(scores, make.treat(scores))
+    except InputError as error:
+        raise InputError("treatment.budgets", make.spec.budget, str(error).partition(": ")[2]) from error
+
+
+def measured(make: Arms, scores: Stored[Scores], *, confidence: float) -> Candidate:
     """Treat, retrain and attack one candidate and its control."""
 
     def right(arm: str, treatment: Treatment) -> pd.Series:
@@ -92,5 +101,5 @@ def measured(make: Arms, scores: Stored[Scores]) -> Candidate:
     treated = make.treat(scores)
     defended = right("defended", treated.artifact)
     control = right("control", make.control(scores, treated))
-    gain = paired_difference(defended.to_numpy(), control.to_numpy())
+    gain = paired_difference(defended.to_numpy(), control.to_numpy(), confidence=confidence)
     return Candidate(make.spec, control.mean(), defended.mean(), gain)

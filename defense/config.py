@@ -46,12 +46,27 @@ def checked(composed: DictConfig) -> Config:
     refuse_unknown(OmegaConf.to_container(composed, resolve=False), plain(config))
     attacks = config.evaluation.attacks
     for name, spec in attacks.items():
-        try:
-            attacks[name] = OmegaConf.to_object(OmegaConf.merge(Attack, spec))
-        except OmegaConfBaseException as error:
-            raise InputError(f"evaluation.attacks.{name}", spec, str(error).splitlines()[0]) from error
+        attacks[name] = typed_attack(f"evaluation.attacks.{name}", spec)
     check(config)
     return config
+
+
+def typed_attack(field: str, spec: Any) -> Attack:
+    """Return one attack from its settings, a mapping or an Attack; raises InputError where they do not fit."""
+    if not isinstance(spec, dict | Attack):
+        raise InputError(field, spec, "expected the settings of an attack, as in {name: pgd, steps: 20}")
+    try:
+        return cast(Attack, OmegaConf.to_object(OmegaConf.merge(Attack, spec)))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise InputError(field, spec, str(error).splitlines()[0]) from error
+
+
+def chosen(group: str, name: str) -> Config:
+    """Return the settings with one choice of a group; raises InputError where conf/ has no such file."""
+    names = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    if name not in names:
+        raise InputError(group, repr(name), f"expected one of {', '.join(names)}")
+    return composed(f"{group}={name}")
 
 
 def refuse_unknown(found: Any, known: Any, prefix: str = "") -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from defense.choices import Norm
-from defense.config import composed
+from defense.config import chosen, composed, typed_attack
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError
@@ -18,7 +18,7 @@ from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem, check_scorer
 from defense.models.predict import predict
 from defense.reporting.progress import silent
-from defense.robustness.suite import in_turn, perturb
+from defense.robustness.suite import check_shape, in_turn, perturb
 from defense.schema import Attack, Objective, Scorer, Threat
 from defense.schema import Evaluation as Suite
 from defense.valid import check_attack, check_numbers, check_suite, check_threat
@@ -94,12 +94,10 @@ def attack(
     >>> float((attack(network, (x, y), eps=0.1) - x).abs().max()) <= 0.1 + 1e-6
     True
     """
-    spec = composed(f"attack={attack}").attack if isinstance(attack, str) else attack
+    spec = chosen("attack", attack).attack if isinstance(attack, str) else typed_attack("attack", attack)
     check_attack("attack", spec)
-    split, threat = as_split("samples", *samples), threat_of(norm, eps)
-    classes = classes_of(model, split, "samples")
-    size = at_least_one("batch_size", batch_size)
-    return perturb(model, split, spec, threat, classes=classes, batch_size=size, seed=seed, watch=silent).to(
+    split, threat, classes = prepared(model, samples, norm, eps, batch_size=batch_size, seed=seed)
+    return perturb(model, split, spec, threat, classes=classes, batch_size=batch_size, seed=seed, watch=silent).to(
         samples[0].device
     )
 
@@ -124,30 +122,33 @@ def evaluate(
     >>> list(evaluate(network, (x, y), suite="quick"))
     ['clean', 'fgsm', 'pgd', 'apgd_t', 'worst']
     """
-    spec = composed(f"evaluation={suite}").evaluation if isinstance(suite, str) else suite
-    check_suite(spec)
-    split, threat = as_split("samples", *samples), threat_of(norm, eps)
-    classes = classes_of(model, split, "samples")
-    size = at_least_one("batch_size", batch_size)
-    found = in_turn(model, split, spec.attacks, threat, classes=classes, batch_size=size, seed=seed, watch=silent)
+    if not isinstance(suite, str | Suite):
+        raise InputError("suite", type(suite).__name__, "expected a name, or an Evaluation")
+    spec = chosen("evaluation", suite).evaluation if isinstance(suite, str) else suite
+    attacks = {name: typed_attack(f"evaluation.attacks.{name}", each) for name, each in spec.attacks.items()}
+    check_suite(Suite(attacks, spec.batch_size))
+    split, threat, classes = prepared(model, samples, norm, eps, batch_size=batch_size, seed=seed)
+    found = in_turn(model, split, attacks, threat, classes=classes, batch_size=batch_size, seed=seed, watch=silent)
     shares = {"clean": found.clean, **found.standing, "worst": list(found.standing.values())[-1]}
     return {name: 100 * float(stands.double().mean()) for name, stands in shares.items()}
 
 
-def threat_of(norm: str, eps: float | str) -> Threat:
-    """Return the threat model of these words; raises InputError where they are not one."""
-    if norm not in Norm.__members__:
+def prepared(
+    model: nn.Module, samples: Samples, norm: str, eps: float | str, *, batch_size: int, seed: int
+) -> tuple[Split, Threat, int]:
+    """Return the samples as a split, the threat model and the number of classes; raises InputError."""
+    for field, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
+        if type(value) is not int or value < least:
+            raise InputError(field, repr(value), f"expected a whole number of at least {least}")
+    if norm not in list(Norm.__members__):
         raise InputError("norm", norm, f"expected one of {', '.join(Norm.__members__)}")
     threat = Threat(Norm[norm], str(eps))
     check_threat("eps", threat)
-    return threat
-
-
-def at_least_one(field: str, value: int) -> int:
-    """Return `value`; raises InputError unless it is a whole number of at least 1."""
-    if not isinstance(value, int) or value < 1:
-        raise InputError(field, value, "expected a whole number of at least 1")
-    return value
+    if not isinstance(samples, tuple | list) or len(samples) != 2:
+        raise InputError("samples", type(samples).__name__, "expected a pair of pictures and labels")
+    split = as_split("samples", *samples)
+    check_shape("eps", [], threat, split.images.shape)
+    return split, threat, classes_of(model, split, "samples")
 
 
 def as_split(field: str, pictures: Tensor, labels: Tensor) -> Split:
@@ -168,6 +169,8 @@ def as_split(field: str, pictures: Tensor, labels: Tensor) -> Split:
 
 def classes_of(model: nn.Module, split: Split, field: str) -> int:
     """Return how many logits the model gives; raises InputError where it does not run on the samples."""
+    if not isinstance(model, nn.Module):
+        raise InputError("model", type(model).__name__, "expected a torch.nn.Module")
     try:
         logits = predict(model, split.subset(torch.arange(min(2, len(split)))), batch_size=2)
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -34,6 +34,7 @@ from defense.ledger import Ledger
 from defense.models.build import build
 from defense.randomness import derive
 from defense.reporting.record import Arm, Run, Scoring
+from defense.robustness.suite import check_shape
 from defense.schema import Config, plain
 from defense.stages import plant, treat
 from defense.stages.report import write_detection, write_faithfulness, write_report
@@ -57,6 +58,10 @@ def run(config: Config, output: Path, overrides: list[str]) -> dict[str, Any]:
     if config.task is Task.detect and config.data.harm is Harm.none and data.train.labels.equal(data.train.truth):
         raise InputError("task", config.task, "expected data with known noise, as data.harm plants it")
     model = build(config.model, data, seed=config.seed)  # fails here, before any compute, where it does not fit
+    used = {"attack": config.attack}  # made by every task
+    if config.task is Task.defend:
+        used |= {f"evaluation.attacks.{name}": attack for name, attack in config.evaluation.attacks.items()}
+    check_shape("threat.eps", used.items(), config.threat, data.shape)
     noise = data.noise_known
     check_scorer(model, data.validation, config.objective, config.scorer, classes=data.classes, noise_known=noise)
     data = planted(config, data, fabric, ledger)

@@ -109,6 +109,19 @@ class Threat:
         return number(self.eps)
 
 
+READ_BY: dict[AttackName, tuple[str, ...]] = {  # the settings that each attack reads, beside its restarts
+    AttackName.fgsm: (),
+    AttackName.pgd: ("steps", "step_size", "random_start"),
+    AttackName.apgd_ce: ("steps",),
+    AttackName.apgd_t: ("steps",),
+    AttackName.fab_t: ("steps",),
+    AttackName.square: ("queries",),
+    AttackName.cw: ("steps",),
+    AttackName.deepfool: ("steps",),
+    AttackName.autoattack: ("steps", "queries"),
+}
+
+
 @dataclass
 class Attack:
     """One attack inside the threat model."""
@@ -119,6 +132,11 @@ class Attack:
     random_start: bool = True
     restarts: int = 1
     queries: int = 5000
+
+    @property
+    def read(self) -> dict[str, Any]:
+        """What its outcome depends on."""
+        return {name: getattr(self, name) for name in ("name", "restarts", *READ_BY[self.name])}
 
 
 @dataclass

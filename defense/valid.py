@@ -17,9 +17,10 @@ from defense.choices import (
     Optimizer,
     Recipe,
     Source,
+    Task,
 )
 from defense.errors import InputError
-from defense.schema import Attack, Config, Evaluation, Scorer, Threat, Train, Treat, number
+from defense.schema import READ_BY, Attack, Config, Evaluation, Scorer, Threat, Train, Treat, number
 
 
 def check(config: Config) -> None:
@@ -53,6 +54,10 @@ def check(config: Config) -> None:
     balance = config.treatment.balance
     within("treatment.balance", balance, balance in BALANCES, f"one of {', '.join(BALANCES)}")
     check_treatment(config.treatment)
+    if config.treatment.budget == AUTO and config.task is not Task.defend:
+        raise InputError(
+            "treatment.budget", AUTO, f"nothing is treated by task={config.task}; expected a fraction"
+        )
     check_train(train)
     if train.optimizer is Optimizer.lbfgs:
         check_unread(train, scorer)
@@ -124,6 +129,7 @@ def check_harm(config: Config) -> None:
         eps = positive("data.harm_eps", data.harm_eps)
         limited = config.threat.norm is Norm.Linf
         within("data.harm_eps", data.harm_eps, not limited or eps <= 1, "at most 1, the whole range of a pixel")
+        within("data.harm_eps", data.harm_eps, limited or "/255" not in data.harm_eps, "a radius in L2, as in 0.5")
     if data.harm is not Harm.none and data.train_labels is not None:
         raise InputError("data.harm", data.harm, "data.train_labels has noise of its own; expected none")
 
@@ -146,6 +152,8 @@ def check_treatment(spec: Treat) -> None:
     """Raise InputError where the numbers of the treatment are not valid."""
     auto, budget, threshold = spec.budget == AUTO, spec.budget, spec.threshold
     within("treatment.threshold", threshold, threshold is None or isfinite(threshold), "a number, or null")
+    balanced = threshold is not None and spec.balance != "none"
+    within("treatment.threshold", threshold, not balanced, "null with treatment.balance, which spends a budget")
     valid = auto or (type(budget) in (int, float) and 0 <= budget < 1)
     within("treatment.budget", budget, valid, "a fraction in [0, 1), or auto")
     within("treatment.held_out", spec.held_out, 0 < spec.held_out < 1, "a fraction in (0, 1)")
@@ -172,8 +180,8 @@ def check_suite(suite: Evaluation) -> None:
         raise InputError("evaluation.attacks", named, "expected at least one attack that uses gradients")
     for name, attack in suite.attacks.items():
         check_attack(f"evaluation.attacks.{name}", attack)
-        valid = name != "worst" and "." not in name
-        within(f"evaluation.attacks.{name}", name, valid, "another name: no dot, and worst is taken over all")
+        valid = name not in ("clean", "worst") and "." not in name
+        within(f"evaluation.attacks.{name}", name, valid, "another name: no dot, and not clean or worst")
 
 
 def check_attack(field: str, attack: Attack) -> None:
@@ -185,6 +193,9 @@ def check_attack(field: str, attack: Attack) -> None:
         within(f"{field}.steps", attack.steps, attack.steps == 1, "1: fgsm takes one step")
     if attack.step_size is not None:
         positive(f"{field}.step_size", attack.step_size)
+        said = f"not read by {attack.name}; expected null"
+        if "step_size" not in READ_BY[attack.name]:
+            raise InputError(f"{field}.step_size", attack.step_size, said)
 
 
 def positive(field: str, text: str) -> float:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from defense.arms import Arms
 from defense.choices import TreatmentName
-from defense.choosing import candidates
+from defense.choosing import Candidate, candidates
 from defense.config import composed
 from defense.data.load import held_out, load
 from defense.errors import InputError
+from defense.reporting.statistics import Mean
 from tests.conftest import TINY, data
 
 Command = Callable[..., tuple[int, str, str]]
@@ -79,6 +82,46 @@ def test_where_nothing_beats_random_nothing_is_treated(command: Command, tmp_pat
     assert found["arms"]["defended"] == found["arms"]["baseline"]
 
 
+def test_test_samples_play_no_part_in_the_choice(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, int]] = []
+    evaluate = Arms.evaluate
+
+    def spying(self: Arms, arm: str, *rest: Any, part: str = "test") -> Any:
+        seen.append((part, self.spec.budget))
+        return evaluate(self, arm, *rest, part=part)
+
+    monkeypatch.setattr(Arms, "evaluate", spying)
+    run(command, tmp_path, "scorer=random", "train.epochs=2")
+    first_test = [part for part, _ in seen].index("test")
+    assert seen[:first_test] == [("choice", 0.0), *2 * [("choice", 0.1)], *2 * [("choice", 0.2)]]
+    assert all(part == "test" for part, _ in seen[first_test:])
+
+
+def test_what_does_not_beat_its_control_is_not_chosen(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where it is the most accurate of all; and of those that do, the most accurate is."""
+    gains = iter([Mean(9, -1, 19, 100), Mean(3, 1, 5, 100), Mean(2, 1, 3, 100)])
+    accuracies = iter([90.0, 80.0, 70.0])
+
+    def measured(make: Arms, scores: Any, *, confidence: float) -> Candidate:
+        assert confidence == pytest.approx(1 - 0.05 / 3)
+        return Candidate(make.spec, 1.0, next(accuracies), next(gains))
+
+    monkeypatch.setattr("defense.choosing.measured", measured)
+    found = run(command, tmp_path, "treatment.budgets=[0.1,0.15,0.2]", "train.epochs=1")
+    assert [row["budget"] for row in found["candidates"] if row["chosen"]] == [0.15]
+    assert "(chosen from 3 candidates on held-out validation)" in found["verdict"]
+
+
+def test_what_cannot_be_treated_is_said_before_training(command: Command) -> None:
+    code, out, error = command(*TINY, *AUTO, "treatment.budgets=[0.1,0.99]")
+    assert (code, "train defended" in out) == (2, False)
+    assert "treatment.budgets=0.99: leaves no sample of class" in error
+
+
 def test_the_proxy_is_an_arm_where_scores_come_from_one(command: Command, tmp_path: Path) -> None:
     code, _, _ = command(*TINY, "scorer.proxy=adversarial", "hydra.run.dir=out")
     assert code == 0
@@ -100,6 +143,7 @@ def test_the_proxy_is_an_arm_where_scores_come_from_one(command: Command, tmp_pa
         (["treatment.budgets=[0,0.1]"], r"treatment\.budgets=\[0\.0, 0\.1\]: expected fractions in \(0, 1\)"),
         (["treatment.budget=auto", "treatment.threshold=0"], r"treatment\.threshold=0\.0: expected null with"),
         (["treatment.held_out=1"], r"treatment\.held_out=1\.0"),
+        (["treatment.budget=auto", "task=detect"], "nothing is treated by task=detect"),
     ],
 )
 def test_what_cannot_be_chosen_from_is_said(overrides: list[str], said: str) -> None:

@@ -67,6 +67,13 @@ def test_all_scorers_of_leave_one_out_are_about_the_same_training() -> None:
         (["train.ema=0"], "train.ema=0.0: expected a decay between 0 and 1"),
         (["train.ema=-0.5"], "train.ema=-0.5: expected a decay between 0 and 1"),
         (["faithfulness.count=0"], "faithfulness.count=0"),
+        (["+evaluation.attacks.x=pgd"], "evaluation.attacks.x=pgd: expected the settings of an attack"),
+        (["evaluation.attacks.apgd_t.step_size=0.1"], "not read by apgd_t; expected null"),
+        (
+            ["threat.norm=L2", "threat.eps=1", "data.harm_eps=8/255"],
+            "data.harm_eps=8/255: expected a radius in L2",
+        ),
+        (["treatment.threshold=0", "treatment.balance=class"], "treatment.threshold=0.0: expected null with"),
         (["scorer.precision=fp8"], "scorer.precision=fp8: expected one of 32-true, tf32, bf16"),
     ],
 )

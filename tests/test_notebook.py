@@ -170,6 +170,11 @@ def test_the_standard_suite_is_at_least_as_strong_as_the_quick_one() -> None:
     assert quick["pgd"] >= standard["apgd_t"] >= standard["worst"]
 
 
+class Detached(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :3].detach()
+
+
 WRONG_ATTACK = {
     "norm": ({"norm": "L1"}, "norm=L1: expected one of Linf, L2"),
     "eps too large": ({"eps": 8}, "eps=8: expected at most 1, the whole range of a pixel"),
@@ -187,6 +192,43 @@ def test_a_wrong_threat_is_one_line(name: str, function: Callable[..., Any]) -> 
         function(network(), (X, Y), **options)
     with pytest.raises(InputError, match="two classes or more"):
         function(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(X[0].numel(), 1)), (X, Y * 0))
+
+
+WRONG_CALL = {
+    "a name": (defense.attack, {"attack": "nope"}, "attack='nope': expected one of apgd_ce"),
+    "a suite": (defense.evaluate, {"suite": "nope"}, "evaluation='nope': expected one of quick, standard"),
+    "no suite": (defense.evaluate, {"suite": None}, "suite=NoneType: expected a name"),
+    "no attack": (defense.attack, {"attack": 3}, "attack=3: expected the settings of an attack"),
+    "half a step": (defense.attack, {"attack": Attack(AttackName.pgd, steps=2.5)}, "attack=.*2.5"),  # type: ignore[arg-type]
+    "a step that is not read": (
+        defense.attack,
+        {"attack": Attack(AttackName.apgd_ce, step_size="0.1")},
+        "attack.step_size=0.1: not read by apgd_ce",
+    ),
+    "an attack called clean": (
+        defense.evaluate,
+        {"suite": Suite({"clean": Attack(AttackName.pgd)}, 9)},
+        "evaluation.attacks.clean=clean: expected another name",
+    ),
+    "a seed": (defense.attack, {"seed": None}, "seed=None: expected a whole number of at least 0"),
+    "a batch size": (defense.attack, {"batch_size": True}, "batch_size=True"),
+    "one tensor": (defense.evaluate, {"samples": X}, "samples=Tensor: expected a pair"),
+    "no model": (defense.evaluate, {"model": None}, "model=NoneType: expected a torch.nn.Module"),
+    "no gradient": (
+        defense.attack,
+        {"model": torch.nn.Sequential(torch.nn.Flatten(), Detached())},
+        "model=Sequential: its logits have no gradient",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CALL)
+def test_a_wrong_call_is_one_line(name: str) -> None:
+    function, options, said = WRONG_CALL[name]
+    call = {"model": network().eval(), "samples": (X, Y)} | options
+    with pytest.raises(InputError, match=said) as error:
+        function(call.pop("model"), call.pop("samples"), **call)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_wrong_attacks_are_one_line() -> None:

@@ -95,7 +95,7 @@ def candidate_rows(run: Run) -> list[tuple[str, ...]]:
     return [
         (
             row.treatment,
-            f"{row.budget:g}",
+            "-" if row.treatment == "reweight" else f"{row.budget:g}",
             f"{row.control:.1f}",
             f"{row.defended:.1f}",
             f"{row.gain:+.1f} ({row.low:+.1f} to {row.high:+.1f})" if row.budget else "",

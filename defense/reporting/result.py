@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from defense.choices import TreatmentName
+from defense.choices import Method, TreatmentName
 from defense.reporting.record import Run, Scoring
 from defense.reporting.statistics import Mean, paired_difference
 from defense.reporting.tables import RIVALS, arms_of, header, lookup, markdown, metrics, spoken
+from defense.schema import Config
 
 PACKAGES = (
     "defense", "torch", "torchvision", "torchattacks", "curvlinops-for-pytorch", "lightning-fabric",
@@ -135,16 +136,24 @@ def verdict(run: Run) -> str:
         if run.candidates is not None:
             why = f"none of {len(run.candidates) - 1} candidates beat its random control on held-out validation"
         return f"Nothing was treated ({why}): accuracy under adaptive attack is {arms['baseline']:.1f} %."
+    choice = ""
+    if run.candidates is not None:
+        choice = f" (chosen from {len(run.candidates) - 1} candidates on held-out validation)"
     outcome = f"not distinguishable from {RIVALS[str(config.treatment.name)]}"
     if gain.differs_from_zero:
         outcome = "more than the choice of test samples explains; whether more than luck of retraining, seeds tell"
     return (
         f"{VERBS[config.treatment.name]} the {count} of {total} training samples that {config.scorer} ranks "
-        f"lowest for {config.objective} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
+        f"lowest{aim(config)}{choice} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
         f"{arms['defended']:.1f} %, as many at random to {arms['control']:.1f} %: "
         f"{gain.mean:+.1f} points over random (95 % interval over test samples {gain.low:+.1f} to "
         f"{gain.high:+.1f}), {outcome}."
     )
+
+
+def aim(config: Config) -> str:
+    """Return ' for robustness' of a score that looks at an objective, and nothing of one that does not."""
+    return f" for {config.objective}" if config.scorer.method is Method.alignment else ""
 
 
 def arm_rows(run: Run) -> list[dict[str, str]]:

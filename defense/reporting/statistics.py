@@ -11,7 +11,7 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean with its 95 % interval (Student's t) over `count` values; for one value the interval is infinite."""
+    """A mean with its interval (Student's t, 95 % unless said) over `count` values; infinite for one value."""
 
     mean: float
     low: float
@@ -30,21 +30,23 @@ class Mean:
         return f"{self.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
 
 
-def mean_interval(values: Sequence[float] | np.ndarray) -> Mean:
-    """Return the mean of `values` (n,), n >= 1, with its 95 % interval; raises ValueError for NaN."""
+def mean_interval(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95) -> Mean:
+    """Return the mean of `values` (n,), n >= 1, with its interval; raises ValueError for NaN."""
     numbers = np.asarray(values, dtype=float)
     if np.isnan(numbers).any():
         raise ValueError("a mean of NaN was asked for")
     mean, count = float(numbers.mean()), len(numbers)
     if count == 1:
         return Mean(mean, -np.inf, np.inf, 1)
-    half = float(stats.t.ppf(0.975, count - 1) * stats.sem(numbers))
+    half = float(stats.t.ppf((1 + confidence) / 2, count - 1) * stats.sem(numbers))
     return Mean(mean, mean - half, mean + half, count)
 
 
-def paired_difference(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> Mean:
-    """Return the mean of first - second with its 95 % interval; row i of both is the same sample or seed."""
-    return mean_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float))
+def paired_difference(
+    first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, *, confidence: float = 0.95
+) -> Mean:
+    """Return the mean of first - second with its interval; row i of both is the same sample or seed."""
+    return mean_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float), confidence=confidence)
 
 
 def judged(gain: Mean, *, rival: str) -> str:

@@ -8,7 +8,8 @@ attack is weaker than its reference, its adapter says how it is mended.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -41,10 +42,22 @@ def perturb_batch(
     pictures. Raises RuntimeError when the attack leaves the threat model.
     """
     run = ATTACKS[attack.name](model, attack, threat, classes, derive(*purpose))
-    with global_seed(*purpose), torch.enable_grad():
+    with global_seed(*purpose), torch.enable_grad(), gradient_names(model):
         adversarial = run(x, labels).detach()
     check_inside(x, adversarial, threat)
     return adversarial
+
+
+@contextmanager
+def gradient_names(model: nn.Module) -> Iterator[None]:
+    """Turn the lack of a gradient into an InputError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "does not require grad" in str(error):
+            found = type(model).__name__
+            raise InputError("model", found, "its logits have no gradient by the pictures") from error
+        raise
 
 
 def check_inside(x: Tensor, adversarial: Tensor, threat: Threat) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -10,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defense.choices import AttackName
+from defense.choices import AttackName, Norm
 from defense.data.splits import Split
-from defense.errors import out_of_memory_names
+from defense.errors import InputError, out_of_memory_names
 from defense.memory import Forgetful, Memory
 from defense.models.modes import channels_last, evaluating, frozen
 from defense.models.predict import predict
 from defense.randomness import derive
-from defense.robustness.attacks import AUTOATTACK, perturb_batch
+from defense.robustness.attacks import AUTOATTACK, perturb_batch, tiles
 from defense.schema import Attack, Threat
 
 Watch = Callable[..., None]
@@ -27,7 +28,7 @@ Watch = Callable[..., None]
 class Attacked:
     """What a suite did to each sample of a split, row by row."""
 
-    pictures: Tensor  # float32 (n, C, H, W): the one that broke the sample, else the last that was tried
+    pictures: Tensor  # float32 (n, C, H, W): the one that broke the sample, else the one of the highest loss
     clean: Tensor  # bool (n,): right without attack
     standing: dict[str, Tensor]  # bool (n,) by attack: right after it, and after all before it
 
@@ -45,9 +46,9 @@ def perturb(
 ) -> Tensor:
     """Return every picture of `split` attacked: float32 (n, C, H, W) on the CPU, inside the ball and in [0, 1].
 
-    Of `attack.restarts` tries the one with the highest loss; autoattack stops at the first that is mistaken. The
-    same seed gives the same result; the model comes back untouched. Raises RuntimeError when the attack leaves the
-    threat model.
+    Of `attack.restarts` tries one that is mistaken, and of several the highest loss; autoattack stops at the first
+    that is mistaken. The same seed gives the same result; the model comes back untouched. Raises RuntimeError when
+    the attack leaves the threat model, FloatingPointError for logits that are not finite.
     """
     if attack.name is AttackName.autoattack:
         chain = {"autoattack": attack}
@@ -58,11 +59,13 @@ def perturb(
     with attacking(model, batch_size):
         for rows, x, labels in split.batches(batch_size):
             best, highest = x, torch.full((len(x),), -torch.inf, device=x.device)
+            mistaken = torch.zeros_like(labels, dtype=torch.bool)
             for restart in range(attack.restarts):
                 purpose = (restarted(seed, restart), "attack", attack.name.value, rows.start)
                 tried = perturb_batch(model, x, labels, attack, threat, classes=classes, purpose=purpose)
-                losses = F.cross_entropy(model(tried), labels, reduction="none")
-                better = losses > highest
+                right, losses = judged(model, tried, labels)
+                better = (~right & ~mistaken) | ((right != mistaken) & (losses > highest))
+                mistaken = mistaken | ~right
                 best = torch.where(better.view(-1, 1, 1, 1), tried, best)
                 highest = torch.where(better, losses, highest)
             out[rows] = best.cpu()
@@ -97,26 +100,55 @@ def in_turn(
     ]
     known = memory.recall("attacked")
     if known is None:
-        clean = predict(model, split, batch_size=batch_size).argmax(1) == labels
+        logits = finite_logits(predict(model, split, batch_size=batch_size))
         pictures = split.images.take(torch.arange(len(split))).float().cpu()
-        known = {"pictures": pictures, "after": clean[None]}
-    pictures, after = known["pictures"], list(known["after"])  # after[k]: what stands after k tries
-    with attacking(model, batch_size):
+        highest = F.cross_entropy(logits, labels, reduction="none")
+        known = {"pictures": pictures, "highest": highest, "after": (logits.argmax(1) == labels)[None]}
+    pictures, highest, after = known["pictures"], known["highest"], list(known["after"])
+    with attacking(model, batch_size):  # after[k]: what stands after k tries
         for number, (name, part, restart) in enumerate(tries[len(after) - 1 :], start=len(after) - 1):
             stands = after[-1].clone()
             for rows in filter(len, stands.nonzero().flatten().split(batch_size)):
                 x, own = split.images.take(rows), split.labels[rows.to(split.labels.device)]
                 purpose = (restarted(seed, restart), "attack", name, part.name.value, int(rows[0]))
                 tried = perturb_batch(model, x, own, part, threat, classes=classes, purpose=purpose)
-                with torch.no_grad():
-                    stands[rows] = model(tried).argmax(1).cpu() == labels[rows]
-                pictures[rows] = tried.cpu()
+                right, losses = (found.cpu() for found in judged(model, tried, own))
+                worse = ~right | (losses > highest[rows])
+                pictures[rows[worse]] = tried.cpu()[worse]
+                highest[rows], stands[rows] = torch.maximum(highest[rows], losses), right
                 watch(number * len(split) + int(rows[-1]), len(tries) * len(split), standing=int(stands.sum()))
             after.append(stands)
-            memory.keep("attacked", {"pictures": pictures, "after": torch.stack(after)})
+            memory.keep("attacked", {"pictures": pictures, "highest": highest, "after": torch.stack(after)})
     last = {name: number for number, (name, _, _) in enumerate(tries, start=1)}
     standing = {name: after[number] for name, number in last.items()}
     return Attacked(pictures, after[0], standing)
+
+
+def check_shape(field: str, attacks: Iterable[tuple[str, Attack]], threat: Threat, shape: tuple[int, ...]) -> None:
+    """Raise InputError where pictures (C, H, W) are too small for the radius (named `field`), or for an attack.
+
+    attacks: each with the name of its setting.
+    """
+    farthest = math.sqrt(math.prod(shape))
+    if threat.norm is Norm.L2 and threat.radius > farthest:
+        raise InputError(field, threat.eps, f"the farthest two pictures are {farthest:.3g} apart; expected less")
+    for name, attack in attacks:
+        if any(part.name is AttackName.square for part in parts(attack)) and not tiles(shape, threat.norm):
+            raise InputError(name, attack.name, f"square does not fit pictures of {shape[-2]}x{shape[-1]} in L2")
+
+
+@torch.no_grad()
+def judged(model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where the model is right on pictures (b, C, H, W), bool (b,), and its losses (b,)."""
+    logits = finite_logits(model(x))
+    return logits.argmax(1) == labels, F.cross_entropy(logits, labels, reduction="none")
+
+
+def finite_logits(logits: Tensor) -> Tensor:
+    """Return `logits`; raises FloatingPointError where one is not finite: the highest of NaN is no class."""
+    if not bool(logits.isfinite().all()):
+        raise FloatingPointError("the model gives logits that are not finite; it cannot be attacked")
+    return logits
 
 
 def parts(attack: Attack) -> list[Attack]:

@@ -11,7 +11,7 @@ from defense.data.splits import Split
 from defense.robustness.probe import chosen, probe
 from defense.schema import Threat
 
-VERSION = 1
+VERSION = 2
 
 
 def check(

@@ -16,7 +16,7 @@ from defense.robustness.suite import in_turn
 from defense.schema import Evaluation as Suite
 from defense.schema import Threat
 
-VERSION = 2
+VERSION = 3
 
 
 def evaluate(

@@ -95,8 +95,10 @@ def whole(treatment: Treatment, train: Split, spec: Treat) -> Treatment:
     table = treatment.table
     lost = set(train.labels.tolist()) - set(table["label"][table["keep"]])
     if lost:
-        field, value = ("threshold", spec.threshold) if spec.threshold is not None else ("budget", spec.budget)
-        valid = f"leaves no sample of class {min(lost)}; expected a milder treatment, or treatment.balance=class"
+        field, value, other = "budget", spec.budget, ", or treatment.balance=class"
+        if spec.threshold is not None:
+            field, value, other = "threshold", spec.threshold, ""
+        valid = f"leaves no sample of class {min(lost)}; expected a milder treatment{other}"
         raise InputError(f"treatment.{field}", value, valid)
     return treatment
 

@@ -25,6 +25,7 @@ from defense.training.validation import Measure
 
 Watch = Callable[..., None]
 
+UNTRAINED = 0.25  # part of averaged weights that may be those of the start
 READ_EVERY = 50  # steps: to read a number the host waits until a GPU has caught up with it
 
 
@@ -59,7 +60,7 @@ def fit(
     _, wrapped_optimizer = fabric.setup(model, optimizer)
     model.train()
     network = compiled(laid_out(model, recipe), recipe)
-    average = averaged(model, recipe.ema)
+    average = averaged(model, recipe.ema, steps=recipe.epochs * steps)
     result = average.module if average else model
     measured = laid_out(result, recipe)  # not compiled: there would be a program for each mode and size of batch
     for epoch in range(recipe.epochs):
@@ -106,10 +107,16 @@ def descent(model: nn.Module, recipe: Train, *, total_steps: int) -> tuple[SGD, 
     return optimizer, OneCycleLR(optimizer, max_lr=peak, total_steps=total_steps, cycle_momentum=False)
 
 
-def averaged(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    """Return a copy of `model` that becomes decay * copy + (1 - decay) * model with every update, buffers too."""
+def averaged(model: nn.Module, decay: float | None, *, steps: int) -> AveragedModel | None:
+    """Return a copy of `model` that becomes decay * copy + (1 - decay) * model with every update, buffers too.
+
+    Raises InputError where after so many `steps` too much of the first weights is left in it.
+    """
     if decay is None:
         return None
+    if decay**steps > UNTRAINED:
+        found = f"after {steps} steps {100 * decay**steps:.0f} % of the average is the untrained start; lower it"
+        raise InputError("train.ema", decay, found)
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from defense.choices import AttackName
+from defense.choices import AttackName, Norm
 from defense.data.images import TensorImages
 from defense.data.splits import Split
+from defense.errors import InputError
 from defense.reporting.progress import silent
-from defense.robustness.suite import Attacked, in_turn, parts, perturb
+from defense.robustness.suite import Attacked, check_shape, in_turn, parts, perturb
 from defense.schema import Attack
 from tests.conftest import threat
 
@@ -114,3 +115,65 @@ def test_of_several_tries_the_worst_is_kept() -> None:
     ]
     assert 0 < high[0] < 40
     assert high[1] == 40
+
+
+class Shows(nn.Module):
+    """Logits as a function of the pixel."""
+
+    def __init__(self, logits: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.logits, self.scale = logits, nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.logits(x.flatten(1)[:, 0])
+
+
+@pytest.mark.parametrize("at", [0.0, 0.52])
+def test_what_is_not_finite_is_not_robust(at: float) -> None:
+    """On all pictures, or on those alone that an attack reaches."""
+    model = Shows(lambda pixel: torch.stack([pixel, torch.where(pixel > at, torch.nan, -pixel)], dim=1))
+    with pytest.raises(FloatingPointError, match="logits that are not finite"):
+        run({"pgd": PGD}, model=model)
+    with pytest.raises(FloatingPointError, match="logits that are not finite"):
+        perturb(model, SPLIT, PGD, threat(eps="0.1"), classes=2, batch_size=4, seed=0, watch=silent)
+
+
+def test_a_mistaken_try_is_kept_before_one_of_higher_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three classes: at pixel 0.6 the sample is right with the higher loss, at 0.4 mistaken with the lower."""
+    logits = {0.5: [5.0, 0, 0], 0.6: [1.0, 0.99, 0.98], 0.4: [1.0, 1.01, -9.0]}
+
+    def look_up(pixel: Tensor) -> Tensor:
+        return torch.tensor([logits[round(float(value), 1)] for value in pixel])
+
+    tries = iter([0.4, 0.6])
+    monkeypatch.setattr(
+        "defense.robustness.suite.perturb_batch", lambda model, x, *_, **__: torch.full_like(x, next(tries))
+    )
+    labels = torch.zeros(1, dtype=torch.int64)
+    split = Split(torch.arange(1), TensorImages(torch.full((1, 1, 1, 1), 0.5)), labels, labels)
+    spec, common = Attack(AttackName.pgd, restarts=2), {"batch_size": 4, "seed": 0, "watch": silent}
+    found = perturb(Shows(look_up), split, spec, threat(eps="0.2"), classes=3, **common)
+    assert float(found) == pytest.approx(0.4)
+
+
+def test_of_what_stands_the_picture_of_highest_loss_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attack that gives nothing back does not put the clean picture in place of a better one."""
+    tries = iter([0.45, 0.05])
+    monkeypatch.setattr(
+        "defense.robustness.suite.perturb_batch", lambda model, x, *_, **__: torch.full_like(x, next(tries))
+    )
+    labels = torch.zeros(1, dtype=torch.int64)
+    split = Split(torch.arange(1), TensorImages(torch.full((1, 1, 1, 1), 0.1)), labels, labels)
+    common = {"classes": 2, "batch_size": 4, "seed": 0, "watch": silent}
+    found = in_turn(Counting(), split, {"a": PGD, "b": FGSM}, threat(eps="0.4"), **common)
+    assert found.standing["b"].tolist() == [True]
+    assert float(found.pictures) == pytest.approx(0.45)
+
+
+def test_small_pictures_and_wide_balls_are_said_beforehand() -> None:
+    spec, wide = Attack(AttackName.autoattack), threat(norm=Norm.L2, eps="3")
+    with pytest.raises(InputError, match=r"own=autoattack: square does not fit pictures of 4x4 in L2"):
+        check_shape("eps", [("own", spec)], threat(norm=Norm.L2, eps="0.5"), (1, 4, 4))
+    check_shape("eps", [("own", PGD)], threat(norm=Norm.L2, eps="0.5"), (1, 4, 4))
+    with pytest.raises(InputError, match=r"eps=3: the farthest two pictures are 2 apart"):
+        check_shape("eps", [], wide, (1, 2, 2))

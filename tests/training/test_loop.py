@@ -202,6 +202,13 @@ def test_what_is_validated_are_the_averaged_weights(digits: Dataset, fabric: Fab
     assert losses[1] != pytest.approx(losses[0], rel=1e-3)
 
 
+def test_an_average_of_the_untrained_start_is_refused(digits: Dataset, fabric: Fabric) -> None:
+    with pytest.raises(
+        InputError, match=r"train.ema=0.999: after \d+ steps 9\d % of the average is the untrained"
+    ):
+        trained(digits, fabric, replace(RECIPE, ema=0.999))
+
+
 @pytest.mark.parametrize("name", list(Recipe))
 @pytest.mark.parametrize("norm", [Threat(Norm.Linf, "0.05"), Threat(Norm.L2, "0.5")])
 @pytest.mark.parametrize("ema", [None, 0.5])
