@@ -21,7 +21,7 @@ def result(seed: int, gain: float, **changes: Any) -> dict[str, Any]:
         for name, shift in (("baseline", 0.0), ("control", 1.0), ("defended", 1.0 + gain))
     }
     config = {"name": "x", "seed": seed, "store": "s", "treatment": {"name": "remove", "budget": 0.1}}
-    config["scorer"] = {"name": "ip"}
+    config["scorer"] = {"name": "ip", "method": "alignment"}
     base = {
         "task": "defend",
         "name": "x",

@@ -11,11 +11,12 @@ from defense.reporting.figures import forest
 from defense.reporting.health import flagged_cells
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import Mean, judged, paired_difference
-from defense.reporting.sweeps import Result, column_of, command_of, group, made_of, row_of
+from defense.reporting.sweeps import Result, column_of, command_of, group, made_of, row_of, swept
 from defense.reporting.tables import ARMS, RIVALS, arms_of, header, lookup, metrics, spoken
 
 DETAILED = 12  # settings: more of them have a row each, and their own pages
 WORST = "adaptive.worst"
+OF_ROW = ("objective=", "treatment.balance=")  # of a sweep: what belongs to the row beside the scorer
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Setting:
 def defending_sheet(results: Sequence[Result], title: str) -> Sheet:
     """Return the page of task=defend: a summary where there are several settings, and the arms of each."""
     settings = [
-        Setting(name, row_of(runs[0], results), column_of(runs[0], results), runs) for name, runs in group(results)
+        Setting(name, row(runs[0], results), column_of(runs[0], results, but=OF_ROW), runs)
+        for name, runs in group(results)
     ]
     parts = []
     if len(settings) > 1:
@@ -58,6 +60,14 @@ def defending_sheet(results: Sequence[Result], title: str) -> Sheet:
         parts += [arms(number, setting) for number, setting in enumerate(settings, start=1)]
     said = " ".join(filter(None, (answer(settings), flagged_cells(results))))
     return Sheet(title, said, command_of(results), parts, made_of(results))
+
+
+def row(result: Result, results: Sequence[Result]) -> str:
+    """Return the scorer with what else was swept and decides which samples are treated: 'ip, utility'."""
+    more = [part.partition("=")[2] for part in swept(result, results) if part.startswith("objective=")]
+    more = more if result["config"]["scorer"]["method"] == "alignment" else []
+    more += [part.removeprefix("treatment.") for part in swept(result, results) if part.startswith(OF_ROW[1])]
+    return ", ".join([row_of(result, results), *more])
 
 
 def answer(settings: Sequence[Setting]) -> str:

@@ -70,13 +70,16 @@ def row_of(result: Result, results: Sequence[Result]) -> str:
     return " ".join([result["config"]["scorer"]["name"], *(part for part in own if not part.endswith("=null"))])
 
 
-def column_of(result: Result, results: Sequence[Result]) -> str:
-    """Return what else was swept, the name of the run first where there are several: 'digits, utility'."""
+def column_of(result: Result, results: Sequence[Result], *, but: tuple[str, ...] = ()) -> str:
+    """Return what else was swept, the name of the run first where there are several: 'digits, utility'.
+
+    but: names of overrides to leave out.
+    """
     names = {other["name"] for other in results}
     others = [
         part.partition("=")[2] if part.partition("=")[0] in ("objective", "data", "model") else part
         for part in swept(result, results)
-        if not part.startswith(("scorer", "experiment="))
+        if not part.startswith(("scorer", "experiment=", "store=", *but))
     ]
     return ", ".join([result["name"], *others] if len(names) > 1 else others)
 
@@ -97,10 +100,11 @@ def command_of(results: Sequence[Result]) -> str:
     An experiment brings its grid along; what else was swept is written out.
     """
     values: dict[str, list[str]] = {}
-    for part in dict.fromkeys(part for result in results for part in result["overrides"]):
+    told = [[part for part in result["overrides"] if not part.startswith("store=")] for result in results]
+    for part in dict.fromkeys(part for parts in told for part in parts):
         key, _, value = part.partition("=")
         values.setdefault(key, []).append(value)
-    shared = [part for part in results[0]["overrides"] if all(part in result["overrides"] for result in results)]
+    shared = [part for part in told[0] if all(part in parts for parts in told)]
     if "experiment" in values or len(results) == 1:
         words = ["defense", *shared]
     else:
