@@ -130,7 +130,7 @@ HOW = """\
 Robust accuracy by `evaluation=standard` beside that of `pyautoattack`, the reference implementation of AutoAttack
 (Croce and Hein 2020) repackaged, and what both take. The nets are small and trained here by the project: a cnn of
 width 16 and the default mlp, ordinarily or by PGD at Linf 0.15, each under an eps that leaves some samples.
-Digits of 2 and 3 classes are the ten digits modulo 2 and 3, so that there are as many samples.
+Digits of 2 and 3 classes are the ten digits modulo 2 and 3.
 
     pytest tests/benchmarks -k evaluation --write-report [--mnist FILE]
 

@@ -22,14 +22,20 @@ from tests.benchmarks.evaluation_report import Evaluated, write
 
 
 @pytest.fixture(scope="module")
-def evaluated(request: pytest.FixtureRequest, quick: bool) -> Iterator[Evaluated]:
-    """Collect what is measured, on one thread; written where that was asked for."""
-    found, threads = Evaluated(), torch.get_num_threads()
+def evaluated() -> Iterator[Evaluated]:
+    """Collect what is measured, on one thread."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield found
-    if folder := request.config.getoption("--write-report"):
-        write(found, request.config.rootpath / Path(folder) / "evaluation", quick=quick)
+    yield Evaluated()
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def written(request: pytest.FixtureRequest, quick: bool, evaluated: Evaluated) -> Iterator[None]:
+    """Write the page after every test where that was asked for: all of them take the better part of an hour."""
+    yield
+    if folder := request.config.getoption("--write-report"):
+        write(evaluated, request.config.rootpath / Path(folder) / "evaluation", quick=quick)
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +57,6 @@ def test_beside_the_reference(case: Case, mnist: Path | None, quick: bool, evalu
     evaluated.compared.append(compare(case, mnist, quick=quick))
 
 
-@pytest.mark.parametrize("case", PEER_CASES, ids=lambda case: case.name)
-def test_beside_art(case: Case, quick: bool, evaluated: Evaluated) -> None:
-    pytest.importorskip("art", reason="needs pip install adversarial-robustness-toolbox")
-    evaluated.peers.append(compare_peer(case, quick=quick))
-
-
 @pytest.mark.parametrize("recipe", [Recipe.standard, Recipe.adversarial])
 @pytest.mark.parametrize("source", DEFENDED)
 def test_robust_training(
@@ -64,3 +64,9 @@ def test_robust_training(
 ) -> None:
     needs(source, mnist)
     evaluated.trained.append(robust_training(source, recipe, tmp_path, mnist, quick=quick))
+
+
+@pytest.mark.parametrize("case", PEER_CASES, ids=lambda case: case.name)
+def test_beside_art(case: Case, quick: bool, evaluated: Evaluated) -> None:
+    pytest.importorskip("art", reason="needs pip install adversarial-robustness-toolbox")
+    evaluated.peers.append(compare_peer(case, quick=quick))
