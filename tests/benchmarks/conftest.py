@@ -1,7 +1,8 @@
 """Options of the benchmarks, which `pytest` alone does not run: `pytest tests/benchmarks`.
 
 --quick             a smoke run: a few samples, one round
---write-report [D]  write the pages of what was measured to D/scoring and D/training; D: runs/reports if not given
+--write-report [D]  write the pages of what was measured to D/scoring and so on; D: runs/reports if not given
+--mnist FILE        MNIST as data=npz takes it, for the evaluation
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("benchmarks")
     group.addoption("--quick", action="store_true", help="a smoke run on a few samples")
     group.addoption("--write-report", nargs="?", const=REPORTS, default=None, help="the folder to write into")
+    group.addoption("--mnist", default=None, help="a file of MNIST in the form of data=npz")
 
 
 @pytest.fixture(scope="session")

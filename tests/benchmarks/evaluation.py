@@ -1,0 +1,251 @@
+"""What is evaluated: small nets that the benchmark trains, under the standard suite and under the reference.
+
+A case is one line of CASES. Digits come with scikit-learn; MNIST is taken from a file in the form of data=npz,
+where one is named by `--mnist FILE`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from defense.choices import Norm, Recipe
+from defense.config import composed
+from defense.data.splits import Dataset, Split
+from defense.pipeline import run
+from defense.schema import Evaluation, Threat
+from tests.attack_peers import PLAIN, Part, by_art, by_reference, by_suite, loaded, trained
+
+SEEDS = 3
+PEER_SAMPLES = 60  # that ART is run on, which takes minutes for them
+TRAINED_AT = "threat.eps=0.15"
+# where a quarter of the samples or so stand, so that every part has work to do
+EPS = {
+    (Recipe.standard, Norm.Linf): "0.12",
+    (Recipe.standard, Norm.L2): "0.6",
+    (Recipe.adversarial, Norm.Linf): "0.22",
+    (Recipe.adversarial, Norm.L2): "0.8",
+}
+MODELS = {"cnn": ("model=cnn", "model.width=16"), "mlp": ("model=mlp",)}
+SIZES = {
+    "digits": ("data.test_size=600", "data.validation_size=100"),
+    "mnist": ("data.train_size=5000", "data.test_size=100", "data.validation_size=100", "train.epochs=6"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One net under one threat model, and for how many seeds."""
+
+    source: str
+    classes: int
+    model: str
+    recipe: Recipe
+    norm: Norm
+    samples: int
+    seeds: int = SEEDS
+
+    @property
+    def name(self) -> str:
+        """A name for `pytest -k`."""
+        return f"{self.source}-{self.classes}-{self.model}-{self.recipe.value}-{self.norm.value}"
+
+    @property
+    def threat(self) -> Threat:
+        """What the attacks may do."""
+        return Threat(self.norm, EPS[self.recipe, self.norm])
+
+    @property
+    def title(self) -> str:
+        """The case in words."""
+        threat = f"{self.norm.value} {self.threat.eps}"
+        return f"{self.source}, {self.classes} classes, {self.model}, {self.recipe.value}, {threat}"
+
+
+def half(source: str, classes: int, samples: int) -> list[Case]:
+    """Return one half of all pairs of net, recipe and norm, in which every two of them meet as often."""
+    return [
+        Case(source, classes, "cnn", Recipe.standard, Norm.L2, samples),
+        Case(source, classes, "cnn", Recipe.adversarial, Norm.Linf, samples),
+        Case(source, classes, "mlp", Recipe.standard, Norm.Linf, samples),
+        Case(source, classes, "mlp", Recipe.adversarial, Norm.L2, samples),
+    ]
+
+
+CASES = (
+    *half("digits", 10, 600),
+    *half("digits", 3, 300),
+    *half("digits", 2, 300),
+    Case("mnist", 10, "cnn", Recipe.adversarial, Norm.Linf, 60, seeds=1),
+)
+PEER_CASES = (
+    Case("digits", 10, "mlp", Recipe.standard, Norm.L2, PEER_SAMPLES),
+    Case("digits", 10, "mlp", Recipe.adversarial, Norm.Linf, PEER_SAMPLES),
+    Case("digits", 3, "mlp", Recipe.adversarial, Norm.Linf, PEER_SAMPLES),
+)
+
+
+@cache
+def data_of(source: str, classes: int, mnist: Path | None) -> Dataset:
+    """Return the data of a case."""
+    named = ("data=npz", f"data.path={mnist}") if source == "mnist" else ("data.harm=none",)
+    return loaded(*named, *SIZES[source], classes=classes)
+
+
+@cache
+def net_of(source: str, classes: int, model: str, recipe: Recipe, mnist: Path | None, quick: bool) -> nn.Module:
+    """Return the net of a case, trained by the project."""
+    epochs = ("train.epochs=1",) if quick else SIZES[source][3:]
+    settings = (*MODELS[model], f"train={recipe.value}", TRAINED_AT, *epochs)
+    return trained(data_of(source, classes, mnist), *settings)
+
+
+def prepared(case: Case, mnist: Path | None, *, quick: bool) -> tuple[nn.Module, Split]:
+    """Return the net of a case and its test samples; for a smoke run a few."""
+    net = net_of(case.source, case.classes, case.model, case.recipe, mnist, quick)
+    count = min(case.samples, 12) if quick else case.samples
+    return net, data_of(case.source, case.classes, mnist).test.subset(torch.arange(count))
+
+
+def suite_of(*, quick: bool) -> Evaluation:
+    """Return the standard suite as it is composed; for a smoke run with a few steps."""
+    suite = composed("evaluation=standard").evaluation
+    if not quick:
+        return suite
+    few = {name: replace(attack, steps=2, queries=5) for name, attack in suite.attacks.items()}
+    return replace(suite, attacks=few)
+
+
+def budget(suite: Evaluation) -> dict[str, int]:
+    """Return the steps and queries of the suite's AutoAttack, for the reference."""
+    return {"steps": suite.attacks["apgd_t"].steps, "queries": suite.attacks["square"].queries}
+
+
+@dataclass
+class Compared:
+    """What one case came to: for each seed the parts of the suite, and of the reference."""
+
+    case: Case
+    clean: float
+    samples: int
+    ours: list[list[Part]] = field(default_factory=list)
+    reference: list[list[Part]] = field(default_factory=list)
+    plain: float | None = None  # the reference with the parts that it has for few classes, at the first seed
+
+    @property
+    def difference(self) -> float:
+        """Points of robust accuracy, ours less the reference's, means over seeds."""
+        return mean_of(self.ours, -1) - mean_of(self.reference, -1)
+
+    @property
+    def ratio(self) -> float:
+        """Our time in times of the reference's: the best of the seeds beside the best."""
+        return least(self.ours) / least(self.reference)
+
+
+def mean_of(runs: list[list[Part]], part: int) -> float:
+    """Return the accuracy after one part, in percent: the mean over seeds."""
+    return 100 * float(torch.stack([parts[part].standing.double().mean() for parts in runs]).mean())
+
+
+def least(runs: list[list[Part]]) -> float:
+    """Return the seconds of all parts, of the fastest run."""
+    return min(sum(part.seconds for part in parts) for parts in runs)
+
+
+def compare(case: Case, mnist: Path | None, *, quick: bool) -> Compared:
+    """Run the suite and the reference in turn, one and the other first."""
+    net, split = prepared(case, mnist, quick=quick)
+    suite = suite_of(quick=quick)
+    with torch.no_grad():
+        right = net(split.images.take(torch.arange(len(split)))).argmax(1) == split.labels
+    found = Compared(case, 100 * float(right.double().mean()), len(split))
+    common: dict[str, Any] = {"classes": case.classes, "batch_size": suite.batch_size, **budget(suite)}
+
+    def ours(seed: int) -> None:
+        found.ours.append(by_suite(net, split, case.threat, suite, classes=case.classes, seed=seed))
+
+    def reference(seed: int) -> None:
+        found.reference.append(by_reference(net, split, case.threat, seed=seed, **common))
+
+    for seed in range(1 if quick else case.seeds):
+        for turn in (ours, reference) if seed % 2 == 0 else (reference, ours):
+            turn(seed)
+    if case.classes in PLAIN:
+        names = PLAIN[case.classes]
+        found.plain = mean_of([by_reference(net, split, case.threat, seed=0, names=names, **common)], -1)
+    return found
+
+
+@dataclass
+class Peer:
+    """What ours, the reference and ART came to on the same few samples: accuracy in percent, and seconds."""
+
+    case: Case
+    samples: int
+    results: dict[str, tuple[float, float]]
+
+
+def compare_peer(case: Case, *, quick: bool) -> Peer:
+    """Run all of them once."""
+    net, split = prepared(case, None, quick=quick)
+    common: dict[str, Any] = {"classes": case.classes}
+    suite = suite_of(quick=quick)
+    runs = {
+        "ours": by_suite(net, split, case.threat, suite, seed=0, **common),
+        "the reference": by_reference(
+            net, split, case.threat, seed=0, batch_size=suite.batch_size, **budget(suite), **common
+        ),
+        "ART, APGD toward classes": by_art(net, split, case.threat, shipped=False, **common),
+    }
+    if not quick:
+        runs["ART, as shipped"] = by_art(net, split, case.threat, shipped=True, **common)
+    results = {
+        name: (100 * float(parts[-1].standing.double().mean()), sum(part.seconds for part in parts))
+        for name, parts in runs.items()
+    }
+    return Peer(case, len(split), results)
+
+
+DEFENDED = {
+    "digits": ("model=cnn", "data.harm=none", "threat.eps=0.15"),
+    "mnist": (
+        "data=npz",
+        "data.path=mnist.npz",
+        "data.train_size=5000",
+        "data.validation_size=500",
+        "data.test_size=200",
+        "model=cnn",
+        "model.width=16",
+        "train.epochs=10",
+        "threat.eps=0.15",
+    ),
+}
+
+
+@dataclass
+class Trained:
+    """What `defense` reports of a recipe under the standard suite: the result of its run."""
+
+    source: str
+    recipe: Recipe
+    result: dict[str, Any]
+
+
+def arguments(source: str, recipe: str) -> list[str]:
+    """Return what a person types behind `defense`."""
+    return [f"train={recipe}", *DEFENDED[source], "treatment.budget=0", "evaluation=standard"]
+
+
+def robust_training(source: str, recipe: Recipe, folder: Path, mnist: Path | None, *, quick: bool) -> Trained:
+    """Run `defense` with the arguments, in a folder of its own."""
+    typed = arguments(source, recipe.value)
+    own = [f"store={folder / 'store'}", *([f"data.path={mnist}"] if source == "mnist" else [])]
+    own += ["train.epochs=1", "data.train_size=200", "data.test_size=20", "evaluation=quick"] if quick else []
+    result = run(composed(*typed, *own), folder, typed)
+    return Trained(source, recipe, result)

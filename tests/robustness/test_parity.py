@@ -1,0 +1,73 @@
+"""The standard suite beside the reference implementation of AutoAttack, sample by sample, on nets trained here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from defense.choices import Norm
+from defense.config import composed
+from defense.data.splits import Dataset
+from defense.schema import Evaluation, Threat
+from tests.attack_peers import by_reference, by_suite, loaded, trained
+
+SAMPLES, STEPS, QUERIES = 200, 20, 100
+DIFFERENT = 2  # samples on which both may differ, since their random starts do: one point
+EPS = {Norm.Linf: "0.2", Norm.L2: "0.6"}
+SHORT = ("threat.eps=0.15", "train.validation_steps=1")
+
+
+@cache
+def digits_of(classes: int) -> Dataset:
+    return loaded("data.harm=none", f"data.test_size={SAMPLES}", "data.validation_size=50", classes=classes)
+
+
+@cache
+def net_of(classes: int, recipe: str, *settings: str) -> nn.Module:
+    return trained(digits_of(classes), f"train={recipe}", *SHORT, *settings)
+
+
+def suite() -> Evaluation:
+    """The standard suite, cut to what is quick."""
+    spec = composed("evaluation=standard").evaluation
+    attacks = {
+        name: replace(attack, steps=min(attack.steps, STEPS), queries=QUERIES)
+        for name, attack in spec.attacks.items()
+    }
+    return replace(spec, attacks=attacks)
+
+
+@pytest.fixture(autouse=True)
+def on_one_thread() -> object:
+    """So small a net is slower on several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("norm", list(Norm))
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_the_reference_breaks_the_same_samples(classes: int, norm: Norm) -> None:
+    net, test = net_of(classes, "adversarial", "model=mlp", "train.epochs=8"), digits_of(classes).test
+    threat = Threat(norm, EPS[norm])
+    ours = by_suite(net, test, threat, suite(), classes=classes, seed=0)[-1].standing
+    common = {"classes": classes, "seed": 0, "batch_size": SAMPLES, "steps": STEPS, "queries": QUERIES}
+    theirs = by_reference(net, test, threat, **common)[-1].standing
+    assert 0.2 * SAMPLES < int(theirs.sum()) < 0.8 * SAMPLES  # else there is little to agree on
+    assert int((ours != theirs).sum()) <= DIFFERENT
+
+
+def test_adversarial_training_gives_robust_accuracy() -> None:
+    """At an eps at which next to nothing stands of an ordinarily trained cnn, under all parts of AutoAttack."""
+    test, threat = digits_of(10).test.subset(torch.arange(100)), Threat(Norm.Linf, "0.15")
+    standing = {}
+    for recipe in ("standard", "adversarial"):
+        net = net_of(10, recipe, "model=cnn", "model.width=8", "train.epochs=6")
+        standing[recipe] = int(by_suite(net, test, threat, suite(), classes=10, seed=0)[-1].standing.sum())
+    assert standing["standard"] < 10
+    assert standing["adversarial"] > 30
