@@ -64,10 +64,10 @@ def test_the_reference_breaks_the_same_samples(classes: int, norm: Norm) -> None
 
 def test_adversarial_training_gives_robust_accuracy() -> None:
     """At an eps at which next to nothing stands of an ordinarily trained cnn, under all parts of AutoAttack."""
-    test, threat = digits_of(10).test.subset(torch.arange(100)), Threat(Norm.Linf, "0.15")
+    test, threat = digits_of(10).test.subset(torch.arange(60)), Threat(Norm.Linf, "0.15")
     standing = {}
     for recipe in ("standard", "adversarial"):
         net = net_of(10, recipe, "model=cnn", "model.width=8", "train.epochs=6")
         standing[recipe] = int(by_suite(net, test, threat, suite(), classes=10, seed=0)[-1].standing.sum())
-    assert standing["standard"] < 10
-    assert standing["adversarial"] > 30
+    assert standing["standard"] < 6
+    assert standing["adversarial"] > 15
