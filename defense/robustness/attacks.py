@@ -100,25 +100,25 @@ def apgd_t(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed:
     case, and in L2 it gives all samples the step size of the first.
     """
 
-    def toward(x: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    def aimed(x: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         run = torchattacks.APGD(model, steps=attack.steps, loss="dlr", **common(threat, seed))
         run.dlr_loss = partial(margin_ratio if classes >= 4 else margin, targets=targets)
         *_, moved = run.attack_single_run(x, labels)  # forward would leave out some samples, but not their targets
         return moved
 
-    return partial(at_each_target, model, toward, min(9, classes - 1))
+    return partial(at_each_target, model, aimed, min(9, classes - 1))
 
 
 def fab_t(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
     """The shortest way over the linearised boundary to each of min(9, C - 1) classes (Croce and Hein 2020)."""
 
-    def toward(x: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    def aimed(x: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         run = torchattacks.FAB(model, steps=attack.steps, n_classes=classes, **common(threat, seed))
         run.set_mode_targeted_by_function(lambda *_: targets, quiet=True)
         moved: Tensor = run(x, labels)
         return moved
 
-    return partial(at_each_target, model, toward, min(9, classes - 1))
+    return partial(at_each_target, model, aimed, min(9, classes - 1))
 
 
 def square(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
