@@ -25,7 +25,7 @@ class Arms:
     cell: Cell
     spec: Treat
     label: str = ""  # of its stages, where there are several treatments
-    index: int = 0  # of the trainings: 0 has the run's seed, and every other first weights and a control of its own
+    index: int = 0  # of the trainings: 0 has the run's seed, others have first weights and a control of their own
 
     @property
     def settings(self) -> dict[str, Any]:

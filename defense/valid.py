@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf, isfinite
 
 from defense.choices import (
@@ -126,10 +127,7 @@ def check_harm(config: Config) -> None:
     patch = data.harm_patch
     within("data.harm_patch", patch, patch is None or patch >= 1, "a whole number of at least 1, or null")
     if data.harm_eps is not None:
-        eps = positive("data.harm_eps", data.harm_eps)
-        limited = config.threat.norm is Norm.Linf
-        within("data.harm_eps", data.harm_eps, not limited or eps <= 1, "at most 1, the whole range of a pixel")
-        within("data.harm_eps", data.harm_eps, limited or "/255" not in data.harm_eps, "a radius in L2, as in 0.5")
+        check_threat("data.harm_eps", replace(config.threat, eps=data.harm_eps))
     if data.harm is not Harm.none and data.train_labels is not None:
         raise InputError("data.harm", data.harm, "data.train_labels has noise of its own; expected none")
 
@@ -170,7 +168,7 @@ def check_threat(field: str, threat: Threat, *, usual: str = "") -> None:
     if threat.norm is Norm.Linf:
         within(field, threat.eps, eps <= 1, "at most 1, the whole range of a pixel")
     elif threat.eps == usual or "/255" in threat.eps.replace(" ", ""):
-        raise InputError(field, threat.eps, "is meant for Linf; give a radius in L2, as in threat.eps=0.5")
+        raise InputError(field, threat.eps, f"is meant for Linf; give a radius in L2, as in {field}=0.5")
 
 
 def check_suite(suite: Evaluation) -> None:
@@ -189,8 +187,6 @@ def check_attack(field: str, attack: Attack) -> None:
     within(f"{field}.steps", attack.steps, attack.steps >= 1, "a whole number of at least 1")
     for name, number_ in (("queries", attack.queries), ("restarts", attack.restarts)):
         within(f"{field}.{name}", number_, number_ >= 1, "a whole number of at least 1")
-    if attack.name is AttackName.fgsm:
-        within(f"{field}.steps", attack.steps, attack.steps == 1, "1: fgsm takes one step")
     if attack.step_size is not None:
         positive(f"{field}.step_size", attack.step_size)
         said = f"not read by {attack.name}; expected null"

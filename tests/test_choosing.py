@@ -33,8 +33,9 @@ def test_what_is_held_out_is_part_of_validation_and_of_nothing_else() -> None:
     assert ids["choice"] | ids["validation"] == set(whole.validation.ids.tolist())
     assert sum(map(len, ids.values())) == len(set().union(*ids.values())) == 340
     assert len(ids["choice"]) == 30
-    with pytest.raises(InputError, match=r"treatment\.held_out=3"):
-        held_out(whole, 0.05, seed=0)
+    for share, aside in ((0.05, 3), (0.999, 60)):
+        with pytest.raises(InputError, match=rf"treatment\.held_out={share}: sets {aside} of 60"):
+            held_out(whole, share, seed=0)
 
 
 def test_candidates_are_every_treatment_with_every_budget() -> None:

@@ -94,8 +94,8 @@ WRONG = {
     "more labels": (lambda: ((X, Y), (X_VAL, Y_VAL.repeat(2))), {}, "validation labels=torch.int64 of shape"),
     "one-hot labels": (lambda: ((X, torch.eye(3)[Y]), (X_VAL, Y_VAL)), {}, "train labels=torch.float32"),
     "a label too high": (lambda: ((X, Y + 2), (X_VAL, Y_VAL)), {}, "train labels=2 to 4: expected 0 to 2"),
-    "0 to 255": (lambda: ((X * 255, Y), (X_VAL, Y_VAL)), {}, r"expected floats in \[0, 1\]"),
-    "NaN": (lambda: ((X * torch.nan, Y), (X_VAL, Y_VAL)), {}, r"expected floats in \[0, 1\]"),
+    "0 to 255": (lambda: ((X * 255, Y), (X_VAL, Y_VAL)), {}, r"expected float32 in \[0, 1\]"),
+    "NaN": (lambda: ((X * torch.nan, Y), (X_VAL, Y_VAL)), {}, r"expected float32 in \[0, 1\]"),
     "other dtype": (
         lambda: ((X.double(), Y), (X_VAL, Y_VAL)),
         {},
@@ -229,6 +229,30 @@ def test_a_wrong_call_is_one_line(name: str) -> None:
     with pytest.raises(InputError, match=said) as error:
         function(call.pop("model"), call.pop("samples"), **call)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_fgsm_needs_no_settings() -> None:
+    moved = defense.attack(network().eval(), (X, Y), attack=Attack(AttackName.fgsm), eps=0.1)
+    assert float((moved - X).abs().max()) == pytest.approx(0.1)
+
+
+def test_samples_of_64_bits_are_evaluated_and_of_16_refused() -> None:
+    model = network().eval()
+    single = defense.evaluate(model, (X, Y), suite="quick", eps="8/255")
+    assert defense.evaluate(model.double(), (X.double(), Y), suite="quick", eps="8/255") == pytest.approx(
+        single, abs=5
+    )
+    for function in (defense.attack, defense.evaluate):
+        with pytest.raises(InputError, match=r"samples pictures=torch\.float16: expected float32 in \[0, 1\]"):
+            function(model.half(), (X.half(), Y))
+
+
+def test_the_batch_size_of_a_suite_counts() -> None:
+    sizes: list[int] = []
+    model = network().eval()
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    defense.evaluate(model, (X, Y), suite=Suite({"pgd": Attack(AttackName.pgd)}, 3), eps="8/255")
+    assert max(sizes) == 3
 
 
 def test_wrong_attacks_are_one_line() -> None:

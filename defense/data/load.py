@@ -48,6 +48,10 @@ def load(spec: Data, *, seed: int) -> Dataset:
 def held_out(data: Dataset, share: float, *, seed: int) -> Dataset:
     """Return the dataset with a `share` of validation, every class in its share, set aside as `choice`."""
     size = round(share * len(data.validation))
+    total, least = len(data.validation), len(data.validation.truth.unique())
+    if not least <= size <= total - least:
+        valid = f"expected {least} (one of each class) to {total - least}"
+        raise InputError("treatment.held_out", share, f"sets {size} of {total} validation samples aside; {valid}")
     choice, rest = draw(data.validation, size, "treatment.held_out", derive(seed, "split", "choice"))
     return replace(data, validation=rest, choice=choice)
 

@@ -68,7 +68,7 @@ def looked_at(checks: Checks) -> int:
 
 
 def reach(checks: Checks) -> str:
-    """Return how far the perturbations of all arms went; nothing where the checks were left out."""
+    """Return how far the perturbations of the checks went in all arms; nothing where they were left out."""
     if not checks:
         return ""
     found = [arm["inside"]["numbers"] for arm in checks.values()]
@@ -76,7 +76,10 @@ def reach(checks: Checks) -> str:
         pick(numbers[name] for numbers in found)
         for name, pick in (("distance", max), ("lowest", min), ("highest", max))
     )
-    return f"The farthest perturbation is {farthest:.4f} eps long, pixels are from {lowest:g} to {highest:g}."
+    return (
+        f"The farthest perturbation of the checks is {farthest:.4f} eps long, "
+        f"pixels are from {lowest:g} to {highest:g}."
+    )
 
 
 def flagged_cells(results: Sequence[Result], *, shown: int = 5) -> str:

@@ -46,7 +46,7 @@ def plain_lines(label: str) -> Watch:
     def watch(done: int, total: int, **numbers: float) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= EVERY and done < total:
+        if now - last >= EVERY and 0 < done < total:
             last = now
             left = (now - begin) / done * (total - done)
             words = f", {in_words(numbers)}" if numbers else ""

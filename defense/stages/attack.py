@@ -10,7 +10,7 @@ from defense.robustness.suite import perturb
 from defense.schema import Attack, Threat
 from defense.watch import Watch
 
-VERSION = 2
+VERSION = 3
 
 
 def attack(

@@ -38,7 +38,8 @@ def treat(train: Split, suggestion: Suggestion, spec: Treat) -> Treatment:
 
     Raises InputError where the treatment leaves a class without samples.
     """
-    return no_class_lost(TREATMENTS[spec.name](untreated(train), suggestion, chosen(suggestion, spec)), train, spec)
+    treated = TREATMENTS[spec.name](untreated(train), suggestion, chosen(suggestion, spec))
+    return no_class_lost(treated, train, spec)
 
 
 def control(
@@ -55,9 +56,8 @@ def control(
             untreated(train).table.assign(weight=shuffled[:, 0].astype(float), treated=shuffled[:, 1].astype(bool))
         )
     touched = chosen(suggestion, spec)
-    return no_class_lost(
-        TREATMENTS[spec.name](untreated(train), suggestion, alike(touched, suggestion, spec, order)), train, spec
-    )
+    treated = TREATMENTS[spec.name](untreated(train), suggestion, alike(touched, suggestion, spec, order))
+    return no_class_lost(treated, train, spec)
 
 
 def chosen(suggestion: Suggestion, spec: Treat) -> np.ndarray:

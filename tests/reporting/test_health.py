@@ -55,7 +55,7 @@ def test_rows_are_in_the_order_of_every_table() -> None:
 
 def test_the_farthest_of_all_arms_is_said() -> None:
     assert reach({"baseline": arm(0), "control": arm(0, distance=1.0004)}) == (
-        "The farthest perturbation is 1.0004 eps long, pixels are from 0 to 0.9."
+        "The farthest perturbation of the checks is 1.0004 eps long, pixels are from 0 to 0.9."
     )
 
 

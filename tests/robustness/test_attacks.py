@@ -199,6 +199,20 @@ def test_more_budget_lowers_the_loss_of_nobody_but_the_defender() -> None:
     assert loss == sorted(loss)
 
 
+@pytest.mark.parametrize("name", [AttackName.pgd, AttackName.apgd_ce])
+def test_what_is_not_broken_is_moved_to_where_the_loss_is_higher(name: AttackName) -> None:
+    """Else an objective that is taken on attacked pictures sees pictures as they are."""
+    model = network().eval()
+    given = make_split(24, 4, (1, 8, 8))
+    clean = given.images.take(torch.arange(24))
+    split = Split(given.ids, given.images, model(clean).argmax(1), given.truth)
+    moved = attacked(model, split, Attack(name=name, steps=10), default_threat(eps="0.001"))
+    right = model(moved).argmax(1) == split.labels
+    assert right.sum() > 20
+    losses = [F.cross_entropy(model(x), split.labels, reduction="none") for x in (clean, moved)]
+    assert (losses[1] > losses[0])[right].all()
+
+
 def test_leaving_the_threat_model_is_an_error() -> None:
     x = torch.full((2, 1, 2, 2), 0.5)
     check_inside(x, x + 0.1, default_threat(eps="0.1"))
