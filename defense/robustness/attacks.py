@@ -21,9 +21,11 @@ from defense.choices import AttackName, Norm
 from defense.errors import InputError
 from defense.randomness import derive, global_seed
 from defense.robustness.aiming import at_each_target, margin, margin_ratio
+from defense.robustness.ball import distance
 from defense.schema import Attack, Threat, number
 
 TorchAttack = Callable[[Tensor, Tensor], Tensor]
+PGD = {Norm.Linf: torchattacks.PGD, Norm.L2: torchattacks.PGDL2}
 OFF = 1e-6
 
 
@@ -64,11 +66,10 @@ def gradient_names(model: nn.Module) -> Iterator[None]:
 
 def check_inside(x: Tensor, adversarial: Tensor, threat: Threat) -> None:
     """Raise RuntimeError unless `adversarial` is finite, in [0, 1] and within the ball around `x` (b, ...)."""
-    order = {Norm.Linf: torch.inf, Norm.L2: 2}[threat.norm]
-    distance = torch.linalg.vector_norm((adversarial - x).flatten(1), ord=order, dim=1).max()
+    moved = distance(x, adversarial, threat.norm).max()
     tolerance = 1e-6 + 1e-5 * threat.radius
-    if not bool(distance <= threat.radius + tolerance):  # written so that NaN fails
-        raise RuntimeError(f"the attack moved a sample by {distance:g}, eps is {threat.radius:g}")
+    if not bool(moved <= threat.radius + tolerance):  # written so that NaN fails
+        raise RuntimeError(f"the attack moved a sample by {moved:g}, eps is {threat.radius:g}")
     if adversarial.min() < 0 or adversarial.max() > 1:
         raise RuntimeError("the attack left the pixel range [0, 1]")
 
@@ -82,9 +83,15 @@ def fgsm(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: i
 
 def pgd(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
     """Projected gradient ascent on the loss (Madry et al. 2018); steps of 2.5 eps / steps unless given."""
-    size = 2.5 * threat.radius / attack.steps if attack.step_size is None else number(attack.step_size)
-    kind = {Norm.Linf: torchattacks.PGD, Norm.L2: torchattacks.PGDL2}[threat.norm]
-    return kind(model, eps=threat.radius, alpha=size, steps=attack.steps, random_start=attack.random_start)
+    size = usual_step(threat, attack.steps) if attack.step_size is None else number(attack.step_size)
+    return PGD[threat.norm](
+        model, eps=threat.radius, alpha=size, steps=attack.steps, random_start=attack.random_start
+    )
+
+
+def usual_step(threat: Threat, steps: int) -> float:
+    """Return the size of one of `steps` steps of PGD: all of them go 2.5 times as far as the ball allows."""
+    return 2.5 * threat.radius / steps
 
 
 def apgd_ce(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
@@ -242,8 +249,8 @@ def toward(model: nn.Module, x: Tensor, targets: Tensor, threat: Threat, *, step
     Projected gradient descent on the loss of the targets, in steps of 2.5 eps / steps from the pictures as they
     are: nothing is drawn at random. The model is in eval mode and frozen.
     """
-    kind = {Norm.Linf: torchattacks.PGD, Norm.L2: torchattacks.PGDL2}[threat.norm]
-    run = kind(model, eps=threat.radius, alpha=2.5 * threat.radius / steps, steps=steps, random_start=False)
+    size = usual_step(threat, steps)
+    run = PGD[threat.norm](model, eps=threat.radius, alpha=size, steps=steps, random_start=False)
     run.set_mode_targeted_by_label(quiet=True)
     with torch.enable_grad():
         moved: Tensor = run(x, targets).detach()

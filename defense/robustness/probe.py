@@ -15,7 +15,8 @@ from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.models.predict import predict
 from defense.randomness import generator, global_seed
-from defense.robustness.attacks import tiles
+from defense.robustness.attacks import tiles, usual_step
+from defense.robustness.ball import distance, farthest
 from defense.robustness.suite import attacking, perturb
 from defense.schema import Attack, Threat
 from defense.watch import Watch, silent
@@ -46,7 +47,7 @@ def radii(threat: Threat, shape: tuple[int, int, int]) -> list[float]:
     In a ball of that radius, 1 in Linf and sqrt(C H W) in L2, is every picture, whatever the model calls it.
     """
     eps = threat.radius
-    largest = {Norm.Linf: 1.0, Norm.L2: float(np.prod(shape)) ** 0.5}[threat.norm]
+    largest = farthest(threat.norm, shape)
     larger = np.geomspace(eps, largest, LEVELS + 1).tolist()[1:] if eps < largest else []
     return [eps / 2, eps, *larger]
 
@@ -98,9 +99,9 @@ def probe(
         left = stand(AIMED, left)
         gradient, rise = slopes(model, split, threat, batch_size)
         drift = drifts(model, split, batch_size)
-    distance, below, highest = torch.stack(reached).amax(0).unbind(1)
+    reached_most, below, highest = torch.stack(reached).amax(0).unbind(1)
     verdicts |= {"left": left, "last": stands[levels[-1]], "regained": regained}
-    pixels = {"distance": distance, "lowest": -below, "highest": highest}
+    pixels = {"distance": reached_most, "lowest": -below, "highest": highest}
     columns = verdicts | pixels | {"gradient": gradient, "rise": rise, "drift": drift}
     samples = pd.DataFrame({"id": split.ids.numpy(), **{name: value.numpy() for name, value in columns.items()}})
     accuracy = [100 * float(standing.double().mean()) for standing in stands.values()]
@@ -136,18 +137,16 @@ def attempted(
             model, part, attack, threat, classes=classes, batch_size=batch_size, seed=seed, watch=silent
         )
         stands[rows] = right(model, part.with_images(TensorImages(pictures.to(part.labels.device))), batch_size)
-        before = part.images.take(torch.arange(len(part))).cpu().double().flatten(1)
-        after = pictures.double().flatten(1)
-        order = {Norm.Linf: torch.inf, Norm.L2: 2}[threat.norm]
-        distance = torch.linalg.vector_norm(after - before, ord=order, dim=1) / threat.radius
-        reach[rows] = torch.stack([distance, -after.amin(1), after.amax(1)], dim=1)
+        before, after = part.images.take(torch.arange(len(part))).cpu().double(), pictures.double()
+        moved, pixels = distance(before, after, threat.norm) / threat.radius, after.flatten(1)
+        reach[rows] = torch.stack([moved, -pixels.amin(1), pixels.amax(1)], dim=1)
     return stands, reach
 
 
 def slopes(model: nn.Module, split: Split, threat: Threat, batch_size: int) -> tuple[Tensor, Tensor]:
     """Return the largest entry of every picture's gradient, and by how much a step along it raises the loss; (n,).
 
-    The gradient is that of the cross-entropy, as attacks see it. The step is that of ONCE, 2.5 eps / 20, along it
+    The gradient is that of the cross-entropy, as attacks see it. The step is that of ONCE, along it
     in the norm of the threat. The loss is the one that never saturates: see `unsaturated`.
     """
     size, rise = [], []
@@ -158,7 +157,7 @@ def slopes(model: nn.Module, split: Split, threat: Threat, batch_size: int) -> t
             (slope,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), x)
             way = slope.sign() if threat.norm is Norm.Linf else F.normalize(slope.flatten(1)).view_as(x)
             with torch.no_grad():
-                moved = model((x + 2.5 * threat.radius / ONCE.steps * way).clamp(0, 1))
+                moved = model((x + usual_step(threat, ONCE.steps) * way).clamp(0, 1))
             rise.append(unsaturated(moved, labels) - unsaturated(logits.detach(), labels))
             size.append(slope.flatten(1).abs().amax(1).cpu())
     return torch.cat(size), torch.cat(rise)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defense.choices import AttackName, Norm
+from defense.choices import AttackName
 from defense.data.splits import Split
 from defense.errors import InputError, out_of_memory_names
 from defense.memory import Forgetful, Memory
@@ -19,6 +18,7 @@ from defense.models.modes import channels_last, evaluating, frozen
 from defense.models.predict import predict
 from defense.randomness import derive
 from defense.robustness.attacks import AUTOATTACK, perturb_batch, tiles
+from defense.robustness.ball import farthest
 from defense.schema import Attack, Threat
 from defense.watch import Watch
 
@@ -129,9 +129,9 @@ def check_shape(field: str, attacks: Iterable[tuple[str, Attack]], threat: Threa
 
     attacks: each with the name of its setting.
     """
-    farthest = math.sqrt(math.prod(shape))
-    if threat.norm is Norm.L2 and threat.radius > farthest:
-        raise InputError(field, threat.eps, f"the farthest two pictures are {farthest:.3g} apart; expected less")
+    most = farthest(threat.norm, shape)
+    if threat.radius > most:
+        raise InputError(field, threat.eps, f"the farthest two pictures are {most:.3g} apart; expected less")
     for name, attack in attacks:
         if any(part.name is AttackName.square for part in parts(attack)) and not tiles(shape, threat.norm):
             raise InputError(name, attack.name, f"square does not fit pictures of {shape[-2]}x{shape[-1]} in L2")

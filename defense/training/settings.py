@@ -13,12 +13,12 @@ def kept_by(recipe: Train) -> Keep:
     return recipe.keep or (Keep.last if recipe.recipe is Recipe.standard else Keep.robust)
 
 
-def attacks(recipe: Train) -> bool:
+def sees_attacks(recipe: Train) -> bool:
     """Return whether a training attacks anything: its batches, or the validation split after every epoch."""
     return recipe.recipe is not Recipe.standard or kept_by(recipe) is Keep.robust
 
 
-def steps(recipe: Train) -> bool:
+def in_batches(recipe: Train) -> bool:
     """Return whether a training goes through the samples in batches, epoch by epoch."""
     return recipe.optimizer is Optimizer.sgd
 
@@ -26,12 +26,12 @@ def steps(recipe: Train) -> bool:
 READ_WHERE: dict[str, Callable[[Train], bool]] = {  # every training reads the others
     "attack_steps": lambda recipe: recipe.recipe in (Recipe.adversarial, Recipe.trades),
     "beta": lambda recipe: recipe.recipe is Recipe.trades,
-    "validation_steps": attacks,
-    "tolerance": lambda recipe: not steps(recipe),
-    "learning_rate": steps,
-    "momentum": steps,
-    "crop": steps,
-    "flip": steps,
+    "validation_steps": sees_attacks,
+    "tolerance": lambda recipe: not in_batches(recipe),
+    "learning_rate": in_batches,
+    "momentum": in_batches,
+    "crop": in_batches,
+    "flip": in_batches,
 }
 
 
@@ -41,5 +41,5 @@ def settings_read(recipe: Train, threat: Threat) -> dict[str, object]:
     said = {name: value for name, value in plain(recipe).items() if name not in unread}
     return {
         "train": said | {"keep": kept_by(recipe).value},  # null is one of the others
-        "threat": plain(threat) if attacks(recipe) else None,
+        "threat": plain(threat) if sees_attacks(recipe) else None,
     }

@@ -18,7 +18,7 @@ from defense.models.predict import predict
 from defense.randomness import derive
 from defense.schema import Attack, Threat, Train
 from defense.training.recipes import attacked
-from defense.training.settings import attacks
+from defense.training.settings import sees_attacks
 
 Measure = Callable[[nn.Module, int], dict[str, float]]  # network, epoch -> validation_<...>
 
@@ -40,7 +40,7 @@ def measuring(
     def clean(network: nn.Module, epoch: int) -> dict[str, float]:
         return clean_numbers(network, validation, recipe, epoch=epoch)
 
-    if not attacks(recipe):
+    if not sees_attacks(recipe):
         return clean
     attack = Attack(AttackName.pgd, steps=recipe.validation_steps)
     few = validation.subset(spread(len(validation), ATTACKED))
