@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from defense.reporting.reading import proxy_of, read
+
 Result = dict[str, Any]
 Value = TypeVar("Value")
 
@@ -65,9 +67,15 @@ def swept(result: Result, results: Sequence[Result]) -> list[str]:
 
 
 def row_of(result: Result, results: Sequence[Result]) -> str:
-    """Return the scorer of a result with what was swept of it: 'ip', 'ip proxy=adversarial'."""
+    """Return the scorer of a result with what was swept of it: 'ip', 'ip proxy=adversarial'.
+
+    A proxy that no score comes from is left out.
+    """
+    config = result["config"]
     own = [part.removeprefix("scorer.") for part in swept(result, results) if part.startswith("scorer.")]
-    return " ".join([result["config"]["scorer"]["name"], *(part for part in own if not part.endswith("=null"))])
+    if proxy_of(config) is None:
+        own = [part for part in own if not part.startswith("proxy=")]
+    return " ".join([config["scorer"]["name"], *(part for part in own if not part.endswith("=null"))])
 
 
 def column_of(result: Result, results: Sequence[Result], *, but: tuple[str, ...] = ()) -> str:
@@ -125,15 +133,13 @@ def made_of(results: Sequence[Result]) -> str:
 def group(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
     """Return the results that differ in nothing but their seed, under what they were run with.
 
-    The same run found twice counts once: a seed is one observation however often it was repeated. Runs that
-    differ in versions or device are apart, and say so where their command was the same.
+    The same run found twice counts once: a seed is one observation however often it was repeated. So do runs that
+    differ in what their scorer does not read. Runs that differ in versions or device are apart, and say so where
+    their command was the same.
     """
     groups: dict[str, dict[str, Result]] = defaultdict(dict)
     for result in results:
-        settings = {
-            name: value for name, value in result["config"].items() if name not in ("seed", "store", "name")
-        }
-        key = json.dumps([settings, result["device"], result["versions"]], sort_keys=True)
+        key = json.dumps([read(result["config"]), result["device"], result["versions"]], sort_keys=True)
         groups[key][str(result["seed"])] = result
     labels = [label(next(iter(seeds.values()))) for seeds in groups.values()]
     numbered = [

@@ -18,7 +18,17 @@ from tests.reporting.test_page import Reader
 def result(seed: int, scorer: str, *overrides: str, **content: Any) -> dict[str, Any]:
     base = {"seed": seed, "name": "x", "device": "cpu", "versions": {"torch": "2"}, **content}
     own = ["experiment=e", f"seed={seed}", f"scorer={scorer}", *overrides]
-    return base | {"overrides": own, "config": {"scorer": {"name": scorer}, **content.get("config", {})}}
+    values = dict(part.split("=") for part in overrides)
+    method = scorer if scorer in ("loss", "oracle", "random") else "alignment"
+    proxy = values.get("scorer.proxy", "null")
+    config = {
+        "scorer": {"name": scorer, "method": method, "proxy": None if proxy == "null" else proxy},
+        "objective": values.get("objective"),
+        "train": {"recipe": values.get("train", "standard")},
+        "treatment": {"name": values.get("treatment", "remove"), "budget": 0.1},
+        "task": "detect",
+    }
+    return base | {"overrides": own, "config": config | content.get("config", {})}
 
 
 def detected(seed: int, scorer: str, auc: float, *overrides: str) -> dict[str, Any]:
@@ -88,6 +98,7 @@ def test_recall_is_what_a_loop_counts() -> None:
 def foreseen(seed: int, scorer: str, spearman: float, seconds: float) -> dict[str, Any]:
     content = {"faithfulness": {"spearman": spearman, "targets": [spearman], "retrainings": 9, "seconds": seconds}}
     config = {"faithfulness": {"subsets": "halves", "targets": 1}, "objective": {"weights": {"robustness": 1.0}}}
+    config["task"] = "faithfulness"
     scoring = {"record": {"model utility residual": 0.01 * seed, "a": 7.0} if scorer == "ekfac" else {}}
     return result(seed, scorer, scoring=scoring, sizes={"train": 10, "validation": 5}, config=config, **content)
 
