@@ -85,6 +85,19 @@ def test_detection_page(tmp_path: Path) -> None:
         assert (tmp_path / f"figures/{figure}.svg").read_text().startswith("<svg")
 
 
+def test_perfect_knowledge_is_the_highest_of_nothing_whatever_its_row_is_called() -> None:
+    cells = [
+        detected(0, scorer, auc, f"scorer.count={count}")
+        for scorer, auc in (("oracle", 1.0), ("random", 0.9), ("ip", 0.7), ("loss", 0.8))
+        for count in (1, 2)
+    ]
+    said = "ROC AUC for finding the labels that are wrong: "
+    assert rows_of(cells)[0] == "oracle count=1"
+    assert detection_sheet(cells, "x").answer == f"{said}loss count=1 0.800 is the highest of 4."
+    assert detection_sheet(cells[:4], "x").answer == f"{said}oracle count=1 1.000 is the highest of 4."
+    assert detection_sheet(cells[:6], "x").answer == f"{said}ip count=1 0.700 is the highest of 2."
+
+
 def test_recall_is_what_a_loop_counts() -> None:
     rng = np.random.default_rng(0)
     scores, noisy = rng.normal(size=50), rng.random(50) < 0.3
@@ -113,3 +126,21 @@ def test_faithfulness_page(tmp_path: Path) -> None:
     write_sheet(sheet, tmp_path)
     rows = (tmp_path / "tables/faithfulness_1.csv").read_text().splitlines()
     assert rows[1:] == ["ekfac,+0.500,-,0.03,9.00,4.5", "ip,+0.400,+0.152 to +0.648,-,2.00,1.0"]
+
+
+def test_every_part_of_the_faithfulness_page_says_what_its_own_numbers_are() -> None:
+    results = [foreseen(0, "ip", 0.3, 2.0), foreseen(0, "ip", 0.9, 2.0)]
+    for found, kind, count in zip(results, ("halves", "leave_one_out"), (9, 40), strict=True):
+        found["overrides"].append(f"faithfulness.subsets={kind}")
+        found["config"]["faithfulness"] = {"subsets": kind, "targets": 1}
+        found["faithfulness"]["retrainings"] = count
+    results[1]["config"]["objective"] = {"weights": {"utility": 1.0}}
+    sheet = faithfulness_sheet(results, "x")
+    first, second = (part.text for part in sheet.parts)
+    assert "random halves" in first
+    assert "9 retrainings" in first
+    assert "attacked at the baseline" in first
+    assert "leave-one-out" in second
+    assert "40 retrainings" in second
+    assert "attacked at the baseline" not in second
+    assert "score), leave-one-out retraining: faithfulness.subsets=halves: ip +0.300" in sheet.answer
