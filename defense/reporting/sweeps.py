@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from defense.reporting.reading import proxy_of, read
+from defense.errors import InputError
+from defense.reporting.reading import differing, proxy_of, read
 
 Result = dict[str, Any]
 Value = TypeVar("Value")
@@ -23,12 +24,20 @@ class Grid(Generic[Value]):
 
     @classmethod
     def of(cls, results: Sequence[Result], value: Callable[[Result], Value]) -> Grid[Value]:
-        """Return the grid of `value`; a seed found twice in a cell counts once, however often it was repeated."""
+        """Return the grid of `value`; a seed found twice in a cell counts once, however often it was repeated.
+
+        Raises InputError where the two are not the same run: by their settings, versions or device.
+        """
         cells: dict[tuple[str, str], dict[int, Value]] = {}
+        found: dict[tuple[str, str, int], Result] = {}
         for result in results:
-            cells.setdefault((row_of(result, results), column_of(result, results)), {})[result["seed"]] = value(
-                result
-            )
+            row, column, seed = row_of(result, results), column_of(result, results), result["seed"]
+            known = found.setdefault((row, column, seed), result)
+            if differ := differing(identity(known), identity(result)):
+                place = ", ".join(filter(None, (row, column, f"seed {seed}")))
+                others = f"two runs that differ in {', '.join(differ)}; expected one, a page for each"
+                raise InputError("PATH", place, others)
+            cells.setdefault((row, column), {})[seed] = value(result)
         return cls(cells)
 
     @property
@@ -130,6 +139,11 @@ def made_of(results: Sequence[Result]) -> str:
     return " / ".join(kinds) + "."
 
 
+def identity(result: Result) -> dict[str, Any]:
+    """Return what two runs of one seed must share to be the same run."""
+    return {**read(result["config"]), "versions": result["versions"], "device": result["device"]}
+
+
 def group(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
     """Return the results that differ in nothing but their seed, under what they were run with.
 
@@ -139,8 +153,7 @@ def group(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
     """
     groups: dict[str, dict[str, Result]] = defaultdict(dict)
     for result in results:
-        key = json.dumps([read(result["config"]), result["device"], result["versions"]], sort_keys=True)
-        groups[key][str(result["seed"])] = result
+        groups[json.dumps(identity(result), sort_keys=True)][str(result["seed"])] = result
     labels = [label(next(iter(seeds.values()))) for seeds in groups.values()]
     numbered = [
         f"{name} ({labels[:i].count(name) + 1})" if labels.count(name) > 1 else name

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from defense.errors import InputError
 from defense.reporting.detection import SHARES, detection_sheet, recall_curve
 from defense.reporting.faithfulness import faithfulness_sheet
 from defense.reporting.sheet import write_sheet
@@ -96,6 +97,30 @@ def test_perfect_knowledge_is_the_highest_of_nothing_whatever_its_row_is_called(
     assert detection_sheet(cells, "x").answer == f"{said}loss count=1 0.800 is the highest of 4."
     assert detection_sheet(cells[:4], "x").answer == f"{said}oracle count=1 1.000 is the highest of 4."
     assert detection_sheet(cells[:6], "x").answer == f"{said}ip count=1 0.700 is the highest of 2."
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"versions": {"torch": "3"}}, "versions.torch"),
+        ({"device": "cuda:0"}, "device"),
+        ({"config": {"treatment": {"name": "remove", "budget": 0.2}}}, "treatment.budget"),
+    ],
+)
+def test_two_runs_that_are_not_the_same_are_no_repetition(changes: dict[str, Any], named: str) -> None:
+    """Their commands are the same, as where a default has changed since: neither takes the other's place."""
+    again = RESULTS[0] | changes | {"config": RESULTS[0]["config"] | changes.get("config", {})}
+    expected = f"PATH=ip, utility, seed 0: two runs that differ in {named}; expected one"
+    with pytest.raises(InputError, match=expected):
+        detection_sheet([*RESULTS, again], "x")
+    detection_sheet([*RESULTS, again | {"seed": 7}], "x")  # another seed clashes with nothing
+
+
+def test_a_proxy_that_is_not_looked_at_is_a_repetition() -> None:
+    cells = [detected(0, "oracle", 1.0, f"scorer.proxy={proxy}") for proxy in ("null", "adversarial")]
+    cells += [detected(0, "loss", 0.9, f"scorer.proxy={proxy}") for proxy in ("null", "standard", "adversarial")]
+    assert rows_of(cells) == ["oracle", "loss", "loss proxy=adversarial"]
+    assert detection_sheet(cells, "x").parts[0].rows[0] == ("oracle", "1.000")
 
 
 def test_recall_is_what_a_loop_counts() -> None:
