@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import copy
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from defense.errors import InputError
 from defense.reporting.sweeps import group
 from defense.sweep import find_results, main, sheet_of, text_of
 
@@ -151,6 +153,35 @@ def test_files_are_found_at_any_depth(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps(result(seed, 2.0)))
     assert len(find_results([tmp_path])) == 3
+
+
+MULTIRUN = """hydra:
+  sweeper: {params: {seed: "0,1"}}
+  overrides:
+    hydra: [hydra.sweep.dir=runs/a, "hydra.sweeper.params={seed: '0,1'}", hydra.mode=MULTIRUN]
+    task: [experiment=e, "scorer=ip,loss", store=/tmp/s]
+"""
+
+
+def test_every_sweep_is_told_by_its_own_command(tmp_path: Path) -> None:
+    """A grid of both would be one that was never run."""
+    for sweep, cell in (("a", 0), ("a", 1), ("b", 0), ("lone", 0)):
+        folder = tmp_path / sweep / str(cell)
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(result(cell, 2.0)))
+    (tmp_path / "a/multirun.yaml").write_text(MULTIRUN)
+    (tmp_path / "b/multirun.yaml").write_text(MULTIRUN.replace("ip,loss", "oracle"))
+    told = sheet_of(find_results([tmp_path])).command.splitlines()
+    assert told == [
+        "defense -m experiment=e scorer=ip,loss 'hydra.sweeper.params={seed: '\"'\"'0,1'\"'\"'}'   # 2 cells",
+        "defense -m experiment=e scorer=oracle 'hydra.sweeper.params={seed: '\"'\"'0,1'\"'\"'}'",
+        "defense seed=0",
+    ]
+    assert shlex.split(told[0], comments=True)[-1] == "hydra.sweeper.params={seed: '0,1'}"
+    for other in ("", "hydra: [", "hydra: {overrides: {task: 1}}"):
+        (tmp_path / "a/multirun.yaml").write_text(other)
+        with pytest.raises(InputError, match=r"a/multirun\.yaml: not what Hydra writes of a sweep"):
+            find_results([tmp_path])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -14,6 +14,8 @@ from defense.reporting.reading import differing, proxy_of, read
 
 Result = dict[str, Any]
 Value = TypeVar("Value")
+COMMAND = "command"  # of a result: the command of the sweep that it was found in
+COMMANDS = 12  # shown at most
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Grid(Generic[Value]):
             known = found.setdefault((row, column, seed), result)
             if differ := differing(identity(known), identity(result)):
                 place = ", ".join(filter(None, (row, column, f"seed {seed}")))
-                others = f"two runs that differ in {', '.join(differ)}; expected one, a page for each"
+                others = f"two runs that differ in {', '.join(differ)}; expected one of them on a page"
                 raise InputError("PATH", place, others)
             cells.setdefault((row, column), {})[seed] = value(result)
         return cls(cells)
@@ -112,21 +114,20 @@ def columns_of(results: Sequence[Result]) -> list[str]:
 
 
 def command_of(results: Sequence[Result]) -> str:
-    """Return the command that the results came from, and how many cells there were.
+    """Return the commands that the results came from, one a line, and how many cells there are of each.
 
-    An experiment brings its grid along; what else was swept is written out.
+    That is the command of its sweep for a result that knows it, as those that `defense-report` finds do, and its
+    own for any other; at most COMMANDS of them.
     """
-    values: dict[str, list[str]] = {}
-    told = [[part for part in result["overrides"] if not part.startswith("store=")] for result in results]
-    for part in dict.fromkeys(part for parts in told for part in parts):
-        key, _, value = part.partition("=")
-        values.setdefault(key, []).append(value)
-    shared = [part for part in told[0] if all(part in parts for parts in told)]
-    if "experiment" in values or len(results) == 1:
-        words = ["defense", *shared]
-    else:
-        words = ["defense", "-m", *(f"{key}={','.join(of)}" for key, of in values.items())]
-    return shlex.join(words) + (f"   # {len(results)} cells" if len(results) > 1 else "")
+    counts = Counter(result.get(COMMAND) or alone(result) for result in results)
+    lines = [f"{words}   # {count} cells" if count > 1 else words for words, count in counts.items()]
+    left = f"# and {len(lines) - COMMANDS} commands more, each in the result.json of its run"
+    return "\n".join([*lines[:COMMANDS], left] if len(lines) > COMMANDS else lines)
+
+
+def alone(result: Result) -> str:
+    """Return the command that runs one result again."""
+    return shlex.join(["defense", *(part for part in result["overrides"] if not part.startswith("store="))])
 
 
 def made_of(results: Sequence[Result]) -> str:

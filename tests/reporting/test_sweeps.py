@@ -55,7 +55,23 @@ def test_rows_are_scorers_columns_the_rest_and_seeds_are_folded() -> None:
     grid = Grid.of(RESULTS, lambda found: found["selection"]["auc"])
     assert grid.values("ip", "utility") == [0.70, 0.80]
     assert grid.values("loss", "robustness") == []
-    assert command_of(RESULTS) == "defense experiment=e   # 7 cells"
+
+
+def test_the_commands_are_those_that_were_run() -> None:
+    """Of each sweep its own, of a run on its own what it was given; no grid is made up from cells."""
+    assert command_of(RESULTS[1:4]).splitlines() == [
+        "defense experiment=e seed=1 scorer=ip objective=utility   # 2 cells",
+        "defense experiment=e seed=0 scorer=ip objective=robustness",
+    ]
+    sweeps = [found | {"command": f"defense -m scorer={scorer}"} for scorer in "abb" for found in RESULTS[:2]]
+    assert command_of([*sweeps, RESULTS[4]]).splitlines() == [
+        "defense -m scorer=a   # 2 cells",
+        "defense -m scorer=b   # 4 cells",
+        "defense experiment=e seed=0 scorer=loss objective=utility",
+    ]
+    many = command_of([detected(seed, "ip", 0.5) for seed in range(40)]).splitlines()
+    assert len(many) == 13
+    assert many[-1] == "# and 28 commands more, each in the result.json of its run"
 
 
 def test_runs_of_several_names_are_columns_of_their_own() -> None:
@@ -81,6 +97,7 @@ def test_detection_page(tmp_path: Path) -> None:
     assert reader.open == []
     assert not [source for source in reader.sources if source.startswith("http")]
     page = (tmp_path / "report.md").read_text()
+    assert all(f"\n    {command}\n" in page for command in sheet.command.splitlines())
     for figure in ("recall_1", "recall_2"):
         assert f"figures/{figure}.svg" in page
         assert (tmp_path / f"figures/{figure}.svg").read_text().startswith("<svg")
@@ -110,7 +127,7 @@ def test_perfect_knowledge_is_the_highest_of_nothing_whatever_its_row_is_called(
 def test_two_runs_that_are_not_the_same_are_no_repetition(changes: dict[str, Any], named: str) -> None:
     """Their commands are the same, as where a default has changed since: neither takes the other's place."""
     again = RESULTS[0] | changes | {"config": RESULTS[0]["config"] | changes.get("config", {})}
-    expected = f"PATH=ip, utility, seed 0: two runs that differ in {named}; expected one"
+    expected = f"PATH=ip, utility, seed 0: two runs that differ in {named}; expected one of them"
     with pytest.raises(InputError, match=expected):
         detection_sheet([*RESULTS, again], "x")
     detection_sheet([*RESULTS, again | {"seed": 7}], "x")  # another seed clashes with nothing
