@@ -25,6 +25,7 @@ class Arms:
     cell: Cell
     spec: Treat
     label: str = ""  # of its stages, where there are several treatments
+    index: int = 0  # of the trainings: 0 has the run's seed, and every other first weights and a control of its own
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -44,13 +45,13 @@ class Arms:
 
     def control(self, scores: Stored[Scores], defended: Stored[Treatment]) -> Treatment:
         """Treat as many samples at random."""
-        config, train_split = self.cell.config, self.cell.data.train
-        order = random_scores(len(train_split), seed=derive(config.seed, "control")).numpy()
+        train_split, seed = self.cell.data.train, derive(self.cell.seed_of(self.index), "control")
+        order = random_scores(len(train_split), seed=seed).numpy()
         return self.cell.ledger.once(
             f"treat_control{self.label}",
             Treatment,
             version=treat.VERSION,
-            settings={"treatment": self.settings},
+            settings={"treatment": self.settings, "order": seed},
             inputs=self.cell.inputs("train", scores=scores.key, defended=defended.key),
             compute=lambda *_: treat.control(
                 train_split, defended.artifact, self.suggestion(scores), self.spec, order
@@ -95,7 +96,7 @@ class Arms:
                 **({"stamped": trigger.digest()} if trigger is not None else {}),
             ),
             compute=lambda watch, progress: evaluate.evaluate(
-                self.cell.restore(trained),
+                self.cell.restore(trained, self.index),
                 split,
                 config.evaluation,
                 config.threat,
@@ -128,7 +129,7 @@ class Arms:
             },
             inputs=self.cell.inputs("test", model=trained.key),
             compute=lambda watch, _: check.check(
-                self.cell.restore(trained),
+                self.cell.restore(trained, self.index),
                 self.cell.data.test,
                 config.threat,
                 count=config.evaluation.checked,

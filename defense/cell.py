@@ -74,7 +74,7 @@ class Cell:
         recipe = recipe or config.train
         if treatment.table["treated"].any():
             recipe = replace(recipe, checkpoints=1)
-        seed = derive(config.seed, "training", index) if index else config.seed
+        seed = self.seed_of(index)
         seen = treatment.table[["id", "keep", "label", "weight"]]  # what a training run looks at
         rows = hash_pandas_object(seen, index=False).to_numpy()
         return self.ledger.once(
@@ -106,8 +106,13 @@ class Cell:
 
     def restore(self, trained: Stored[TrainedModel], index: int = 0) -> nn.Module:
         """Return the network of a trained arm."""
-        seed = derive(self.config.seed, "training", index) if index else self.config.seed
-        return train.restore(self.config.model, self.data, trained.artifact, seed=seed, device=self.fabric.device)
+        return train.restore(
+            self.config.model, self.data, trained.artifact, seed=self.seed_of(index), device=self.fabric.device
+        )
+
+    def seed_of(self, index: int) -> int:
+        """Return the seed of one of several trainings; the first has that of the run."""
+        return derive(self.config.seed, "training", index) if index else self.config.seed
 
     def attack(
         self, label: str, part: str, model: nn.Module, model_key: str, spec: Attack

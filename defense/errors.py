@@ -11,6 +11,7 @@ class InputError(ValueError):
 
     def __init__(self, field: str, value: object, expected: str) -> None:
         super().__init__(" ".join(f"{field}={value}: {expected}".split()))
+        self.expected = expected
 
 
 @contextmanager

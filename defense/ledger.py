@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from defense.artifacts import Artifact
-from defense.reporting.progress import Watch, watching
+from defense.reporting.progress import watching
 from defense.schema import plain
 from defense.store import Progress, Store, Stored
+from defense.watch import Watch
 
 log = logging.getLogger(__name__)
 

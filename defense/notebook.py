@@ -17,11 +17,11 @@ from defense.influence.members import Checkpoint
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem, check_scorer
 from defense.models.predict import predict
-from defense.reporting.progress import silent
 from defense.robustness.suite import check_shape, in_turn, perturb
 from defense.schema import Attack, Objective, Scorer, Threat
 from defense.schema import Evaluation as Suite
 from defense.valid import check_attack, check_numbers, check_suite, check_threat
+from defense.watch import silent
 
 Samples = tuple[Tensor, Tensor]  # pictures (n, C, H, W) in [0, 1] and labels (n,) int64, where the model is
 

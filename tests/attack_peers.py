@@ -24,11 +24,11 @@ from defense.data.load import load
 from defense.data.splits import Dataset, Split
 from defense.devices import make_fabric
 from defense.memory import Forgetful
-from defense.reporting.progress import silent
 from defense.robustness.suite import in_turn
 from defense.schema import Evaluation, Threat
 from defense.stages.train import restore, train
 from defense.stages.treat import untreated
+from defense.watch import silent
 
 LOGGER = logging.getLogger("auto-attack")
 

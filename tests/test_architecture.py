@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "defense"
-LEAVES = {"choices", "schema", "errors", "memory", "randomness"}
+LEAVES = {"choices", "schema", "errors", "memory", "randomness", "watch"}
 ROOMS = {"data", "models", "training", "influence", "robustness", "reporting"}
 ALLOWED = {
     "__init__": {"notebook"},
@@ -17,6 +17,7 @@ ALLOWED = {
     "schema": {"choices"},
     "errors": set(),
     "memory": set(),
+    "watch": set(),
     "randomness": set(),
     "artifacts": set(),
     "config": LEAVES | {"valid"},

@@ -82,6 +82,51 @@ def test_where_nothing_beats_random_nothing_is_treated(command: Command, tmp_pat
     assert found["arms"]["defended"] == found["arms"]["baseline"]
 
 
+def test_where_weights_do_not_help_none_are_given(command: Command, tmp_path: Path) -> None:
+    """Weights read no budget: of budget 0 they would be given all the same."""
+    found = run(command, tmp_path, "scorer=random", "treatment=reweight", "train.epochs=2")
+    assert [row["chosen"] for row in found["candidates"]] == [True, False]
+    assert found["sizes"]["treated"] == 0
+    assert found["arms"]["defended"] == found["arms"]["baseline"]
+
+
+def test_what_is_chosen_is_trained_again_beside_another_control(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The luck of the training that won the choice must not reach the test."""
+    keys: list[str] = []
+    controls: list[list[bool]] = []
+    evaluate, control = Arms.evaluate, Arms.control
+
+    def spying(self: Arms, arm: str, trained: Any, *rest: Any, **more: Any) -> Any:
+        keys.append(trained.key)
+        return evaluate(self, arm, trained, *rest, **more)
+
+    def drawing(self: Arms, *stages: Any) -> Any:
+        found = control(self, *stages)
+        controls.append(found.table["treated"].tolist())
+        return found
+
+    monkeypatch.setattr(Arms, "evaluate", spying)
+    monkeypatch.setattr(Arms, "control", drawing)
+    found = run(
+        command,
+        tmp_path,
+        "scorer=oracle",
+        "data.harm_rate=0.4",
+        "treatment.budgets=[0.4]",
+        "train.epochs=15",
+    )
+    assert found["sizes"]["treated"] == 160
+    (baseline, *tried), (again, *final) = keys[:3], keys[3:]
+    assert baseline == again
+    assert len(final) == 2
+    assert not set(tried) & set(final)
+    first, *_, last = controls
+    assert sum(first) == sum(last) == 160
+    assert first != last
+
+
 def test_test_samples_play_no_part_in_the_choice(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

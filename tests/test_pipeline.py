@@ -19,9 +19,9 @@ from defense.data.images import TensorImages
 from defense.data.load import load
 from defense.models.build import build
 from defense.randomness import derive
-from defense.reporting.progress import silent
 from defense.robustness.suite import perturb
 from defense.stages.retrain import parts_of_train
+from defense.watch import silent
 from tests.conftest import TINY
 from tests.reference import inner_products
 

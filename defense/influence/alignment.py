@@ -24,7 +24,7 @@ from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from defense.data.splits import Split
-from defense.influence.batching import Watch, fitted, gathered
+from defense.influence.batching import fitted, gathered
 from defense.influence.finite import finite
 from defense.influence.forward_mode import LeanBatchNorm, load_forward_mode
 from defense.influence.layout import layout
@@ -32,6 +32,7 @@ from defense.influence.members import Member, Parameters, logits_at, masked
 from defense.influence.per_sample import gradients_of_batch
 from defense.memory import Forgetful, Memory
 from defense.models.modes import evaluating
+from defense.watch import Watch
 
 log = logging.getLogger(__name__)
 Derivative = Callable[[nn.Module, Member, Parameters, Tensor, Tensor], Tensor]  # as `forward_derivative`

@@ -13,10 +13,10 @@ from torch import Tensor
 from defense.data.splits import Split
 from defense.errors import is_out_of_memory, out_of_memory_names
 from defense.memory import Memory
+from defense.watch import Watch
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Watch = Callable[..., None]
 
 SIZES = {"cpu": 128, "cuda": 1024}  # samples; of other devices as of the CPU
 KEPT_EVERY = 30.0  # seconds

@@ -14,11 +14,12 @@ from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from defense.data.splits import Split
-from defense.influence.batching import Watch, fitted, gathered
+from defense.influence.batching import fitted, gathered
 from defense.influence.finite import finite
 from defense.influence.members import Member, Parameters, logits_at, masked
 from defense.memory import Memory
 from defense.models.modes import evaluating
+from defense.watch import Watch
 
 
 def gradients_of_batch(model: nn.Module, member: Member, x: Tensor, labels: Tensor) -> Parameters:

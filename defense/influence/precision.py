@@ -23,6 +23,7 @@ from defense.influence.alignment import Derivative, directional_derivatives
 from defense.influence.compiled import Compiled
 from defense.influence.members import Member, Parameters
 from defense.schema import Scorer
+from defense.watch import silent
 
 COMPARED = 512  # samples whose derivatives are taken in full precision too
 
@@ -107,10 +108,6 @@ def rank_correlation(
     """
     rows = torch.linspace(0, len(split) - 1, min(len(split), COMPARED)).round().long()
     exact = directional_derivatives(
-        model, member, split.subset(rows), direction, batch_size=batch_size, watch=unwatched
+        model, member, split.subset(rows), direction, batch_size=batch_size, watch=silent
     )
     return float(spearmanr(scores[rows].double().numpy(), exact.numpy()).statistic)
-
-
-def unwatched(*_: object, **__: object) -> None:
-    """Show no progress."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from defense.choices import Method
 from defense.data.splits import Split
 from defense.errors import InputError
-from defense.influence.alignment import Derivative, Watch, directional_derivatives, forward_derivative
+from defense.influence.alignment import Derivative, directional_derivatives, forward_derivative
 from defense.influence.batching import fitted
 from defense.influence.directions import DIRECTIONS, Curvature, Record
 from defense.influence.finite import finite
@@ -29,6 +29,7 @@ from defense.memory import Computed, Forgetful, Memory, remembered
 from defense.models.predict import predict
 from defense.randomness import generator
 from defense.schema import Objective, Scorer
+from defense.watch import Watch
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from defense.watch import Watch
+
 log = logging.getLogger(__name__)
-Watch = Callable[..., None]
 EVERY = 10.0  # seconds between two lines where there is no terminal
-
-
-def silent(done: int, total: int, **numbers: float) -> None:
-    """Watch a stage without showing it."""
 
 
 @contextmanager

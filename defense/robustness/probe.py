@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +18,7 @@ from defense.randomness import generator, global_seed
 from defense.robustness.attacks import tiles
 from defense.robustness.suite import attacking, perturb
 from defense.schema import Attack, Threat
+from defense.watch import Watch, silent
 
 # A sample that is right costs at most 220 gradients, and where it still stands 60 more and 500 logits. 100 of them
 # cost what two epochs of 10,000 do: with a ResNet-18 at 32x32 some seconds on a GPU, ten minutes on two CPU cores.
@@ -59,7 +59,7 @@ def probe(
     classes: int,
     batch_size: int,
     seed: int,
-    watch: Callable[..., None],
+    watch: Watch,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a row for each sample of `split`, and accuracy in percent by eps; the model comes back untouched.
 
@@ -133,7 +133,7 @@ def attempted(
     if len(rows):
         part = split.subset(rows)
         pictures = perturb(
-            model, part, attack, threat, classes=classes, batch_size=batch_size, seed=seed, watch=unwatched
+            model, part, attack, threat, classes=classes, batch_size=batch_size, seed=seed, watch=silent
         )
         stands[rows] = right(model, part.with_images(TensorImages(pictures.to(part.labels.device))), batch_size)
         before = part.images.take(torch.arange(len(part))).cpu().double().flatten(1)
@@ -142,10 +142,6 @@ def attempted(
         distance = torch.linalg.vector_norm(after - before, ord=order, dim=1) / threat.radius
         reach[rows] = torch.stack([distance, -after.amin(1), after.amax(1)], dim=1)
     return stands, reach
-
-
-def unwatched(done: int, total: int, **numbers: float) -> None:
-    """Watch an attack of the probe without showing it: the probe shows how many there are."""
 
 
 def slopes(model: nn.Module, split: Split, threat: Threat, batch_size: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -20,8 +20,7 @@ from defense.models.predict import predict
 from defense.randomness import derive
 from defense.robustness.attacks import AUTOATTACK, perturb_batch, tiles
 from defense.schema import Attack, Threat
-
-Watch = Callable[..., None]
+from defense.watch import Watch
 
 
 @dataclass(frozen=True)

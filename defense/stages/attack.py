@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import nn
 
 from defense.artifacts import AdversarialSet
 from defense.data.splits import Split
 from defense.robustness.suite import perturb
 from defense.schema import Attack, Threat
+from defense.watch import Watch
 
 VERSION = 2
 
@@ -23,7 +22,7 @@ def attack(
     classes: int,
     batch_size: int,
     seed: int,
-    watch: Callable[..., None],
+    watch: Watch,
 ) -> AdversarialSet:
     """Return `split` attacked at `model`; see `defense.robustness.suite.perturb`."""
     pictures = perturb(model, split, spec, threat, classes=classes, batch_size=batch_size, seed=seed, watch=watch)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import nn
 
 from defense.artifacts import Checks
 from defense.data.splits import Split
 from defense.robustness.probe import chosen, probe
 from defense.schema import Threat
+from defense.watch import Watch
 
 VERSION = 2
 
@@ -23,7 +22,7 @@ def check(
     classes: int,
     batch_size: int,
     seed: int,
-    watch: Callable[..., None],
+    watch: Watch,
 ) -> Checks:
     """Return how `model` behaves on `count` test samples, every class in its share; the same for every arm.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
 from torch import Tensor, nn
 
@@ -15,6 +13,7 @@ from defense.models.predict import predict
 from defense.robustness.suite import in_turn
 from defense.schema import Evaluation as Suite
 from defense.schema import Threat
+from defense.watch import Watch
 
 VERSION = 3
 
@@ -30,7 +29,7 @@ def evaluate(
     classes: int,
     seed: int,
     keep: bool = False,
-    watch: Callable[..., None],
+    watch: Watch,
     memory: Memory | None = None,
 ) -> Evaluation:
     """Return, per test sample, whether `model` is right: clean, transfer, and adaptive after each attack.

@@ -20,6 +20,7 @@ from defense.models.modes import evaluating, frozen
 from defense.models.predict import predict
 from defense.robustness.attacks import toward
 from defense.schema import Data, Threat
+from defense.watch import Watch
 
 VERSION = 1
 STEPS = 40  # of the descent that makes a poison; the 100 of Ilyas et al. 2019 lower its loss by 3 % more
@@ -38,7 +39,7 @@ class Planting:
     classes: int
     batch_size: int
     seed: int
-    watch: Callable[..., None]
+    watch: Watch
 
 
 def plant(
@@ -50,7 +51,7 @@ def plant(
     classes: int,
     batch_size: int,
     seed: int,
-    watch: Callable[..., None],
+    watch: Watch,
 ) -> Planted:
     """Return the harm of `spec` for the training split, made at `model`, which was trained on that split as it is.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from defense.models.predict import predict
 from defense.randomness import generator
 from defense.schema import Threat, Train
 from defense.stages.train import trained
+from defense.watch import Watch, silent
 
 VERSION = 2
 KEPT_EVERY = 30.0  # seconds
@@ -54,7 +54,7 @@ def retrain(
     threat: Threat,
     seed: int,
     fabric: Fabric,
-    watch: Callable[..., None],
+    watch: Watch,
     memory: Memory,
 ) -> Retrainings:
     """Return the validation logits of models trained on `parts` bool (m, n) of the training split.
@@ -78,7 +78,7 @@ def retrain(
             threat=threat,
             seed=seed,
             fabric=fabric,
-            watch=lambda *_, **__: None,
+            watch=silent,
         )
         clean.append(predict(model, validation.clean, batch_size=recipe.batch_size * 4))
         adversarial.append(predict(model, validation.adversarial, batch_size=recipe.batch_size * 4))

@@ -10,7 +10,6 @@ from torch import nn
 
 from defense.artifacts import Scores
 from defense.data.splits import Split
-from defense.influence.alignment import Watch
 from defense.influence.batching import fitted
 from defense.influence.members import Checkpoint
 from defense.influence.objectives import Validation
@@ -18,6 +17,7 @@ from defense.influence.scorers import METHODS, Problem
 from defense.memory import Forgetful, Memory
 from defense.models.predict import predict
 from defense.schema import Objective, Scorer
+from defense.watch import Watch
 
 VERSION = 4
 

@@ -22,6 +22,7 @@ from defense.training.epochs import Choice, EpochEnd
 from defense.training.loop import fit
 from defense.training.recipes import losses_of
 from defense.training.validation import measuring
+from defense.watch import Watch
 
 VERSION = 3
 
@@ -40,7 +41,7 @@ def train(
     threat: Threat,
     seed: int,
     fabric: Fabric,
-    watch: Callable[..., None],
+    watch: Watch,
 ) -> TrainedModel:
     """Return the network that `settings` describe, trained by `recipe` on the treated training split.
 
@@ -72,7 +73,7 @@ def trained(
     threat: Threat,
     seed: int,
     fabric: Fabric,
-    watch: Callable[..., None],
+    watch: Watch,
 ) -> TrainedModel:
     """Train `model` in place on the kept samples of data.train; it ends at the epoch that is kept.
 

@@ -14,7 +14,7 @@ from defense.data.splits import Split
 from defense.errors import InputError
 from defense.schema import Treat
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def treat(train: Split, suggestion: Suggestion, spec: Treat) -> Treatment:
 
     Raises InputError where the treatment leaves a class without samples.
     """
-    return whole(TREATMENTS[spec.name](untreated(train), suggestion, chosen(suggestion, spec)), train, spec)
+    return no_class_lost(TREATMENTS[spec.name](untreated(train), suggestion, chosen(suggestion, spec)), train, spec)
 
 
 def control(
@@ -55,7 +55,7 @@ def control(
             untreated(train).table.assign(weight=shuffled[:, 0].astype(float), treated=shuffled[:, 1].astype(bool))
         )
     touched = chosen(suggestion, spec)
-    return whole(
+    return no_class_lost(
         TREATMENTS[spec.name](untreated(train), suggestion, alike(touched, suggestion, spec, order)), train, spec
     )
 
@@ -63,26 +63,32 @@ def control(
 def chosen(suggestion: Suggestion, spec: Treat) -> np.ndarray:
     """Return the rows to treat: below `threshold` where it is given, else the round(budget * n) lowest scores.
 
-    With balance "class" the budget is spent in every class alike. Ties go to the lower row.
+    They are taken from the `changeable` rows, and are fewer where there are not as many. With balance "class" the
+    budget is spent in every class alike. Ties go to the lower row.
     """
-    scores = suggestion.scores
+    scores, labels, rows = suggestion.scores, suggestion.labels, changeable(suggestion, spec)
     if spec.threshold is not None:
-        return np.flatnonzero(scores < spec.threshold)
+        return rows[scores[rows] < spec.threshold]
     if spec.balance == "class":
-        classes = [np.flatnonzero(suggestion.labels == label) for label in np.unique(suggestion.labels)]
-        return np.concatenate([rows[lowest(scores[rows], round(spec.budget * len(rows)))] for rows in classes])
-    return lowest(scores, round(spec.budget * len(scores)))
+        classes = [(rows[labels[rows] == label], int((labels == label).sum())) for label in np.unique(labels)]
+        return np.concatenate([own[lowest(scores[own], round(spec.budget * size))] for own, size in classes])
+    return rows[lowest(scores[rows], round(spec.budget * len(scores)))]
+
+
+def changeable(suggestion: Suggestion, spec: Treat) -> np.ndarray:
+    """Return the rows that a treatment can change: of relabel those that the model gives another label."""
+    if spec.name is TreatmentName.relabel and suggestion.classes > 2:
+        return np.flatnonzero(suggestion.predictions != suggestion.labels)
+    return np.arange(len(suggestion.labels))
 
 
 def alike(touched: np.ndarray, suggestion: Suggestion, spec: Treat, order: np.ndarray) -> np.ndarray:
     """Return as many rows as are `touched`, lowest in `order`; as many per class where the budget is balanced."""
+    labels, rows = suggestion.labels, changeable(suggestion, spec)
     if spec.balance != "class":
-        return lowest(order, len(touched))
-    labels = suggestion.labels
-    classes = [
-        (np.flatnonzero(labels == label), int((labels[touched] == label).sum())) for label in np.unique(labels)
-    ]
-    return np.concatenate([rows[lowest(order[rows], count)] for rows, count in classes])
+        return rows[lowest(order[rows], len(touched))]
+    classes = [(rows[labels[rows] == label], int((labels[touched] == label).sum())) for label in np.unique(labels)]
+    return np.concatenate([own[lowest(order[own], count)] for own, count in classes])
 
 
 def lowest(values: np.ndarray, count: int) -> np.ndarray:
@@ -90,7 +96,7 @@ def lowest(values: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(values, kind="stable")[:count]
 
 
-def whole(treatment: Treatment, train: Split, spec: Treat) -> Treatment:
+def no_class_lost(treatment: Treatment, train: Split, spec: Treat) -> Treatment:
     """Return the treatment; raises InputError where a class of the training split has no sample left."""
     table = treatment.table
     lost = set(train.labels.tolist()) - set(table["label"][table["keep"]])
@@ -118,11 +124,14 @@ def relabel(treatment: Treatment, suggestion: Suggestion, rows: np.ndarray) -> T
 
 
 def reweight(treatment: Treatment, suggestion: Suggestion, rows: np.ndarray) -> Treatment:
-    """Weigh every sample by exp of the z-score of its score, normalised to mean 1 and then clipped to [0, 2]."""
+    """Weigh every sample by exp of the z-score of its score, clipped to at most 2, and then divided by the mean.
+
+    Clipped first: a few scores far above the others would else take nearly all the weight.
+    """
     scores = suggestion.scores.astype(float)
     spread = scores.std()
-    raw = np.exp((scores - scores.mean()) / spread) if spread > 0 else np.ones_like(scores)
-    weights = np.clip(raw / raw.mean(), 0, 2)
+    raw = np.exp(((scores - scores.mean()) / spread if spread > 0 else np.zeros_like(scores)).clip(max=np.log(2)))
+    weights = raw / raw.mean()
     return Treatment(treatment.table.assign(weight=weights, treated=weights < 1))
 
 

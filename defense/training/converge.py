@@ -24,9 +24,9 @@ from defense.errors import InputError
 from defense.models.predict import predict
 from defense.schema import Train
 from defense.training.epochs import EpochEnd
-from defense.training.loop import Watch
 from defense.training.recipes import Losses
 from defense.training.validation import Measure, accuracy
+from defense.watch import Watch
 
 log = logging.getLogger(__name__)
 

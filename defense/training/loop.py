@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -22,8 +22,7 @@ from defense.training.epochs import EpochEnd
 from defense.training.network import compiled, compiling_names, laid_out
 from defense.training.recipes import Losses
 from defense.training.validation import Measure
-
-Watch = Callable[..., None]
+from defense.watch import Watch
 
 UNTRAINED = 0.25  # part of averaged weights that may be those of the start
 READ_EVERY = 50  # steps: to read a number the host waits until a GPU has caught up with it

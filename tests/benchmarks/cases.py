@@ -26,7 +26,7 @@ from defense.influence.members import Member, Parameters, dropout, single
 from defense.influence.objectives import mean_loss, value_and_gradient
 from defense.models.networks import cnn, resnet18
 from defense.models.predict import predict
-from defense.reporting.progress import silent
+from defense.watch import silent
 from tests.conftest import make_split
 from tests.peers import captum_scores, dattri_scores
 

@@ -20,11 +20,11 @@ from defense.choices import Recipe
 from defense.data.splits import Split
 from defense.models.networks import cnn, mlp
 from defense.randomness import derive
-from defense.reporting.progress import silent
 from defense.schema import Train
 from defense.training.augment import augment, plan_epoch
 from defense.training.loop import fit
 from defense.training.recipes import losses_of
+from defense.watch import silent
 from tests.conftest import make_split, recipe, threat
 
 CLASSES = 10

@@ -16,10 +16,10 @@ from defense.influence.batching import fitted
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem
 from defense.memory import Forgetful
-from defense.reporting.progress import silent
 from defense.schema import Objective, Scorer
 from defense.stages.score import score
 from defense.store import Progress
+from defense.watch import silent
 from tests.conftest import doubles, make_split, scorer
 
 TRAIN, HELD_OUT = doubles(make_split(40, 3, (1, 3, 3))), doubles(make_split(24, 3, (1, 3, 3), seed=1))

@@ -14,8 +14,8 @@ from defense.data.splits import Split
 from defense.influence.members import single
 from defense.influence.objectives import Validation, value_and_gradient
 from defense.influence.scorers import METHODS, Problem
-from defense.reporting.progress import silent
 from defense.schema import Objective
+from defense.watch import silent
 from tests.conftest import make_split, scorer
 
 UTILITY = Objective({ObjectiveName.utility: 1.0}, positive=1)

@@ -16,8 +16,8 @@ from defense.influence.members import single
 from defense.influence.objectives import Validation, mean_loss, value_and_gradient
 from defense.influence.scorers import METHODS, Problem
 from defense.models.networks import cnn, mlp
-from defense.reporting.progress import silent
 from defense.schema import Objective
+from defense.watch import silent
 from tests.conftest import doubles, make_split, scorer
 from tests.peers import Checkpoint, captum_scores, dattri_pairs, dattri_scores
 

@@ -16,8 +16,8 @@ from defense.influence.objectives import Validation
 from defense.influence.precision import check_precision, derivative_for, in_bf16, in_tf32, rank_correlation
 from defense.influence.scorers import METHODS, Problem, check_scorer
 from defense.models.networks import cnn
-from defense.reporting.progress import silent
 from defense.schema import Objective, Scorer
+from defense.watch import silent
 from tests.conftest import make_split, scorer
 from tests.reference import inner_products
 

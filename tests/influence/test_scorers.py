@@ -16,9 +16,9 @@ from defense.influence.directions import DIRECTIONS
 from defense.influence.members import Checkpoint, dropout, gaussian, masked, single
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem, check_scorer
-from defense.reporting.progress import silent
 from defense.schema import Objective
 from defense.store import Progress
+from defense.watch import silent
 from tests.conftest import doubles, make_split, scorer
 from tests.reference import flat, gauss_newton, inner_products, per_sample_gradients
 

@@ -12,11 +12,11 @@ from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.models.networks import cnn
-from defense.reporting.progress import silent
 from defense.robustness.aiming import at_each_target, margin, margin_ratio
 from defense.robustness.attacks import check_inside
 from defense.robustness.suite import perturb
 from defense.schema import Attack, Threat
+from defense.watch import silent
 from tests.conftest import make_split
 from tests.conftest import threat as default_threat
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from defense.choices import AttackName, Norm
 from defense.data.images import TensorImages
 from defense.data.splits import Split
-from defense.reporting.progress import silent
 from defense.robustness import probe as probes
 from defense.robustness.attacks import perturb_batch, tiles
 from defense.robustness.probe import chosen, probe, radii
 from defense.schema import Attack, Threat
+from defense.watch import silent
 from tests.conftest import threat
 
 # class 1 where the mean pixel is above a half: how far each sample is from the boundary is known

@@ -12,9 +12,9 @@ from defense.choices import AttackName, Norm
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError
-from defense.reporting.progress import silent
 from defense.robustness.suite import Attacked, check_shape, in_turn, parts, perturb
 from defense.schema import Attack
+from defense.watch import silent
 from tests.conftest import threat
 
 FGSM = Attack(AttackName.fgsm, steps=1)

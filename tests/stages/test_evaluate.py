@@ -6,9 +6,9 @@ from torch import nn
 from defense.choices import AttackName
 from defense.data.images import TensorImages
 from defense.data.splits import Split
-from defense.reporting.progress import silent
 from defense.schema import Attack, Evaluation
 from defense.stages.evaluate import evaluate
+from defense.watch import silent
 from tests.conftest import threat
 
 SUITE = Evaluation(

@@ -19,11 +19,11 @@ from defense.data.load import load as load_data
 from defense.data.splits import Dataset, Split
 from defense.errors import InputError
 from defense.models.build import build
-from defense.reporting.progress import silent
 from defense.robustness.attacks import toward
 from defense.stages.plant import ball, harmed, plant
 from defense.stages.train import restore, train
 from defense.stages.treat import untreated
+from defense.watch import silent
 from tests.conftest import data, make_split, recipe, threat
 
 MLP = {"_target_": "defense.models.networks.mlp", "hidden": [32]}

@@ -13,13 +13,13 @@ from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.influence.objectives import Validation, objective_value
 from defense.models.predict import predict
-from defense.reporting.progress import silent
 from defense.schema import Objective
 from defense.stages import retrain as stage
 from defense.stages.retrain import parts_of_train, retrain
 from defense.stages.train import restore, train
 from defense.stages.treat import untreated
 from defense.store import Progress
+from defense.watch import silent
 from tests.conftest import recipe, threat
 
 SETTINGS = {"_target_": "defense.models.networks.mlp", "hidden": [8]}

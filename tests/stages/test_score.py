@@ -8,9 +8,9 @@ from defense.data.images import TensorImages
 from defense.data.splits import Dataset
 from defense.influence.objectives import Validation
 from defense.models.build import build
-from defense.reporting.progress import silent
 from defense.schema import Objective
 from defense.stages.score import score
+from defense.watch import silent
 from tests.conftest import scorer
 from tests.reference import inner_products
 

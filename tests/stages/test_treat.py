@@ -88,12 +88,37 @@ def test_two_classes_are_swapped() -> None:
 def test_weights_follow_the_definition() -> None:
     table = treat(SPLIT, suggestion(SCORES), spec(name=TreatmentName.reweight)).table
     raw = [np.exp((score - SCORES.mean()) / SCORES.std()) for score in SCORES]
-    expected = [min(weight / (sum(raw) / 40), 2) for weight in raw]
+    clipped = [min(weight, 2) for weight in raw]
+    expected = [weight / (sum(clipped) / 40) for weight in clipped]
+    assert max(raw) > 2
     np.testing.assert_allclose(table["weight"], expected)
-    assert table["weight"].max() == 2
     assert table["treated"].tolist() == [weight < 1 for weight in expected]
     same = treat(SPLIT, suggestion(np.ones(40)), spec(name=TreatmentName.reweight)).table
     assert (same["weight"] == 1).all()
+
+
+def test_a_score_far_above_the_others_does_not_take_all_the_weight() -> None:
+    scores = np.where(np.arange(40) == 7, 1e6, SCORES)
+    weights = treat(SPLIT, suggestion(scores), spec(name=TreatmentName.reweight)).table["weight"]
+    assert weights.mean() == pytest.approx(1)
+    assert weights.min() > 0.5
+
+
+def test_what_the_model_agrees_with_is_not_relabelled() -> None:
+    """Else a budget is spent on samples whose label stays, and a control changes more labels than the defence."""
+    agreed = np.where(np.arange(40) < 20, LABELS, PREDICTIONS)
+    some = Suggestion(SCORES, agreed, LABELS, classes=4)
+    relabelled = spec(name=TreatmentName.relabel)
+    defended = treat(SPLIT, some, relabelled)
+    other_label = np.arange(20, 40)
+    assert set(np.flatnonzero(defended.table["treated"])) == set(other_label[np.argsort(SCORES[other_label])[:10]])
+    assert set(np.flatnonzero(defended.table["label"] != LABELS)) == set(np.flatnonzero(defended.table["treated"]))
+    other = control(SPLIT, defended, some, relabelled, ORDER).table
+    assert set(np.flatnonzero(other["label"] != LABELS)) == set(other_label[np.argsort(ORDER[other_label])[:10]])
+    most = treat(SPLIT, some, spec(name=TreatmentName.relabel, budget=0.9))
+    assert most.table["treated"].sum() == 20
+    below = treat(SPLIT, some, spec(name=TreatmentName.relabel, threshold=0.0))
+    assert set(np.flatnonzero(below.table["treated"])) == set(other_label[SCORES[other_label] < 0])
 
 
 @pytest.mark.parametrize("name", list(TreatmentName))

@@ -21,12 +21,12 @@ from defense.data.load import load
 from defense.data.splits import Dataset, Split
 from defense.errors import InputError
 from defense.models.build import build
-from defense.reporting.progress import silent
 from defense.schema import Threat, Train
 from defense.training.augment import plan_epoch
-from defense.training.loop import Watch, fit
+from defense.training.loop import fit
 from defense.training.recipes import losses_of
 from defense.training.validation import measuring
+from defense.watch import Watch, silent
 from tests.conftest import recipe as default_recipe
 from tests.conftest import threat
 

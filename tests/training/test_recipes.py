@@ -17,7 +17,6 @@ from defense.choices import AttackName, Norm, Recipe
 from defense.data.splits import Dataset
 from defense.models.build import build
 from defense.randomness import global_seed
-from defense.reporting.progress import silent
 from defense.robustness.attacks import perturb_batch
 from defense.schema import Attack, Threat
 from defense.stages.train import restore, train
@@ -25,6 +24,7 @@ from defense.stages.treat import untreated
 from defense.training import recipes
 from defense.training.loop import fit
 from defense.training.recipes import attacked, losses_of
+from defense.watch import silent
 from tests.conftest import recipe, threat
 
 SETTINGS = {"_target_": "defense.models.networks.mlp", "hidden": [32]}

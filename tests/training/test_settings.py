@@ -12,10 +12,10 @@ from lightning_fabric import Fabric
 from defense.choices import Keep, Norm, Optimizer, Recipe
 from defense.data.splits import Dataset
 from defense.models.build import build
-from defense.reporting.progress import silent
 from defense.schema import Threat, Train
 from defense.stages.train import trained
 from defense.training.settings import settings_read
+from defense.watch import silent
 from tests.conftest import recipe, threat
 
 ADVERSARIAL, FAST, TRADES = (recipe(recipe=name) for name in (Recipe.adversarial, Recipe.fast, Recipe.trades))
