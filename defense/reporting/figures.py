@@ -45,7 +45,7 @@ def score_histogram(run: Run) -> str:
     scores = run.scores["score"].to_numpy()
     noisy = (run.scores["label"] != run.scores["truth"]).to_numpy()
     taken = run.arms["defended"].treatment["treated"].to_numpy()
-    # of a budget that is spent by class, some below the line stay
+    # of a budget that is spent by class, and of a relabelling, some below the line stay
     words = "treated up to here" if is_lowest(scores, taken) else "nothing above is treated"
     groups = {"label is right": (~noisy, CLEAN), "label is wrong": (noisy, NOISY)}
     if not run.data.noise_known:

@@ -147,8 +147,8 @@ def verdict(run: Run) -> str:
         outcome = "more than the choice of test samples explains; whether more than luck of retraining, seeds tell"
     return (
         f"{VERBS[config.treatment.name]} the {count} of {total} training samples that {scorer_of(run)} ranks "
-        f"lowest{aim(config)}{choice} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
-        f"{arms['defended']:.1f} %, as many at random to {arms['control']:.1f} %: "
+        f"lowest{aim(config)}{among(run)}{choice} took accuracy under adaptive attack from "
+        f"{arms['baseline']:.1f} % to {arms['defended']:.1f} %, as many at random to {arms['control']:.1f} %: "
         f"{gain.mean:+.1f} points over random (95 % interval over test samples {gain.low:+.1f} to "
         f"{gain.high:+.1f}), {outcome}."
     )
@@ -161,9 +161,23 @@ def untouched(run: Run) -> str:
         return f"none of {len(run.candidates) - 1} candidates beat its random control on held-out validation"
     if spec.name is TreatmentName.reweight:
         return "all scores are alike"
+    if gives_labels(run) and (run.scores["prediction"] == run.scores["label"]).all():
+        return "the model gives no sample another label"
     if spec.threshold is not None:
-        return f"no score is below the threshold {spec.threshold:g}"
+        return f"no score is below the threshold {spec.threshold:g}{among(run)}"
     return f"budget {spec.budget:g}"
+
+
+def among(run: Run) -> str:
+    """Return what the lowest scores are the lowest of, where that is not all samples."""
+    spec = run.config.treatment
+    classes = " in every class" if spec.balance == "class" and spec.name is not TreatmentName.reweight else ""
+    return classes + (" among the samples that the model gives another label" if gives_labels(run) else "")
+
+
+def gives_labels(run: Run) -> bool:
+    """Return whether the labels that the model gives decide what can be treated; of two classes both are known."""
+    return run.config.treatment.name is TreatmentName.relabel and run.data.classes > 2
 
 
 def scorer_of(run: Scoring) -> str:
