@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from defense.choices import Task
 from defense.errors import InputError
+from defense.reporting.sweeps import COMMAND
 from defense.reporting.tables import markdown
 
 if TYPE_CHECKING:
     from defense.reporting.sheet import Sheet
 
 Result = dict[str, Any]
+MULTIRUN = "hydra.mode=MULTIRUN"  # what Hydra makes of -m
 
 
 class Report(Callback):
@@ -92,8 +96,12 @@ def text_of(sheet: Sheet) -> str:
 
 
 def find_results(paths: Sequence[Path]) -> list[Result]:
-    """Return the content of every result.json below `paths`; raises InputError where there is none."""
+    """Return the content of every result.json below `paths`, with the command of the sweep that it is in, if any.
+
+    Raises InputError where there is none.
+    """
     results = []
+    commands: dict[Path, str] = {}
     for path in paths:
         if not path.is_dir():
             raise InputError(
@@ -107,7 +115,26 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
                 results.append(read_result(file))
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError("PATH", file, f"not a result of this version of defense ({error!r})") from error
+            sweeps = (folder / "multirun.yaml" for folder in file.resolve().parents[1:])
+            if sweep := next(filter(Path.exists, sweeps), None):
+                commands[sweep] = commands.get(sweep) or command_of_sweep(sweep)
+                results[-1][COMMAND] = commands[sweep]
     return results
+
+
+def command_of_sweep(multirun: Path) -> str:
+    """Return the command that a sweep was started with, from what Hydra wrote; without where things were kept.
+
+    Raises InputError where the file is another.
+    """
+    try:
+        given = OmegaConf.load(multirun).hydra.overrides
+        words = [str(word) for word in (*given.task, *given.hydra)]
+    except (AttributeError, TypeError, YAMLError) as error:
+        raise InputError("PATH", multirun, "not what Hydra writes of a sweep; expected that, or none") from error
+    kept = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "store=", MULTIRUN)
+    mode = ["-m"] if MULTIRUN in words else []
+    return shlex.join(["defense", *mode, *(word for word in words if not word.startswith(kept))])
 
 
 def in_number(file: Path) -> list[tuple[int, str]]:

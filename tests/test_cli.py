@@ -200,6 +200,8 @@ def test_a_sweep_over_seeds_and_its_summary(command: Command, tmp_path: Path, ca
     row = next(line for line in out.splitlines() if line.startswith("| adaptive, after pgd"))
     assert f"{np.mean(gains):+.1f} (" in row
     assert "over 3 seeds" in out
+    command_line = f"    defense -m {' '.join(TINY)} 'seed=range(3)'   # 3 cells\n"  # as it was given
+    assert command_line in (tmp_path / "runs/sweep/report.md").read_text()
 
 
 BAD = {

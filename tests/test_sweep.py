@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import copy
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from defense.errors import InputError
 from defense.reporting.sweeps import group
 from defense.sweep import find_results, main, sheet_of, text_of
 
@@ -21,7 +23,8 @@ def result(seed: int, gain: float, **changes: Any) -> dict[str, Any]:
         for name, shift in (("baseline", 0.0), ("control", 1.0), ("defended", 1.0 + gain))
     }
     config = {"name": "x", "seed": seed, "store": "s", "treatment": {"name": "remove", "budget": 0.1}}
-    config["scorer"] = {"name": "ip", "method": "alignment"}
+    config |= {"task": "defend", "train": {"recipe": "standard"}, "objective": {"weights": {"robustness": 1.0}}}
+    config["scorer"] = {"name": "ip", "method": "alignment", "proxy": None}
     base = {
         "task": "defend",
         "name": "x",
@@ -68,6 +71,7 @@ def test_settings_are_beside_each_other_and_chance_is_named() -> None:
             cell = copy.deepcopy(result(seed, gain))
             cell["config"]["treatment"]["budget"] = budget
             cell["overrides"] = [f"treatment.budget={budget}", f"seed={seed}"]
+            cell["config"]["scorer"]["proxy"] = "adversarial"
             cell["arms"]["proxy"] = cell["arms"]["baseline"]
             results.append(cell)
     sheet = sheet_of(results)
@@ -84,6 +88,61 @@ def test_settings_are_beside_each_other_and_chance_is_named() -> None:
     assert "<svg" in first.chart
 
 
+def swept(seed: int, gain: float, scorer: str, *overrides: str, **treatment: Any) -> dict[str, Any]:
+    """A cell of a grid over scorers, proxies and objectives."""
+    cell = copy.deepcopy(result(seed, gain))
+    values = dict(part.split("=") for part in overrides)
+    proxy = values.get("scorer.proxy", "null")
+    method = scorer if scorer in ("loss", "random", "oracle") else "alignment"
+    cell["config"]["scorer"] = {"name": scorer, "method": method, "proxy": None if proxy == "null" else proxy}
+    cell["config"]["objective"] = {"weights": {values.get("objective", "robustness"): 1.0}}
+    cell["config"]["treatment"] |= treatment
+    cell["overrides"] = [f"seed={seed}", f"scorer={scorer}", *overrides]
+    if proxy != "null":
+        cell["arms"]["proxy"] = cell["arms"]["baseline"]
+    return cell
+
+
+def test_what_a_scorer_does_not_read_is_one_row_and_real_scorers_alone_are_counted() -> None:
+    """Perfect knowledge looks at no proxy, the loss at no objective; both look at one control for each seed."""
+    results = [
+        swept(seed, gain + 0.1 * seed, scorer, f"objective={objective}", f"scorer.proxy={proxy}")
+        for seed in (0, 1, 2)
+        for scorer, gain in (("ip", 4.0), ("loss", 6.0), ("oracle", 9.0), ("random", 9.0))
+        for objective in ("utility", "robustness")
+        for proxy in ("null", "adversarial", "standard")  # standard: the recipe of the baseline itself
+    ]
+    results.append(swept(0, 1.0, "tracin", "objective=utility"))  # of one seed
+    sheet = sheet_of(results)
+    assert sorted(row[0] for row in sheet.parts[0].rows) == [
+        "ip proxy=adversarial, robustness",
+        "ip proxy=adversarial, utility",
+        "ip, robustness",
+        "ip, utility",
+        "loss",
+        "loss proxy=adversarial",
+        "oracle",
+        "random",
+        "tracin, utility",
+    ]
+    named = {row[0]: row[sheet.parts[0].header.index("proxy")] for row in sheet.parts[0].rows}
+    assert (named["oracle"], named["ip, utility"], named["loss proxy=adversarial"]) == ("-", "-", "40.0")
+    assert sheet.answer == (
+        "6 of 6 settings (oracle and random not counted) are better than the random control, 0 worse; were all as "
+        "good as random, 0.3 would be called different, not independently: scorers share their control."
+    )
+    assert sheet_of([cell for cell in results if cell["config"]["scorer"]["name"] == "oracle"]).answer == (
+        "1 of 1 settings is better than the random control."
+    )
+
+
+def test_relabelling_looks_at_the_proxy_whatever_the_score() -> None:
+    """Its predictions are the labels that are given: perfect knowledge with a proxy is another treatment."""
+    proxies = ("null", "adversarial")
+    cells = [swept(0, 9.0, "oracle", f"scorer.proxy={proxy}", name="relabel") for proxy in proxies]
+    assert [row[0] for row in sheet_of(cells).parts[0].rows] == ["oracle", "oracle proxy=adversarial"]
+
+
 def test_one_seed_is_not_judged() -> None:
     assert "one seed: no interval, no judgement" in summary([result(0, 9.0)])
 
@@ -94,6 +153,35 @@ def test_files_are_found_at_any_depth(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps(result(seed, 2.0)))
     assert len(find_results([tmp_path])) == 3
+
+
+MULTIRUN = """hydra:
+  sweeper: {params: {seed: "0,1"}}
+  overrides:
+    hydra: [hydra.sweep.dir=runs/a, "hydra.sweeper.params={seed: '0,1'}", hydra.mode=MULTIRUN]
+    task: [experiment=e, "scorer=ip,loss", store=/tmp/s]
+"""
+
+
+def test_every_sweep_is_told_by_its_own_command(tmp_path: Path) -> None:
+    """A grid of both would be one that was never run."""
+    for sweep, cell in (("a", 0), ("a", 1), ("b", 0), ("lone", 0)):
+        folder = tmp_path / sweep / str(cell)
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(result(cell, 2.0)))
+    (tmp_path / "a/multirun.yaml").write_text(MULTIRUN)
+    (tmp_path / "b/multirun.yaml").write_text(MULTIRUN.replace("ip,loss", "oracle"))
+    told = sheet_of(find_results([tmp_path])).command.splitlines()
+    assert told == [
+        "defense -m experiment=e scorer=ip,loss 'hydra.sweeper.params={seed: '\"'\"'0,1'\"'\"'}'   # 2 cells",
+        "defense -m experiment=e scorer=oracle 'hydra.sweeper.params={seed: '\"'\"'0,1'\"'\"'}'",
+        "defense seed=0",
+    ]
+    assert shlex.split(told[0], comments=True)[-1] == "hydra.sweeper.params={seed: '0,1'}"
+    for other in ("", "hydra: [", "hydra: {overrides: {task: 1}}"):
+        (tmp_path / "a/multirun.yaml").write_text(other)
+        with pytest.raises(InputError, match=r"a/multirun\.yaml: not what Hydra writes of a sweep"):
+            find_results([tmp_path])
 
 
 @pytest.mark.parametrize(

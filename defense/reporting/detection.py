@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from defense.reporting.figures import curves
+from defense.reporting.reading import is_rival
 from defense.reporting.record import Scoring
 from defense.reporting.result import common, selection
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import mean_interval
-from defense.reporting.sweeps import Grid, columns_of, command_of, highest, made_of
+from defense.reporting.sweeps import Grid, columns_of, command_of, highest, made_of, row_of
 
 SHARES = np.linspace(0, 1, 101)  # of the training samples, lowest scores first
 
@@ -41,7 +42,7 @@ def detection_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
     seeds = {result["seed"] for result in results}
     return Sheet(
         title=f"{title}: do scores find the labels that are known to be wrong?",
-        answer=answer(auc),
+        answer=answer(auc, results),
         command=command_of(results),
         parts=[
             Part(
@@ -86,9 +87,10 @@ def at_budget(results: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def answer(auc: Grid[float]) -> str:
-    """Return which scorer finds the wrong labels best, chance and perfect knowledge aside."""
-    found = highest(auc, "{:.3f}", but=("oracle", "random") if len(auc.rows) > 2 else ())
+def answer(auc: Grid[float], results: Sequence[dict[str, Any]]) -> str:
+    """Return which scorer finds the wrong labels best, chance and perfect knowledge aside unless they are all."""
+    rivals = {row_of(result, results) for result in results if is_rival(result["config"])}
+    found = highest(auc, "{:.3f}", but=sorted(rivals) if set(auc.rows) > rivals else ())
     return f"ROC AUC for finding the labels that are wrong: {found}."
 
 

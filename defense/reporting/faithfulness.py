@@ -15,7 +15,7 @@ from defense.reporting.record import Scoring
 from defense.reporting.result import common
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import mean_interval
-from defense.reporting.sweeps import Grid, columns_of, command_of, highest, made_of, rows_of
+from defense.reporting.sweeps import Grid, column_of, columns_of, command_of, highest, made_of, rows_of
 
 WHAT = {
     "leave_one_out": "leave-one-out retraining",
@@ -81,7 +81,7 @@ def faithfulness_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
             Part(
                 f"faithfulness_{number}",
                 column or "Correlation and cost",
-                explained(results),
+                explained([result for result in results if column_of(result, results) == column]),
                 header,
                 table,
                 chart,
@@ -120,5 +120,5 @@ def explained(results: Sequence[dict[str, Any]]) -> str:
 
 def answer(spearman: Grid[float], results: Sequence[dict[str, Any]]) -> str:
     """Return which scorer foresees retraining best, and how well ip does."""
-    kind = WHAT[results[0]["config"]["faithfulness"]["subsets"]]
-    return f"Rank correlation with {kind}: {highest(spearman, '{:+.3f}')}."
+    kinds = dict.fromkeys(WHAT[result["config"]["faithfulness"]["subsets"]] for result in results)
+    return f"Rank correlation with {', '.join(kinds)}: {highest(spearman, '{:+.3f}')}."

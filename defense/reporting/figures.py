@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
+from defense.choices import TreatmentName
 from defense.reporting.record import Run
 from defense.reporting.statistics import Mean
 
@@ -44,6 +45,8 @@ def score_histogram(run: Run) -> str:
     scores = run.scores["score"].to_numpy()
     noisy = (run.scores["label"] != run.scores["truth"]).to_numpy()
     taken = run.arms["defended"].treatment["treated"].to_numpy()
+    # of a budget that is spent by class, and of a relabelling, some below the line stay
+    words = "treated up to here" if is_lowest(scores, taken) else "nothing above is treated"
     groups = {"label is right": (~noisy, CLEAN), "label is wrong": (noisy, NOISY)}
     if not run.data.noise_known:
         groups = {"training samples": (np.ones_like(noisy), CLEAN)}
@@ -53,13 +56,16 @@ def score_histogram(run: Run) -> str:
         for axes, (name, (members, colour)) in zip(rows, groups.items(), strict=True):
             axes.hist(scores[members], bins=edges.tolist(), color=colour, label=f"{name} ({members.sum()})")
             if taken.any():
-                axes.axvline(
-                    scores[taken].max(), color="#111827", linewidth=1, linestyle="--", label="treated up to here"
-                )
+                axes.axvline(scores[taken].max(), color=INK, linewidth=1, linestyle="--", label=words)
             axes.set_ylabel("samples")
             axes.legend()
         rows[-1].set_xlabel("score")
         return svg(figure)
+
+
+def is_lowest(scores: np.ndarray, taken: np.ndarray) -> bool:
+    """Return whether the `taken`, bool (n,), are those of the lowest scores (n,)."""
+    return bool(scores[taken].max(initial=-np.inf) <= scores[~taken].min(initial=np.inf))
 
 
 def training_curves(run: Run) -> str:
@@ -85,18 +91,29 @@ def training_curves(run: Run) -> str:
 
 
 def candidate_curves(candidates: pd.DataFrame) -> str:
-    """Return accuracy on held-out validation against the budget, of every treatment and its random control."""
+    """Return accuracy on held-out validation against the budget, of every treatment and its random control.
+
+    Reweighting, which reads no budget, is a horizontal line.
+    """
+    level = candidates["treatment"] == TreatmentName.reweight.value
     untreated = candidates[candidates["budget"] == 0]
     with mpl.rc_context(STYLE):
         figure, (axes,) = canvas(rows=2, joined=True)
-        treated = candidates[candidates["budget"] > 0].groupby("treatment", sort=False)
+        treated = candidates[~level & (candidates["budget"] > 0)].groupby("treatment", sort=False)
         for (name, rows), (dashes, marker) in zip(treated, cycle(KINDS)):
             line = pd.concat([untreated, rows])
             for arm in ("control", "defended"):
                 (curve,) = axes.plot(line["budget"], line[arm], color=COLOURS[arm], label=f"{name}, {arm}")
                 curve.set(linestyle=dashes, marker=marker)
-        taken = candidates[candidates["chosen"]]
-        axes.plot(taken["budget"], taken["defended"], "o", color=INK, ms=12, fillstyle="none", label="chosen")
+        for row in candidates[level].itertuples():
+            for arm in ("control", "defended"):
+                label = f"{row.treatment}, {arm}: no budget" + ", chosen" * (row.chosen and arm == "defended")
+                axes.axhline(getattr(row, arm), color=COLOURS[arm], linestyle=KINDS[-1][0], label=label)
+        axes.plot(untreated["budget"], untreated["defended"], "o", color=COLOURS["baseline"], label="untreated")
+        for row in candidates[~level & candidates["chosen"]].itertuples():
+            axes.plot(row.budget, row.defended, "o", color=INK, ms=12, fillstyle="none", label="chosen")
+        ticks = sorted(set(candidates["budget"][~level]))
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set(xlabel="budget", ylabel="adaptive accuracy, %")
         figure.legend(loc="outside right upper", fontsize=9)
         return svg(figure)
@@ -191,4 +208,4 @@ def amplified(perturbation: Tensor) -> Tensor:
 def extremes(scores: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]:
     """Return the rows of the `count` lowest and highest scores, the most extreme first."""
     ordered = scores.sort_values("score", kind="stable")
-    return {"harmful": ordered.head(count), "helpful": ordered.tail(count)[::-1]}
+    return {"lowest": ordered.head(count), "highest": ordered.tail(count)[::-1]}

@@ -13,11 +13,12 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
+from defense.choices import Method, TreatmentName
 from defense.reporting import figures
 from defense.reporting.health import check_rows, checks_table, looked_at, reach, warning
 from defense.reporting.progress import in_words
 from defense.reporting.record import Run
-from defense.reporting.result import arm_rows, arms_table
+from defense.reporting.result import arm_rows, arms_table, scorer_of
 from defense.reporting.tables import arms_of, markdown
 
 SHOWN = 16  # samples in each gallery
@@ -58,11 +59,12 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name, chart in charts.items():
         (folder / f"{name}.svg").write_text(chart)
-    for picture in (*galleries["harmful"], *galleries["helpful"], *(p for row in strip for p in row)):
+    for picture in (*(p for ends in galleries.values() for p in ends), *(p for row in strip for p in row)):
         (folder / f"{picture.name}.png").write_bytes(picture.png)
     facts = {
         "run": run,
         "numbers": numbers,
+        "scorer": scorer_of(run),
         "command": shlex.join(["defense", *run.overrides]),
         "spread": in_words(numbers["scoring"]["members"]),
         "rows": arm_rows(run),
@@ -95,7 +97,7 @@ def candidate_rows(run: Run) -> list[tuple[str, ...]]:
     return [
         (
             row.treatment,
-            "-" if row.treatment == "reweight" else f"{row.budget:g}",
+            "-" if row.treatment == TreatmentName.reweight.value else f"{row.budget:g}",
             f"{row.control:.1f}",
             f"{row.defended:.1f}",
             f"{row.gain:+.1f} ({row.low:+.1f} to {row.high:+.1f})" if row.budget else "",
@@ -118,19 +120,25 @@ def write_text(path: Path, template: str, facts: dict[str, Any]) -> None:
 
 
 def gallery(run: Run) -> dict[str, list[Picture]]:
-    """Return the most harmful and the most helpful training samples."""
+    """Return the training samples of the lowest and the highest scores, each under a heading.
+
+    Only a score that looks at an objective says what harms and what helps.
+    """
     names = run.data.class_names
+    headings = {"lowest": "Lowest scores", "highest": "Highest scores"}
+    if run.config.scorer.method is Method.alignment:
+        headings = {"lowest": "Most harmful", "highest": "Most helpful"}
     out: dict[str, list[Picture]] = {}
     for kind, table in figures.extremes(run.scores, SHOWN).items():
         pixels = run.data.train.images.take(torch.tensor(table.index.tolist()))
-        out[kind] = []
+        out[headings[kind]] = []
         for rank, (row, pixel) in enumerate(zip(table.itertuples(), pixels, strict=True), start=1):
             wrong = run.data.noise_known and row.label != row.truth
             facts = {"id": str(row.id), "label": names[row.label]}
             facts |= {"truth": names[row.truth]} if wrong else {}
             facts |= {"model says": names[row.prediction], "score": f"{row.score:.3g}"}
             name, alt = f"{kind}_{rank:02d}", f"training sample {row.id}"
-            out[kind].append(Picture(name, figures.png(pixel), alt, facts, wrong))
+            out[headings[kind]].append(Picture(name, figures.png(pixel), alt, facts, wrong))
     return out
 
 

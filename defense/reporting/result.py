@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from defense.choices import Method, TreatmentName
+from defense.reporting.reading import proxy_of
 from defense.reporting.record import Run, Scoring
 from defense.reporting.statistics import Mean, paired_difference
 from defense.reporting.tables import RIVALS, arms_of, header, lookup, markdown, metrics, spoken
@@ -78,7 +80,10 @@ def versions() -> dict[str, str]:
 
 
 def accuracies(evaluation: pd.DataFrame) -> dict[str, Any]:
-    """Return {clean, transfer: {attack: ...}, adaptive: {attack: ..., worst: ...}} in percent."""
+    """Return {clean, triggered, transfer, adaptive: {attack: ..., worst: ...}} in percent.
+
+    triggered: where there is a planted trigger.
+    """
     nested: dict[str, Any] = {}
     for column, share in (100 * evaluation.drop(columns="id").mean()).items():
         kind, _, attack = str(column).partition(".")
@@ -132,10 +137,8 @@ def verdict(run: Run) -> str:
     arms = {name: accuracies(arm.evaluation)["adaptive"]["worst"] for name, arm in run.arms.items()}
     count, total = treated(run), len(run.data.train)
     if count == 0:
-        why = f"budget {config.treatment.budget:g}"
-        if run.candidates is not None:
-            why = f"none of {len(run.candidates) - 1} candidates beat its random control on held-out validation"
-        return f"Nothing was treated ({why}): accuracy under adaptive attack is {arms['baseline']:.1f} %."
+        left = f"accuracy under adaptive attack is {arms['baseline']:.1f} %"
+        return f"Nothing was treated ({untouched(run)}): {left}."
     choice = ""
     if run.candidates is not None:
         choice = f" (chosen from {len(run.candidates) - 1} candidates on held-out validation)"
@@ -143,12 +146,44 @@ def verdict(run: Run) -> str:
     if gain.differs_from_zero:
         outcome = "more than the choice of test samples explains; whether more than luck of retraining, seeds tell"
     return (
-        f"{VERBS[config.treatment.name]} the {count} of {total} training samples that {config.scorer} ranks "
-        f"lowest{aim(config)}{choice} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
-        f"{arms['defended']:.1f} %, as many at random to {arms['control']:.1f} %: "
+        f"{VERBS[config.treatment.name]} the {count} of {total} training samples that {scorer_of(run)} ranks "
+        f"lowest{aim(config)}{among(run)}{choice} took accuracy under adaptive attack from "
+        f"{arms['baseline']:.1f} % to {arms['defended']:.1f} %, as many at random to {arms['control']:.1f} %: "
         f"{gain.mean:+.1f} points over random (95 % interval over test samples {gain.low:+.1f} to "
         f"{gain.high:+.1f}), {outcome}."
     )
+
+
+def untouched(run: Run) -> str:
+    """Return why nothing was treated."""
+    spec = run.config.treatment
+    if run.candidates is not None:
+        return f"none of {len(run.candidates) - 1} candidates beat its random control on held-out validation"
+    if spec.name is TreatmentName.reweight:
+        return "all scores are alike"
+    if gives_labels(run) and (run.scores["prediction"] == run.scores["label"]).all():
+        return "the model gives no sample another label"
+    if spec.threshold is not None:
+        return f"no score is below the threshold {spec.threshold:g}{among(run)}"
+    return f"budget {spec.budget:g}"
+
+
+def among(run: Run) -> str:
+    """Return what the lowest scores are the lowest of, where that is not all samples."""
+    spec = run.config.treatment
+    classes = " in every class" if spec.balance == "class" and spec.name is not TreatmentName.reweight else ""
+    return classes + (" among the samples that the model gives another label" if gives_labels(run) else "")
+
+
+def gives_labels(run: Run) -> bool:
+    """Return whether the labels that the model gives decide what can be treated; of two classes both are known."""
+    return run.config.treatment.name is TreatmentName.relabel and run.data.classes > 2
+
+
+def scorer_of(run: Scoring) -> str:
+    """Return the scorer in words, without a proxy that it does not look at: 'ip (mean of 2 trainings)'."""
+    scorer = run.config.scorer
+    return str(scorer if proxy_of(run.settings) else replace(scorer, proxy=None))
 
 
 def aim(config: Config) -> str:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from defense.errors import InputError
+from defense.reporting.reading import differing, proxy_of, read
+
 Result = dict[str, Any]
 Value = TypeVar("Value")
+COMMAND = "command"  # of a result: the command of the sweep that it was found in
+COMMANDS = 12  # shown at most
 
 
 @dataclass(frozen=True)
@@ -21,12 +26,20 @@ class Grid(Generic[Value]):
 
     @classmethod
     def of(cls, results: Sequence[Result], value: Callable[[Result], Value]) -> Grid[Value]:
-        """Return the grid of `value`; a seed found twice in a cell counts once, however often it was repeated."""
+        """Return the grid of `value`; a seed found twice in a cell counts once, however often it was repeated.
+
+        Raises InputError where the two are not the same run: by their settings, versions or device.
+        """
         cells: dict[tuple[str, str], dict[int, Value]] = {}
+        found: dict[tuple[str, str, int], Result] = {}
         for result in results:
-            cells.setdefault((row_of(result, results), column_of(result, results)), {})[result["seed"]] = value(
-                result
-            )
+            row, column, seed = row_of(result, results), column_of(result, results), result["seed"]
+            known = found.setdefault((row, column, seed), result)
+            if differ := differing(identity(known), identity(result)):
+                place = ", ".join(filter(None, (row, column, f"seed {seed}")))
+                others = f"two runs that differ in {', '.join(differ)}; expected one of them on a page"
+                raise InputError("PATH", place, others)
+            cells.setdefault((row, column), {})[seed] = value(result)
         return cls(cells)
 
     @property
@@ -65,9 +78,15 @@ def swept(result: Result, results: Sequence[Result]) -> list[str]:
 
 
 def row_of(result: Result, results: Sequence[Result]) -> str:
-    """Return the scorer of a result with what was swept of it: 'ip', 'ip proxy=adversarial'."""
+    """Return the scorer of a result with what was swept of it: 'ip', 'ip proxy=adversarial'.
+
+    A proxy that no score comes from is left out.
+    """
+    config = result["config"]
     own = [part.removeprefix("scorer.") for part in swept(result, results) if part.startswith("scorer.")]
-    return " ".join([result["config"]["scorer"]["name"], *(part for part in own if not part.endswith("=null"))])
+    if proxy_of(config) is None:
+        own = [part for part in own if not part.startswith("proxy=")]
+    return " ".join([config["scorer"]["name"], *(part for part in own if not part.endswith("=null"))])
 
 
 def column_of(result: Result, results: Sequence[Result], *, but: tuple[str, ...] = ()) -> str:
@@ -95,21 +114,20 @@ def columns_of(results: Sequence[Result]) -> list[str]:
 
 
 def command_of(results: Sequence[Result]) -> str:
-    """Return the command that the results came from, and how many cells there were.
+    """Return the commands that the results came from, one a line, and how many cells there are of each.
 
-    An experiment brings its grid along; what else was swept is written out.
+    That is the command of its sweep for a result that knows it, as those that `defense-report` finds do, and its
+    own for any other; at most COMMANDS of them.
     """
-    values: dict[str, list[str]] = {}
-    told = [[part for part in result["overrides"] if not part.startswith("store=")] for result in results]
-    for part in dict.fromkeys(part for parts in told for part in parts):
-        key, _, value = part.partition("=")
-        values.setdefault(key, []).append(value)
-    shared = [part for part in told[0] if all(part in parts for parts in told)]
-    if "experiment" in values or len(results) == 1:
-        words = ["defense", *shared]
-    else:
-        words = ["defense", "-m", *(f"{key}={','.join(of)}" for key, of in values.items())]
-    return shlex.join(words) + (f"   # {len(results)} cells" if len(results) > 1 else "")
+    counts = Counter(result.get(COMMAND) or alone(result) for result in results)
+    lines = [f"{words}   # {count} cells" if count > 1 else words for words, count in counts.items()]
+    left = f"# and {len(lines) - COMMANDS} commands more, each in the result.json of its run"
+    return "\n".join([*lines[:COMMANDS], left] if len(lines) > COMMANDS else lines)
+
+
+def alone(result: Result) -> str:
+    """Return the command that runs one result again."""
+    return shlex.join(["defense", *(part for part in result["overrides"] if not part.startswith("store="))])
 
 
 def made_of(results: Sequence[Result]) -> str:
@@ -122,19 +140,21 @@ def made_of(results: Sequence[Result]) -> str:
     return " / ".join(kinds) + "."
 
 
+def identity(result: Result) -> dict[str, Any]:
+    """Return what two runs of one seed must share to be the same run."""
+    return {**read(result["config"]), "versions": result["versions"], "device": result["device"]}
+
+
 def group(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
     """Return the results that differ in nothing but their seed, under what they were run with.
 
-    The same run found twice counts once: a seed is one observation however often it was repeated. Runs that
-    differ in versions or device are apart, and say so where their command was the same.
+    The same run found twice counts once: a seed is one observation however often it was repeated. So do runs that
+    differ in what their scorer does not read. Runs that differ in versions or device are apart, and say so where
+    their command was the same.
     """
     groups: dict[str, dict[str, Result]] = defaultdict(dict)
     for result in results:
-        settings = {
-            name: value for name, value in result["config"].items() if name not in ("seed", "store", "name")
-        }
-        key = json.dumps([settings, result["device"], result["versions"]], sort_keys=True)
-        groups[key][str(result["seed"])] = result
+        groups[json.dumps(identity(result), sort_keys=True)][str(result["seed"])] = result
     labels = [label(next(iter(seeds.values()))) for seeds in groups.values()]
     numbered = [
         f"{name} ({labels[:i].count(name) + 1})" if labels.count(name) > 1 else name

@@ -17,7 +17,14 @@ import pytest
 import torch
 from PIL import Image
 
-from defense.reporting.figures import amplified, extremes, png, training_curves
+from defense.reporting.figures import (
+    amplified,
+    candidate_curves,
+    extremes,
+    png,
+    score_histogram,
+    training_curves,
+)
 from tests.conftest import TINY
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -79,6 +86,8 @@ def test_html_is_one_file_that_shows_everything(folder: Path) -> None:
     for sample in [*scores["id"].head(16), *scores["id"].tail(16)]:
         assert f"id {sample} " in text
     assert "objective=utility" in text
+    assert "Most harmful" in text
+    assert "Most helpful" in text
     assert not re.search(r"nan|undefined|None", text)
 
 
@@ -103,8 +112,65 @@ def test_pictures_keep_their_pixels() -> None:
 
 def test_extremes_come_first() -> None:
     found = extremes(pd.DataFrame({"score": [0.0, 3.0, -2.0, 1.0]}), 2)
-    assert found["harmful"]["score"].tolist() == [-2.0, 0.0]
-    assert found["helpful"]["score"].tolist() == [3.0, 1.0]
+    assert found["lowest"]["score"].tolist() == [-2.0, 0.0]
+    assert found["highest"]["score"].tolist() == [3.0, 1.0]
+
+
+def candidates(budget: float, *, chosen: str) -> pd.DataFrame:
+    """A choice among a budgeted treatment and reweight, which was given a `budget` that it does not read."""
+    table = pd.DataFrame(
+        {
+            "treatment": ["none", "remove", "remove", "reweight"],
+            "budget": [0.0, 0.1, 0.2, budget],
+            "control": [50.0, 51.0, 49.0, 52.0],
+            "defended": [50.0, 53.0, 56.0, 54.0],
+        }
+    )
+    return table.assign(chosen=table["treatment"].eq(chosen) & table["budget"].ne(0.1))
+
+
+def test_what_reads_no_budget_is_drawn_at_none() -> None:
+    page = candidate_curves(candidates(0.1, chosen="remove"))
+    assert page == candidate_curves(candidates(0.7, chosen="remove"))
+    assert "reweight, defended: no budget<" in page
+    assert ">chosen<" in page
+    page = candidate_curves(candidates(0.2, chosen="reweight"))
+    assert "reweight, defended: no budget, chosen<" in page
+    assert ">chosen<" not in page
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"),
+    [([True, True, False, False], "treated up to here"), ([True, False, True, False], "nothing above is treated")],
+)
+def test_the_line_of_the_histogram_says_no_more_than_is_so(taken: list[bool], said: str) -> None:
+    """Of a budget that is spent in every class alike, samples below the line may stay."""
+    run = SimpleNamespace(
+        scores=pd.DataFrame({"score": [1.0, 2.0, 3.0, 4.0], "label": 0, "truth": 0}),
+        arms={"defended": SimpleNamespace(treatment=pd.DataFrame({"treated": taken}))},
+        data=SimpleNamespace(noise_known=False),
+    )
+    page = score_histogram(run)  # type: ignore[arg-type]
+    words = ("treated up to here", "nothing above is treated")
+    assert [text for text in words if f">{text}<" in page] == [said]
+
+
+def test_a_page_claims_no_more_than_the_score_says(
+    command: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """The loss says nothing of help; a proxy of the run's own recipe is none; two trainings are averaged."""
+    own = ["scorer=loss", "scorer.proxy=standard", "scorer.seeds=2", "treatment.threshold=-1e9"]
+    assert command(*TINY, *own, "hydra.run.dir=out")[0] == 0
+    for form in ("md", "html"):
+        page = " ".join((tmp_path / f"out/report.{form}").read_text().split())
+        assert "Nothing was treated (no score is below the threshold -1e+09): accuracy" in page
+        assert "loss (mean of 2 trainings)" in page
+        assert "The score is the mean over trainings. Rank correlation" in page
+        assert "Highest scores" in page
+        assert not re.search("[Mm]ost helpful|[Mm]ost harmful|at a proxy|is a sum", page)
+    assert "known to be wrong. 0.0 % of what is wrong is treated (recall). ROC AUC" in (
+        " ".join((tmp_path / "out/report.md").read_text().split())
+    )
 
 
 def test_curves_show_robust_accuracy_and_the_kept_epoch() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from defense.errors import InputError
 from defense.reporting.detection import SHARES, detection_sheet, recall_curve
 from defense.reporting.faithfulness import faithfulness_sheet
 from defense.reporting.sheet import write_sheet
@@ -18,7 +19,17 @@ from tests.reporting.test_page import Reader
 def result(seed: int, scorer: str, *overrides: str, **content: Any) -> dict[str, Any]:
     base = {"seed": seed, "name": "x", "device": "cpu", "versions": {"torch": "2"}, **content}
     own = ["experiment=e", f"seed={seed}", f"scorer={scorer}", *overrides]
-    return base | {"overrides": own, "config": {"scorer": {"name": scorer}, **content.get("config", {})}}
+    values = dict(part.split("=") for part in overrides)
+    method = scorer if scorer in ("loss", "oracle", "random") else "alignment"
+    proxy = values.get("scorer.proxy", "null")
+    config = {
+        "scorer": {"name": scorer, "method": method, "proxy": None if proxy == "null" else proxy},
+        "objective": values.get("objective"),
+        "train": {"recipe": values.get("train", "standard")},
+        "treatment": {"name": values.get("treatment", "remove"), "budget": 0.1},
+        "task": "detect",
+    }
+    return base | {"overrides": own, "config": config | content.get("config", {})}
 
 
 def detected(seed: int, scorer: str, auc: float, *overrides: str) -> dict[str, Any]:
@@ -44,7 +55,23 @@ def test_rows_are_scorers_columns_the_rest_and_seeds_are_folded() -> None:
     grid = Grid.of(RESULTS, lambda found: found["selection"]["auc"])
     assert grid.values("ip", "utility") == [0.70, 0.80]
     assert grid.values("loss", "robustness") == []
-    assert command_of(RESULTS) == "defense experiment=e   # 7 cells"
+
+
+def test_the_commands_are_those_that_were_run() -> None:
+    """Of each sweep its own, of a run on its own what it was given; no grid is made up from cells."""
+    assert command_of(RESULTS[1:4]).splitlines() == [
+        "defense experiment=e seed=1 scorer=ip objective=utility   # 2 cells",
+        "defense experiment=e seed=0 scorer=ip objective=robustness",
+    ]
+    sweeps = [found | {"command": f"defense -m scorer={scorer}"} for scorer in "abb" for found in RESULTS[:2]]
+    assert command_of([*sweeps, RESULTS[4]]).splitlines() == [
+        "defense -m scorer=a   # 2 cells",
+        "defense -m scorer=b   # 4 cells",
+        "defense experiment=e seed=0 scorer=loss objective=utility",
+    ]
+    many = command_of([detected(seed, "ip", 0.5) for seed in range(40)]).splitlines()
+    assert len(many) == 13
+    assert many[-1] == "# and 28 commands more, each in the result.json of its run"
 
 
 def test_runs_of_several_names_are_columns_of_their_own() -> None:
@@ -70,9 +97,47 @@ def test_detection_page(tmp_path: Path) -> None:
     assert reader.open == []
     assert not [source for source in reader.sources if source.startswith("http")]
     page = (tmp_path / "report.md").read_text()
+    assert all(f"\n    {command}\n" in page for command in sheet.command.splitlines())
     for figure in ("recall_1", "recall_2"):
         assert f"figures/{figure}.svg" in page
         assert (tmp_path / f"figures/{figure}.svg").read_text().startswith("<svg")
+
+
+def test_perfect_knowledge_is_the_highest_of_nothing_whatever_its_row_is_called() -> None:
+    cells = [
+        detected(0, scorer, auc, f"scorer.count={count}")
+        for scorer, auc in (("oracle", 1.0), ("random", 0.9), ("ip", 0.7), ("loss", 0.8))
+        for count in (1, 2)
+    ]
+    said = "ROC AUC for finding the labels that are wrong: "
+    assert rows_of(cells)[0] == "oracle count=1"
+    assert detection_sheet(cells, "x").answer == f"{said}loss count=1 0.800 is the highest of 4."
+    assert detection_sheet(cells[:4], "x").answer == f"{said}oracle count=1 1.000 is the highest of 4."
+    assert detection_sheet(cells[:6], "x").answer == f"{said}ip count=1 0.700 is the highest of 2."
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"versions": {"torch": "3"}}, "versions.torch"),
+        ({"device": "cuda:0"}, "device"),
+        ({"config": {"treatment": {"name": "remove", "budget": 0.2}}}, "treatment.budget"),
+    ],
+)
+def test_two_runs_that_are_not_the_same_are_no_repetition(changes: dict[str, Any], named: str) -> None:
+    """Their commands are the same, as where a default has changed since: neither takes the other's place."""
+    again = RESULTS[0] | changes | {"config": RESULTS[0]["config"] | changes.get("config", {})}
+    expected = f"PATH=ip, utility, seed 0: two runs that differ in {named}; expected one of them"
+    with pytest.raises(InputError, match=expected):
+        detection_sheet([*RESULTS, again], "x")
+    detection_sheet([*RESULTS, again | {"seed": 7}], "x")  # another seed clashes with nothing
+
+
+def test_a_proxy_that_is_not_looked_at_is_a_repetition() -> None:
+    cells = [detected(0, "oracle", 1.0, f"scorer.proxy={proxy}") for proxy in ("null", "adversarial")]
+    cells += [detected(0, "loss", 0.9, f"scorer.proxy={proxy}") for proxy in ("null", "standard", "adversarial")]
+    assert rows_of(cells) == ["oracle", "loss", "loss proxy=adversarial"]
+    assert detection_sheet(cells, "x").parts[0].rows[0] == ("oracle", "1.000")
 
 
 def test_recall_is_what_a_loop_counts() -> None:
@@ -88,6 +153,7 @@ def test_recall_is_what_a_loop_counts() -> None:
 def foreseen(seed: int, scorer: str, spearman: float, seconds: float) -> dict[str, Any]:
     content = {"faithfulness": {"spearman": spearman, "targets": [spearman], "retrainings": 9, "seconds": seconds}}
     config = {"faithfulness": {"subsets": "halves", "targets": 1}, "objective": {"weights": {"robustness": 1.0}}}
+    config["task"] = "faithfulness"
     scoring = {"record": {"model utility residual": 0.01 * seed, "a": 7.0} if scorer == "ekfac" else {}}
     return result(seed, scorer, scoring=scoring, sizes={"train": 10, "validation": 5}, config=config, **content)
 
@@ -102,3 +168,21 @@ def test_faithfulness_page(tmp_path: Path) -> None:
     write_sheet(sheet, tmp_path)
     rows = (tmp_path / "tables/faithfulness_1.csv").read_text().splitlines()
     assert rows[1:] == ["ekfac,+0.500,-,0.03,9.00,4.5", "ip,+0.400,+0.152 to +0.648,-,2.00,1.0"]
+
+
+def test_every_part_of_the_faithfulness_page_says_what_its_own_numbers_are() -> None:
+    results = [foreseen(0, "ip", 0.3, 2.0), foreseen(0, "ip", 0.9, 2.0)]
+    for found, kind, count in zip(results, ("halves", "leave_one_out"), (9, 40), strict=True):
+        found["overrides"].append(f"faithfulness.subsets={kind}")
+        found["config"]["faithfulness"] = {"subsets": kind, "targets": 1}
+        found["faithfulness"]["retrainings"] = count
+    results[1]["config"]["objective"] = {"weights": {"utility": 1.0}}
+    sheet = faithfulness_sheet(results, "x")
+    first, second = (part.text for part in sheet.parts)
+    assert "random halves" in first
+    assert "9 retrainings" in first
+    assert "attacked at the baseline" in first
+    assert "leave-one-out" in second
+    assert "40 retrainings" in second
+    assert "attacked at the baseline" not in second
+    assert "score), leave-one-out retraining: faithfulness.subsets=halves: ip +0.300" in sheet.answer
