@@ -52,13 +52,7 @@ def check(config: Config) -> None:
         "a weight for a term",
     )
     within("objective.positive", config.objective.positive, config.objective.positive >= 0, "a class, from 0 up")
-    balance = config.treatment.balance
-    within("treatment.balance", balance, balance in BALANCES, f"one of {', '.join(BALANCES)}")
-    check_treatment(config.treatment)
-    if config.treatment.budget == AUTO and config.task is not Task.defend:
-        raise InputError(
-            "treatment.budget", AUTO, f"nothing is treated by task={config.task}; expected a fraction"
-        )
+    check_treatment(config.treatment, config.task)
     check_train(train)
     if train.optimizer is Optimizer.lbfgs:
         check_unread(train, scorer)
@@ -146,11 +140,17 @@ def check_numbers(scorer: Scorer) -> None:
     within("scorer.batch_size", size, size is None or size >= 1, "a whole number of at least 1, or null")
 
 
-def check_treatment(spec: Treat) -> None:
-    """Raise InputError where the numbers of the treatment are not valid."""
-    auto, budget, threshold = spec.budget == AUTO, spec.budget, spec.threshold
+def check_treatment(spec: Treat, task: Task) -> None:
+    """Raise InputError where the numbers of the treatment are not valid, or are not read by the task."""
+    auto, budget, threshold, balance = spec.budget == AUTO, spec.budget, spec.threshold, spec.balance
+    within("treatment.balance", balance, balance in BALANCES, f"one of {', '.join(BALANCES)}")
     within("treatment.threshold", threshold, threshold is None or isfinite(threshold), "a number, or null")
-    balanced = threshold is not None and spec.balance != "none"
+    if task is not Task.defend:
+        said = f": nothing is treated by task={task}"
+        within("treatment.budget", budget, not auto, f"a fraction{said}")
+        within("treatment.threshold", threshold, threshold is None, f"null{said}")
+        within("treatment.balance", balance, balance == "none", f"none{said}")
+    balanced = threshold is not None and balance != "none"
     within("treatment.threshold", threshold, not balanced, "null with treatment.balance, which spends a budget")
     valid = auto or (type(budget) in (int, float) and 0 <= budget < 1)
     within("treatment.budget", budget, valid, "a fraction in [0, 1), or auto")

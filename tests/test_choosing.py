@@ -189,7 +189,7 @@ def test_the_proxy_is_an_arm_where_scores_come_from_one(command: Command, tmp_pa
         (["treatment.budgets=[0,0.1]"], r"treatment\.budgets=\[0\.0, 0\.1\]: expected fractions in \(0, 1\)"),
         (["treatment.budget=auto", "treatment.threshold=0"], r"treatment\.threshold=0\.0: expected null with"),
         (["treatment.held_out=1"], r"treatment\.held_out=1\.0"),
-        (["treatment.budget=auto", "task=detect"], "nothing is treated by task=detect"),
+        (["treatment.budget=auto", "task=detect"], "expected a fraction: nothing is treated by task=detect"),
     ],
 )
 def test_what_cannot_be_chosen_from_is_said(overrides: list[str], said: str) -> None:

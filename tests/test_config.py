@@ -74,6 +74,11 @@ def test_all_scorers_of_leave_one_out_are_about_the_same_training() -> None:
             "data.harm_eps=8 / 255: is meant for Linf; give a radius in L2, as in data.harm_eps=0.5",
         ),
         (["treatment.threshold=0", "treatment.balance=class"], "treatment.threshold=0.0: expected null with"),
+        (
+            ["task=detect", "treatment.threshold=0"],
+            "threshold=0.0: expected null: nothing is treated by task=detect",
+        ),
+        (["task=faithfulness", "treatment.balance=class"], "balance=class: expected none: nothing is treated by"),
         (["scorer.precision=fp8"], "scorer.precision=fp8: expected one of 32-true, tf32, bf16"),
     ],
 )

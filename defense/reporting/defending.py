@@ -137,7 +137,8 @@ def summary(number: int, column: str, settings: Sequence[Setting]) -> Part:
     )
     text = (
         f"Accuracy on test under adaptive attack at worst, in percent, means over {over}; in brackets the 95 % "
-        "interval of the paired difference over seeds. AUC: of finding the samples that are known to be harmed. "
+        "interval of the paired difference over seeds. transfer: under the attack that was made at the baseline. "
+        "AUC: of finding the samples that are known to be harmed. "
         "triggered: on test pictures with the planted trigger, defended. proxy: the model that the scores were "
         "taken at, where it is another."
     )
@@ -155,6 +156,7 @@ def cells(setting: Setting) -> dict[str, str]:
         **{arm: mean for arm, mean in means.items() if arm != "proxy"},
         "defended - control (95 %)": str(setting.gain()),
         "the same, clean": str(setting.gain("clean")),
+        "the same, transfer": str(setting.gain("transfer")),
         "triggered": f"{np.mean(stamped):.1f}" if stamped else "-",
         "proxy": means.get("proxy", "-"),
     }
