@@ -63,6 +63,20 @@ def test_what_differs_in_anything_but_the_seed_is_apart() -> None:
     assert summary(results).count("## ") == 2 + 4  # two budgets, four settings
 
 
+def test_a_row_of_fewer_seeds_says_so() -> None:
+    """As where a cell failed: its means are not those of the rows beside it."""
+    loss = {"overrides": ["scorer=loss"]}
+    results = [result(seed, 4.0 + seed) for seed in range(3)] + [result(seed, 1.0, **loss) for seed in range(3)]
+    for run in results[3:]:
+        run["config"] = run["config"] | {"scorer": {"name": "loss", "method": "loss", "proxy": None}}
+    assert "| seeds |" not in summary(results)
+    text = summary(results[:-1])
+    head, _, first, second = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[6:10])
+    assert dict(zip(head, first, strict=True))["seeds"] == "3"
+    assert dict(zip(head, second, strict=True))["seeds"] == "2"
+    assert dict(zip(head, first, strict=True))["the same, transfer"] == "+0.0 (+0.0 to +0.0)"
+
+
 def test_settings_are_beside_each_other_and_chance_is_named() -> None:
     """Of twenty useless settings one is called different by chance: the answer says so."""
     results = []

@@ -19,6 +19,13 @@ from defense.reporting.tables import RIVALS, arms_of, header, lookup, metrics, s
 
 DETAILED = 12  # settings: more of them have a row each, and their own pages
 WORST = "adaptive.worst"
+EXPLAINED = {  # columns of a summary
+    "seeds": "A row of fewer seeds than others, as of failed cells, has other means beside it.",
+    "AUC": "AUC: of finding the samples that are known to be harmed.",
+    "the same, transfer": "transfer: under the attack that was made at the baseline.",
+    "triggered": "triggered: on test pictures with the planted trigger, defended.",
+    "proxy": "proxy: the model that the scores were taken at, where it is another.",
+}
 OBJECTIVE, BALANCE = "objective", "treatment.balance="  # of a sweep: what belongs to the row beside the scorer
 
 
@@ -129,7 +136,8 @@ def summary(number: int, column: str, settings: Sequence[Setting]) -> Part:
     seeds = sorted({len(setting.runs) for setting in settings})
     over = " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]]))) + (" seeds" if seeds != [1] else " seed")
     table = [cells(setting) for setting in ranked]
-    shown = [name for name in table[0] if any(row[name] != "-" for row in table)]
+    idle = {"seeds"} if len(seeds) == 1 else set()  # those of cells that failed are missing in some rows alone
+    shown = [name for name in table[0] if name not in idle and any(row[name] != "-" for row in table)]
     rows = [tuple(row[name] for name in shown) for row in table]
     chart = forest(
         [(setting.row, setting.gain()) for setting in ranked],
@@ -137,12 +145,10 @@ def summary(number: int, column: str, settings: Sequence[Setting]) -> Part:
     )
     text = (
         f"Accuracy on test under adaptive attack at worst, in percent, means over {over}; in brackets the 95 % "
-        "interval of the paired difference over seeds. transfer: under the attack that was made at the baseline. "
-        "AUC: of finding the samples that are known to be harmed. "
-        "triggered: on test pictures with the planted trigger, defended. proxy: the model that the scores were "
-        "taken at, where it is another."
+        "interval of the paired difference over seeds."
     )
-    return Part(f"summary_{number}", column or "All settings", text, shown, rows, chart)
+    said = " ".join([text, *(sentence for name, sentence in EXPLAINED.items() if name in shown)])
+    return Part(f"summary_{number}", column or "All settings", said, shown, rows, chart)
 
 
 def cells(setting: Setting) -> dict[str, str]:
@@ -152,6 +158,7 @@ def cells(setting: Setting) -> dict[str, str]:
     stamped = setting.values("defended", "triggered") if "triggered" in setting.runs[0]["arms"]["defended"] else []
     return {
         "scorer": setting.row,
+        "seeds": str(len(setting.runs)),
         "AUC": f"{np.mean(aucs):.3f}" if aucs else "-",
         **{arm: mean for arm, mean in means.items() if arm != "proxy"},
         "defended - control (95 %)": str(setting.gain()),
