@@ -2,8 +2,8 @@
 
 Chosen by accuracy under adaptive attack on a part of validation that neither the objective nor the training
 looked at. Every candidate has a random control of its own there; where none beats it, nothing is treated. What is
-chosen is trained again, from other first weights and beside another control: the best of several trainings owes
-some of its accuracy to luck, which would else be reported as a gain.
+chosen is trained again, from other first weights and beside another control and another baseline: the best of
+several trainings owes some of its accuracy to luck, which would else be reported as a gain.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import pandas as pd
 
 from defense.arms import Arms
 from defense.artifacts import Scores, Treatment
-from defense.cell import Cell, Site
+from defense.cell import Cell
 from defense.choices import TreatmentName
 from defense.errors import InputError
 from defense.reporting.statistics import Mean, paired_difference
 from defense.schema import Treat
+from defense.stages import treat
 from defense.store import Stored
 
 
@@ -45,13 +46,14 @@ class Candidate:
         return self.gain.low > 0
 
 
-def choose(cell: Cell, scores: Stored[Scores], baseline: Site) -> Chosen:
+def choose(cell: Cell, scores: Stored[Scores]) -> Chosen:
     """Return the candidate with the highest accuracy under adaptive attack among those that beat their control.
 
-    The untreated baseline, of budget 0, is among the candidates, so that what is chosen is better than it, too.
+    What is not treated, of budget 0, is among the candidates, so that what is chosen is better than it, too.
     """
-    make = Arms(cell, replace(cell.config.treatment, name=TreatmentName.remove, budget=0.0))
-    right = 100.0 * make.evaluate("baseline", baseline.trained, part="choice").artifact.table["adaptive.worst"]
+    make = Arms(cell, replace(cell.config.treatment, name=TreatmentName.remove, budget=0.0), "_none", index=1)
+    again = cell.train(f"baseline{make.label}", treat.untreated(cell.data.train), index=make.index)
+    right = 100.0 * make.evaluate("baseline", again, part="choice").artifact.table["adaptive.worst"]
     untreated = Candidate(make.spec, right.mean(), right.mean(), Mean(0.0, 0.0, 0.0, len(right)))
     arms = [
         Arms(cell, spec, f"_{spec.name}_{spec.budget:g}", index=1) for spec in candidates(cell.config.treatment)

@@ -88,8 +88,8 @@ def attack(
     """Return the pictures of `samples` attacked, float32 (n, C, H, W) where they are: in the ball and in [0, 1].
 
     attack: a file in conf/attack, or settings of your own. eps: in units of the pixel range. The same seed gives
-    the same pictures; the model comes back untouched. What apgd_t, fab_t, square, cw and autoattack do
-    not break stays as it is. Raises InputError.
+    the same pictures; the model comes back untouched. What apgd_t, fab_t and square do not break
+    stays as it is. Raises InputError.
 
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     >>> x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1])

@@ -112,7 +112,7 @@ def defend(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
     baseline = cell.baseline()
     sites = cell.scored_at()
     scores = cell.scores(sites)
-    chosen = choose(cell, scores, baseline) if cell.config.treatment.budget == AUTO else None
+    chosen = choose(cell, scores) if cell.config.treatment.budget == AUTO else None
     spec = chosen.spec if chosen else cell.config.treatment
     make = Arms(cell, spec)
     defended = make.treat(scores)

@@ -125,12 +125,15 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
 def command_of_sweep(multirun: Path) -> str:
     """Return the command that a sweep was started with, from what Hydra wrote; without where things were kept.
 
+    Of several sweeps into one folder it is the last one's.
+
     Raises InputError where the file is another.
     """
     try:
-        given = OmegaConf.load(multirun).hydra.overrides
-        words = [str(word) for word in (*given.task, *given.hydra)]
-    except (AttributeError, TypeError, YAMLError) as error:
+        content: Any = OmegaConf.to_container(OmegaConf.load(multirun))  # as typed: ${...} stays
+        given = content["hydra"]["overrides"]
+        words = [str(word) for word in (*given["task"], *given["hydra"])]
+    except (KeyError, TypeError, YAMLError) as error:
         raise InputError("PATH", multirun, "not what Hydra writes of a sweep; expected that, or none") from error
     kept = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "store=", MULTIRUN)
     mode = ["-m"] if MULTIRUN in words else []

@@ -12,7 +12,7 @@ LEAVES = {"choices", "schema", "errors", "memory", "randomness", "watch"}
 ROOMS = {"data", "models", "training", "influence", "robustness", "reporting"}
 ALLOWED = {
     "__init__": {"notebook"},
-    "notebook": LEAVES | {"config", "data", "influence", "models", "reporting", "robustness", "valid"},
+    "notebook": LEAVES | {"config", "data", "influence", "models", "robustness", "valid"},
     "choices": set(),
     "schema": {"choices"},
     "errors": set(),
@@ -28,7 +28,7 @@ ALLOWED = {
     "__main__": LEAVES | {"config", "pipeline"},
     "ledger": LEAVES | {"artifacts", "reporting", "store"},
     "pipeline": LEAVES | ROOMS | {"arms", "artifacts", "cell", "choosing", "devices", "ledger", "stages"},
-    "choosing": LEAVES | ROOMS | {"arms", "artifacts", "cell", "store"},
+    "choosing": LEAVES | ROOMS | {"arms", "artifacts", "cell", "stages", "store"},
     "arms": LEAVES | ROOMS | {"artifacts", "cell", "stages", "store"},
     "cell": LEAVES | ROOMS | {"artifacts", "ledger", "stages", "store"},
     "stages": LEAVES | ROOMS | {"artifacts", "stages"},

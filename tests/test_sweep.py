@@ -77,6 +77,15 @@ def test_a_row_of_fewer_seeds_says_so() -> None:
     assert dict(zip(head, first, strict=True))["the same, transfer"] == "+0.0 (+0.0 to +0.0)"
 
 
+def test_weights_that_read_no_budget_are_one_setting_whatever_the_budget() -> None:
+    results = []
+    for budget in (0.1, 0.2):
+        for seed, gain in enumerate((4.0, 5.0)):
+            results.append(result(seed, gain, overrides=[f"treatment.budget={budget}", f"seed={seed}"]))
+            results[-1]["config"] = results[-1]["config"] | {"treatment": {"name": "reweight", "budget": budget}}
+    assert len(group(results)) == 1
+
+
 def test_settings_are_beside_each_other_and_chance_is_named() -> None:
     """Of twenty useless settings one is called different by chance: the answer says so."""
     results = []
@@ -173,7 +182,7 @@ MULTIRUN = """hydra:
   sweeper: {params: {seed: "0,1"}}
   overrides:
     hydra: [hydra.sweep.dir=runs/a, "hydra.sweeper.params={seed: '0,1'}", hydra.mode=MULTIRUN]
-    task: [experiment=e, "scorer=ip,loss", store=/tmp/s]
+    task: [experiment=e, "scorer=ip,loss", "name=${x}", store=/tmp/s]
 """
 
 
@@ -186,9 +195,10 @@ def test_every_sweep_is_told_by_its_own_command(tmp_path: Path) -> None:
     (tmp_path / "a/multirun.yaml").write_text(MULTIRUN)
     (tmp_path / "b/multirun.yaml").write_text(MULTIRUN.replace("ip,loss", "oracle"))
     told = sheet_of(find_results([tmp_path])).command.splitlines()
+    seeds = shlex.quote("hydra.sweeper.params={seed: '0,1'}")
     assert told == [
-        "defense -m experiment=e scorer=ip,loss 'hydra.sweeper.params={seed: '\"'\"'0,1'\"'\"'}'   # 2 cells",
-        "defense -m experiment=e scorer=oracle 'hydra.sweeper.params={seed: '\"'\"'0,1'\"'\"'}'",
+        f"defense -m experiment=e scorer=ip,loss {shlex.quote('name=${x}')} {seeds}   # 2 cells",
+        f"defense -m experiment=e scorer=oracle {shlex.quote('name=${x}')} {seeds}",
         "defense seed=0",
     ]
     assert shlex.split(told[0], comments=True)[-1] == "hydra.sweeper.params={seed: '0,1'}"

@@ -121,7 +121,7 @@ def answer(settings: Sequence[Setting]) -> str:
 
 
 def share_control(settings: Sequence[Setting]) -> bool:
-    """Return whether settings of one column, treated alike, were compared with the very same model."""
+    """Return whether settings of one column have one control: one whose accuracies are all the same."""
     controls = [
         (setting.column, run["seed"], json.dumps(run["arms"]["control"], sort_keys=True))
         for setting in settings

@@ -35,10 +35,13 @@ def objective_of(settings: Settings) -> Settings | None:
 
 
 def read(settings: Settings) -> Settings:
-    """Return the settings without name, store and seed, and without what the scorer does not read."""
+    """Return the settings without name, store and seed, and without what scorer and treatment do not read."""
     others = {name: value for name, value in settings.items() if name not in ("name", "store", "seed")}
     scorer = settings["scorer"] | {"proxy": proxy_of(settings)}
-    return others | {"scorer": scorer, "objective": objective_of(settings)}
+    treatment = settings["treatment"]
+    if treatment["name"] == TreatmentName.reweight.value and treatment["budget"] != AUTO:
+        treatment = treatment | dict.fromkeys(("budget", "threshold", "balance"))  # it treats all, by their scores
+    return others | {"scorer": scorer, "objective": objective_of(settings), "treatment": treatment}
 
 
 def differing(first: Any, second: Any, name: str = "") -> list[str]:

@@ -41,7 +41,7 @@ def perturb_batch(
 ) -> Tensor:
     """Return pictures (b, C, H, W) attacked at `model`, which is in eval mode and frozen.
 
-    They are inside the ball and in [0, 1]; what apgd_t, fab_t, square or cw does not break comes back as it was.
+    They are inside the ball and in [0, 1]; what apgd_t, fab_t or square does not break comes back as it was.
     purpose: the seed, and what its draws are for; the same gives the same pictures. Raises RuntimeError when the
     attack leaves the threat model.
     """

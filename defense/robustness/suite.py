@@ -46,7 +46,7 @@ def perturb(
     """Return every picture of `split` attacked: float32 (n, C, H, W) on the CPU, inside the ball and in [0, 1].
 
     Of `attack.restarts` tries one that is mistaken, and of several the highest loss; autoattack stops at the first
-    that is mistaken. What apgd_t, fab_t, square, cw and autoattack do not break stays as it is. The same seed
+    that is mistaken. What apgd_t, fab_t and square do not break stays as it is. The same seed
     gives the same result; the model comes back untouched. Raises RuntimeError when the attack leaves the threat
     model, FloatingPointError for logits that are not finite.
     """

@@ -15,7 +15,7 @@ from defense.schema import Evaluation as Suite
 from defense.schema import Threat
 from defense.watch import Watch
 
-VERSION = 3
+VERSION = 4
 
 
 def evaluate(

@@ -48,7 +48,7 @@ def control(
     """Return the treatment of equal size with its samples drawn at random, by the random numbers `order` (n,).
 
     Of remove and relabel: as many samples (in every class, where the budget is balanced), treated the same way. Of
-    reweight: the same weights, shuffled.
+    reweight: the same weights, shuffled. Raises InputError where there is nothing else to draw.
     """
     if spec.name is TreatmentName.reweight:
         shuffled = defended.table[["weight", "treated"]].to_numpy()[np.argsort(order, kind="stable")]
@@ -56,6 +56,9 @@ def control(
             untreated(train).table.assign(weight=shuffled[:, 0].astype(float), treated=shuffled[:, 1].astype(bool))
         )
     touched = chosen(suggestion, spec)
+    if 0 < len(touched) == len(changeable(suggestion, spec)) < len(train):
+        valid = f"the model gives {len(touched)} of {len(train)} samples another label; expected to relabel fewer"
+        raise InputError("treatment.budget", spec.budget, f"{valid}, so that a control can be drawn")
     treated = TREATMENTS[spec.name](untreated(train), suggestion, alike(touched, suggestion, spec, order))
     return no_class_lost(treated, train, spec)
 

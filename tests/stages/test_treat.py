@@ -117,6 +117,10 @@ def test_what_the_model_agrees_with_is_not_relabelled() -> None:
     assert set(np.flatnonzero(other["label"] != LABELS)) == set(other_label[np.argsort(ORDER[other_label])[:10]])
     most = treat(SPLIT, some, spec(name=TreatmentName.relabel, budget=0.9))
     assert most.table["treated"].sum() == 20
+    with pytest.raises(
+        InputError, match=r"treatment\.budget=0\.9: the model gives 20 of 40 samples another label"
+    ):
+        control(SPLIT, most, some, spec(name=TreatmentName.relabel, budget=0.9), ORDER)
     below = treat(SPLIT, some, spec(name=TreatmentName.relabel, threshold=0.0))
     assert set(np.flatnonzero(below.table["treated"])) == set(other_label[SCORES[other_label] < 0])
 
