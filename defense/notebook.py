@@ -88,8 +88,8 @@ def attack(
     """Return the pictures of `samples` attacked, float32 (n, C, H, W) where they are: in the ball and in [0, 1].
 
     attack: a file in conf/attack, or settings of your own. eps: in units of the pixel range. The same seed gives
-    the same pictures; the model comes back untouched. What apgd_t, fab_t and square do not break
-    stays as it is. Raises InputError.
+    the same pictures; the model comes back untouched. What apgd_t, fab_t and square do not break stays as it is.
+    Raises InputError.
 
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     >>> x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1])
@@ -161,14 +161,17 @@ def as_split(field: str, pictures: Tensor, labels: Tensor) -> Split:
         if not isinstance(value, Tensor):
             raise InputError(f"{field} {name}", type(value).__name__, "expected a torch.Tensor")
     if pictures.ndim != 4 or len(pictures) == 0:
-        raise InputError(f"{field} pictures", f"shape {tuple(pictures.shape)}", "expected (n, C, H, W)")
+        raise InputError(
+            f"{field} pictures", f"shape {tuple(pictures.shape)}", "expected (n, C, H, W), n at least 1"
+        )
     if labels.dtype != torch.int64 or labels.shape != pictures.shape[:1]:
         found = f"{labels.dtype} of shape {tuple(labels.shape)}"
         raise InputError(f"{field} labels", found, f"expected torch.int64 of shape ({len(pictures)},)")
-    scaled = pictures.dtype == torch.uint8
-    real = pictures.dtype in (torch.float32, torch.float64)
-    if not scaled and not (real and bool(((pictures >= 0) & (pictures <= 1)).all())):
+    if pictures.dtype not in (torch.uint8, torch.float32, torch.float64):
         raise InputError(f"{field} pictures", pictures.dtype, "expected float32 in [0, 1], float64 or uint8")
+    low, high = float(pictures.min()), float(pictures.max())
+    if pictures.dtype != torch.uint8 and not (low >= 0 and high <= 1):  # written so that NaN fails
+        raise InputError(f"{field} pictures", f"{low:g} to {high:g}", "expected floats in [0, 1], or uint8")
     return Split(torch.arange(len(pictures)), TensorImages(pictures), labels, labels)
 
 

@@ -94,8 +94,8 @@ WRONG = {
     "more labels": (lambda: ((X, Y), (X_VAL, Y_VAL.repeat(2))), {}, "validation labels=torch.int64 of shape"),
     "one-hot labels": (lambda: ((X, torch.eye(3)[Y]), (X_VAL, Y_VAL)), {}, "train labels=torch.float32"),
     "a label too high": (lambda: ((X, Y + 2), (X_VAL, Y_VAL)), {}, "train labels=2 to 4: expected 0 to 2"),
-    "0 to 255": (lambda: ((X * 255, Y), (X_VAL, Y_VAL)), {}, r"expected float32 in \[0, 1\]"),
-    "NaN": (lambda: ((X * torch.nan, Y), (X_VAL, Y_VAL)), {}, r"expected float32 in \[0, 1\]"),
+    "0 to 255": (lambda: ((X * 255, Y), (X_VAL, Y_VAL)), {}, r"expected floats in \[0, 1\]"),
+    "NaN": (lambda: ((X * torch.nan, Y), (X_VAL, Y_VAL)), {}, r"expected floats in \[0, 1\]"),
     "other dtype": (
         lambda: ((X.double(), Y), (X_VAL, Y_VAL)),
         {},

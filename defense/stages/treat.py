@@ -57,8 +57,9 @@ def control(
         )
     touched = chosen(suggestion, spec)
     if 0 < len(touched) == len(changeable(suggestion, spec)) < len(train):
-        valid = f"the model gives {len(touched)} of {len(train)} samples another label; expected to relabel fewer"
-        raise InputError("treatment.budget", spec.budget, f"{valid}, so that a control can be drawn")
+        found = f"the model gives {len(touched)} of {len(train)} samples another label"
+        valid = f"expected a budget below {len(touched) / len(train):.2g}, so that a control can be drawn"
+        raise InputError("treatment.budget", spec.budget, f"{found}; {valid}")
     treated = TREATMENTS[spec.name](untreated(train), suggestion, alike(touched, suggestion, spec, order))
     return no_class_lost(treated, train, spec)
 
