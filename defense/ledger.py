@@ -22,6 +22,7 @@ class Ledger:
     def __init__(self, root: Path, common: dict[str, Any]) -> None:
         """Keep the store at `root`; `common` are the settings that every stage of the run depends on."""
         self.store, self.common = Store(root), common
+        self.keys: dict[str, str] = {}  # of each stage, as in train/<key>
         self.seconds: dict[str, float] = {}
         self.reused: list[str] = []
 
@@ -36,16 +37,17 @@ class Ledger:
         compute: Callable[[Watch, Progress], Artifact],
     ) -> Stored[Artifact]:
         """Return the artifact of the stage that `label` begins with, as in train_baseline."""
-        spoken = label.replace("_", " ")
+        spoken, stage = label.replace("_", " "), label.partition("_")[0]
         with watching(spoken) as watch:
             stored = self.store.once(
-                label.partition("_")[0],
+                stage,
                 kind,
                 settings=plain(settings) | self.common,
                 inputs=inputs,
                 stage_version=version,
                 compute=lambda progress: compute(watch, progress),
             )
+        self.keys[label] = f"{stage}/{stored.key}"
         self.seconds[label] = stored.seconds
         if stored.reused:
             self.reused.append(label)

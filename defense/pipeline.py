@@ -206,6 +206,7 @@ def scoring(cell: Cell, scores: Scores, overrides: list[str]) -> Scoring:
         data=cell.data,
         scores=scores.table,
         record=dict(zip(scores.record["name"], scores.record["value"], strict=True)),
+        keys=cell.ledger.keys,
         seconds=cell.ledger.seconds,
         reused=cell.ledger.reused,
         device=str(cell.fabric.device),

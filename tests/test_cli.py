@@ -41,6 +41,9 @@ def test_run_again_reuse_and_repeat_bit_for_bit(command: Command, tmp_path: Path
     assert first["reused"] == []
     assert sorted(second["reused"]) == sorted(second["seconds"])
     assert first["seconds"] == second["seconds"]
+    assert first["keys"] == second["keys"]
+    assert first["keys"].keys() == first["seconds"].keys()
+    assert all((tmp_path / "runs/store" / key / "manifest.json").exists() for key in first["keys"].values())
     for name in ("arms", "checks", "selection", "verdict", "sizes"):
         assert first[name] == second[name]
     pages = ["report.md", "report.html", "scores.csv", "scores.parquet", "per_sample.parquet"]

@@ -32,6 +32,7 @@ class Scoring:
     data: Dataset
     scores: pd.DataFrame  # as artifacts.Scores
     record: dict[str, float]  # of artifacts.Scores: residuals, iterations, values of the objective
+    keys: dict[str, str]  # of each stage: its entry in the store, as in train/<key>
     seconds: dict[str, float]  # of each stage, when it was computed
     reused: list[str]  # stages taken from the store
     device: str

@@ -55,6 +55,7 @@ def common(run: Scoring) -> dict[str, Any]:
         "seed": run.config.seed,
         "sizes": {part: len(getattr(run.data, part)) for part in ("train", "validation", "test")},
         "scoring": {"record": run.record, "members": spread(run.scores)},
+        "keys": run.keys,
         "seconds": run.seconds,
         "reused": run.reused,
         "overrides": run.overrides,
