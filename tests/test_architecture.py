@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "defense"
-LEAVES = {"choices", "schema", "errors", "memory", "randomness", "watch"}
+LEAVES = {"choices", "schema", "errors", "crew", "memory", "place", "randomness", "watch"}
 ROOMS = {"data", "models", "training", "influence", "robustness", "reporting"}
 ALLOWED = {
     "__init__": {"notebook"},
@@ -17,6 +17,8 @@ ALLOWED = {
     "schema": {"choices"},
     "errors": set(),
     "memory": set(),
+    "crew": {"memory"},
+    "place": set(),
     "watch": set(),
     "randomness": set(),
     "artifacts": set(),
@@ -25,7 +27,8 @@ ALLOWED = {
     "devices": LEAVES,
     "store": LEAVES | {"artifacts"},
     "sweep": LEAVES | {"reporting"},
-    "__main__": LEAVES | {"config", "pipeline"},
+    "__main__": LEAVES | {"config", "launch"},
+    "launch": LEAVES | {"devices", "pipeline"},
     "ledger": LEAVES | {"artifacts", "reporting", "store"},
     "pipeline": LEAVES | ROOMS | {"arms", "artifacts", "cell", "choosing", "devices", "ledger", "stages"},
     "choosing": LEAVES | ROOMS | {"arms", "artifacts", "cell", "stages", "store"},

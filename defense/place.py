@@ -1,0 +1,36 @@
+"""Where a process stands among those that share a run, as whoever started it says; nothing heavy is imported."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands among those that share a run."""
+
+    rank: int
+    size: int
+    local_rank: int  # on its machine
+    meeting: str  # where all meet, as torch.distributed.rendezvous takes it
+    outside: bool = False  # started by torchrun or srun
+
+
+def place_outside() -> Place | None:
+    """Return the place that torchrun or srun has given this process; None where it was started alone."""
+    said = os.environ
+    if "TORCHELASTIC_RUN_ID" in said:
+        rank, size, local_rank = (int(said[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        return Place(rank, size, local_rank, "env://", outside=True) if size > 1 else None
+    size = int(said.get("SLURM_STEP_NUM_TASKS", 1))  # of srun alone: what sbatch runs itself is one process
+    if size == 1:
+        return None
+    from lightning_fabric.plugins.environments import SLURMEnvironment
+
+    nodes = said.get("SLURM_STEP_NODELIST") or said.get("SLURM_NODELIST", "127.0.0.1")
+    address = said.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(nodes)
+    job, step = int(said.get("SLURM_JOB_ID", 0)), int(said.get("SLURM_STEP_ID", 0))
+    port = said.get("MASTER_PORT") or str(15000 + (job + 97 * step) % 15000)  # the same for all, without talking
+    meeting = f"tcp://{address}:{port}"
+    return Place(int(said["SLURM_PROCID"]), size, int(said["SLURM_LOCALID"]), meeting, outside=True)
