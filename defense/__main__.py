@@ -35,9 +35,9 @@ def job(composed: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     try:
         config = checked(composed)
-        from defense.pipeline import run
+        from defense.launch import launched
 
-        run(config, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
+        launched(config, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
     except MENDABLE as error:
         if hydra_config.mode is RunMode.MULTIRUN:
             raise  # Hydra says which cell it was

@@ -40,6 +40,7 @@ class Cell:
 
     def __init__(self, config: Config, data: Dataset, fabric: Fabric, ledger: Ledger) -> None:
         self.config, self.data, self.fabric, self.ledger = config, data, fabric, ledger
+        self.crew = ledger.crew
         self.sites: dict[tuple[Recipe, int], Site] = {}
         self.digests = {part: split.digest() for part, split in data.splits.items()}
 
@@ -191,7 +192,9 @@ class Cell:
                 seed=config.seed,
                 watch=watch,
                 memory=progress,
+                crew=self.crew,
             ),
+            shared=True,
         )
 
     def validation(self, site: Site) -> Validation:

@@ -47,7 +47,8 @@ def make_fabric(devices: Devices, place: Place | None = None) -> Fabric:
 def index_of(device: torch.device, count: int, place: Place | None) -> int:
     """Return which device of a machine is the one of the process at `place`.
 
-    Raises InputError where there are not `count`. Where srun shows each process a device of its own, that is the first one that it sees.
+    Raises InputError where there are not `count`. Where srun shows each process a device of its own, that is the
+    first one that it sees.
     """
     there = torch.cuda.device_count() if device.type == "cuda" else 1
     if place is not None and place.outside and there == 1:

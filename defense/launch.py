@@ -112,7 +112,7 @@ def spawned(work: Work, size: int, *arguments: Any) -> Any:
                 here, there = context.Pipe(duplex=False)
                 place = Place(rank, size, rank, f"file://{folder}/meeting")
                 given = (there, place, threads, heard(), work, arguments)
-                process = context.Process(target=member, args=given, name=f"process {rank}")
+                process: BaseProcess = context.Process(target=member, args=given, name=f"process {rank}")
                 process.start()
                 there.close()  # so that its end is seen from here when the process has ended
                 members[here] = process
@@ -195,7 +195,12 @@ class Log:
 def heard() -> list[Log]:
     """Return where this process writes its log."""
     handlers = [handler for handler in logging.getLogger().handlers if type(handler) in HANDLERS]
-    return [Log(getattr(each, "baseFilename", None), each.formatter and each.formatter._fmt) for each in handlers]
+    return [Log(getattr(each, "baseFilename", None), form_of(each.formatter)) for each in handlers]
+
+
+def form_of(formatter: logging.Formatter | None) -> str | None:
+    """Return the form of a line of the log."""
+    return None if formatter is None else formatter._fmt
 
 
 HANDLERS = (logging.StreamHandler, logging.FileHandler)

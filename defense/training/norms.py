@@ -8,7 +8,7 @@ this for GPUs alone (nn.SyncBatchNorm); here it is a few differentiable operatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -36,11 +36,10 @@ def whole_batches(model: nn.Module, crew: Crew) -> Iterator[None]:
             norm.__dict__.pop("forward", None)  # the one of its class again
 
 
-def normalized(norm: BATCH_NORM, usual: nn.Module, crew: Crew, x: Tensor) -> Tensor:
+def normalized(norm: BATCH_NORM, usual: Callable[[Tensor], Tensor], crew: Crew, x: Tensor) -> Tensor:
     """Return what `norm` makes of x (b, C, ...), its part of a batch; `usual` is its own forward."""
     if not norm.training:
-        out: Tensor = usual(x)
-        return out
+        return usual(x)
     exact = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     axes = [axis for axis in range(x.ndim) if axis != 1]
     shape = (1, -1, *[1] * (x.ndim - 2))
