@@ -10,9 +10,9 @@ import torch
 from defense.crew import ALONE, Alone, Common, Crew, first, rows_of, share, together, told
 from defense.devices import joined
 from defense.errors import InputError
-from defense.launch import spawned
 from defense.memory import Forgetful
 from defense.place import Place
+from defense.processes import spawned
 
 CPU = torch.device("cpu")
 
