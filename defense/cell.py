@@ -83,7 +83,7 @@ class Cell:
             version=train.VERSION,
             settings=self.training(recipe) | {"training_seed": seed},
             inputs=self.inputs("train", "validation", treatment=hashlib.sha256(rows.tobytes()).hexdigest()),
-            compute=lambda watch, _: train.train(
+            compute=lambda watch, progress: train.train(
                 config.model,
                 self.data,
                 recipe,
@@ -92,6 +92,7 @@ class Cell:
                 seed=seed,
                 fabric=self.fabric,
                 watch=watch,
+                memory=progress,
             ),
         )
 
@@ -130,7 +131,7 @@ class Cell:
                 "classes": self.data.classes,
             },
             inputs=self.inputs(part, model=model_key),
-            compute=lambda watch, _: attack.attack(
+            compute=lambda watch, progress: attack.attack(
                 model,
                 getattr(self.data, part),
                 spec,
@@ -139,6 +140,7 @@ class Cell:
                 batch_size=config.evaluation.batch_size,
                 seed=derive(config.seed, "attack", part),
                 watch=watch,
+                memory=progress,
             ),
         )
 

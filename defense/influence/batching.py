@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,14 +11,13 @@ from torch import Tensor
 
 from defense.data.splits import Split
 from defense.errors import is_out_of_memory, out_of_memory_names
-from defense.memory import Memory
+from defense.memory import Memory, Seldom
 from defense.watch import Watch
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SIZES = {"cpu": 128, "cuda": 1024}  # samples; of other devices as of the CPU
-KEPT_EVERY = 30.0  # seconds
 
 
 def gathered(
@@ -35,14 +33,13 @@ def gathered(
 
     What there is so far is kept in `memory` under `part` now and then, and a killed pass goes on from there.
     """
-    known = (memory.recall(part) or {}).get("values", torch.empty(0))
+    seldom = Seldom(memory)
+    known = (seldom.recall(part) or {}).get("values", torch.empty(0))
     out = [known] if len(known) % size == 0 and len(known) > 0 else []  # else of batches of another size
-    last = time.monotonic()
     for rows, x, labels in split.batches(size, start=len(known) if out else 0):
         out.append(function(rows, x, labels).cpu())
-        if time.monotonic() - last >= KEPT_EVERY:
-            memory.keep(part, {"values": torch.cat(out)})
-            last = time.monotonic()
+        if seldom.due():
+            seldom.keep(part, {"values": torch.cat(out)})
         watch(rows.stop, len(split))
     return torch.cat(out)
 

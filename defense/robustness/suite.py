@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from defense.choices import AttackName
 from defense.data.splits import Split
 from defense.errors import InputError, out_of_memory_names
-from defense.memory import Forgetful, Memory
+from defense.memory import Memory, Seldom
 from defense.models.modes import channels_last, evaluating, frozen
 from defense.models.predict import predict
 from defense.randomness import derive
@@ -42,22 +42,34 @@ def perturb(
     batch_size: int,
     seed: int,
     watch: Watch,
+    memory: Memory | None = None,
 ) -> Tensor:
     """Return every picture of `split` attacked: float32 (n, C, H, W) on the CPU, inside the ball and in [0, 1].
 
     Of `attack.restarts` tries one that is mistaken, and of several the highest loss; autoattack stops at the first
     that is mistaken. What apgd_t, fab_t and square do not break stays as it is. The same seed
     gives the same result; the model comes back untouched. Raises RuntimeError when the attack leaves the threat
-    model, FloatingPointError for logits that are not finite.
+    model, FloatingPointError for logits that are not finite. memory: what is finished, now and then.
     """
     if attack.name is AttackName.autoattack:
         chain = {"autoattack": attack}
         return in_turn(
-            model, split, chain, threat, classes=classes, batch_size=batch_size, seed=seed, watch=watch
+            model,
+            split,
+            chain,
+            threat,
+            classes=classes,
+            batch_size=batch_size,
+            seed=seed,
+            watch=watch,
+            memory=memory,
         ).pictures
     out = torch.empty((len(split), *split.images.shape))
+    seldom = Seldom(memory)
+    known = (seldom.recall("perturbed") or {}).get("pictures", out[:0])
+    out[: len(known)] = known
     with attacking(model, batch_size):
-        for rows, x, labels in split.batches(batch_size):
+        for rows, x, labels in split.batches(batch_size, start=len(known)):
             best, highest = x, torch.full((len(x),), -torch.inf, device=x.device)
             mistaken = torch.zeros_like(labels, dtype=torch.bool)
             for restart in range(attack.restarts):
@@ -69,6 +81,8 @@ def perturb(
                 best = torch.where(better.view(-1, 1, 1, 1), tried, best)
                 highest = torch.where(better, losses, highest)
             out[rows] = best.cpu()
+            if seldom.due():
+                seldom.keep("perturbed", {"pictures": out[: rows.stop]})
             watch(rows.stop, len(split))
     return out
 
@@ -88,9 +102,9 @@ def in_turn(
     """Attack `split` with each of `attacks`, every one on the samples that the ones before have left standing.
 
     Each restart is a try of its own. A sample that is wrong without attack counts as broken from the start, since
-    staying put is open to every attacker. memory: what is finished, try by try.
+    staying put is open to every attacker. memory: what is finished, after every try and now and then within one.
     """
-    memory = Forgetful() if memory is None else memory
+    seldom = Seldom(memory)
     labels = split.labels.cpu()
     tries = [
         (name, part, restart)
@@ -98,17 +112,24 @@ def in_turn(
         for part in parts(attack)
         for restart in range(part.restarts)
     ]
-    known = memory.recall("attacked")
+    known = seldom.recall("attacked")
     if known is None:
         logits = finite_logits(predict(model, split, batch_size=batch_size))
         pictures = split.images.take(torch.arange(len(split))).float().cpu()
         highest = F.cross_entropy(logits, labels, reduction="none")
-        known = {"pictures": pictures, "highest": highest, "after": (logits.argmax(1) == labels)[None]}
-    pictures, highest, after = known["pictures"], known["highest"], list(known["after"])
-    with attacking(model, batch_size):  # after[k]: what stands after k tries
+        right = logits.argmax(1) == labels
+        known = {"pictures": pictures, "highest": highest, "after": right[None], "stands": right.clone()}
+        known |= {"done": torch.tensor(0)}
+    pictures, highest, after = known["pictures"], known["highest"], list(known["after"])  # after[k]: k tries
+    stands, done = known["stands"], int(known["done"])  # in the try in hand: after so many of its samples
+
+    def keep() -> None:
+        now = {"after": torch.stack(after), "stands": stands, "done": torch.tensor(done)}
+        seldom.keep("attacked", known | now)
+
+    with attacking(model, batch_size):
         for number, (name, part, restart) in enumerate(tries[len(after) - 1 :], start=len(after) - 1):
-            stands = after[-1].clone()
-            for rows in filter(len, stands.nonzero().flatten().split(batch_size)):
+            for rows in filter(len, after[-1].nonzero().flatten()[done:].split(batch_size)):
                 x, own = split.images.take(rows), split.labels[rows.to(split.labels.device)]
                 purpose = (restarted(seed, restart), "attack", name, part.name.value, int(rows[0]))
                 tried = perturb_batch(model, x, own, part, threat, classes=classes, purpose=purpose)
@@ -116,9 +137,13 @@ def in_turn(
                 worse = ~right | (losses > highest[rows])
                 pictures[rows[worse]] = tried.cpu().float()[worse]
                 highest[rows], stands[rows] = torch.maximum(highest[rows], losses), right
+                done += len(rows)
+                if seldom.due():
+                    keep()
                 watch(number * len(split) + int(rows[-1]) + 1, len(tries) * len(split), standing=int(stands.sum()))
             after.append(stands)
-            memory.keep("attacked", {"pictures": pictures, "highest": highest, "after": torch.stack(after)})
+            stands, done = stands.clone(), 0
+            keep()
     last = {name: number for number, (name, _, _) in enumerate(tries, start=1)}
     standing = {name: after[number] for name, number in last.items()}
     return Attacked(pictures, after[0], standing)

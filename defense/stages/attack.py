@@ -6,6 +6,7 @@ from torch import nn
 
 from defense.artifacts import AdversarialSet
 from defense.data.splits import Split
+from defense.memory import Memory
 from defense.robustness.suite import perturb
 from defense.schema import Attack, Threat
 from defense.watch import Watch
@@ -23,7 +24,10 @@ def attack(
     batch_size: int,
     seed: int,
     watch: Watch,
+    memory: Memory | None = None,
 ) -> AdversarialSet:
     """Return `split` attacked at `model`; see `defense.robustness.suite.perturb`."""
-    pictures = perturb(model, split, spec, threat, classes=classes, batch_size=batch_size, seed=seed, watch=watch)
+    pictures = perturb(
+        model, split, spec, threat, classes=classes, batch_size=batch_size, seed=seed, watch=watch, memory=memory
+    )
     return AdversarialSet({"pictures": pictures})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from defense.choices import Optimizer, Subsets
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.influence.objectives import Validation
-from defense.memory import Memory
+from defense.memory import Memory, Seldom
 from defense.models.build import build
 from defense.models.predict import predict
 from defense.randomness import generator
@@ -23,7 +22,6 @@ from defense.stages.train import trained
 from defense.watch import Watch, silent
 
 VERSION = 2
-KEPT_EVERY = 30.0  # seconds
 
 
 def parts_of_train(subsets: Subsets, size: int, count: int | None, *, seed: int) -> Tensor:
@@ -62,9 +60,9 @@ def retrain(
     All share the seed, and so first weights and order. With lbfgs they start from the baseline, which saves
     iterations and leaves the minimum of a convex model where it is.
     """
-    known = memory.recall("retrainings") or {}
+    seldom = Seldom(memory)
+    known = seldom.recall("retrainings") or {}
     clean, adversarial = (list(known.get(name, ())) for name in ("clean", "adversarial"))
-    last = time.monotonic()
     for keep in parts[len(clean) :]:
         model = build(settings, data, seed=seed)
         if recipe.optimizer is Optimizer.lbfgs:
@@ -82,8 +80,7 @@ def retrain(
         )
         clean.append(predict(model, validation.clean, batch_size=recipe.batch_size * 4))
         adversarial.append(predict(model, validation.adversarial, batch_size=recipe.batch_size * 4))
-        if time.monotonic() - last >= KEPT_EVERY:
-            memory.keep("retrainings", {"clean": torch.stack(clean), "adversarial": torch.stack(adversarial)})
-            last = time.monotonic()
+        if seldom.due():
+            seldom.keep("retrainings", {"clean": torch.stack(clean), "adversarial": torch.stack(adversarial)})
         watch(len(clean), len(parts))
     return Retrainings({"clean": torch.stack(clean), "adversarial": torch.stack(adversarial)})

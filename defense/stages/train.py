@@ -15,6 +15,7 @@ from defense.artifacts import Tensors, TrainedModel, Treatment
 from defense.choices import Optimizer
 from defense.data.splits import Dataset
 from defense.influence.members import Checkpoint
+from defense.memory import Memory, Seldom, packed, unpacked
 from defense.models.build import build
 from defense.schema import Threat, Train
 from defense.training.converge import converge
@@ -42,11 +43,13 @@ def train(
     seed: int,
     fabric: Fabric,
     watch: Watch,
+    memory: Memory | None = None,
 ) -> TrainedModel:
     """Return the network that `settings` describe, trained by `recipe` on the treated training split.
 
     threat: what the attacks of a recipe, and those that choose its epoch, may do. Validation is looked at for the
-    curves and for the epoch that is kept; test never is.
+    curves and for the epoch that is kept; test never is. memory: keeps an epoch now and then, which a killed
+    training goes on after.
     """
     table = treatment.table
     labels = torch.tensor(table["label"].to_numpy(), device=data.train.labels.device)
@@ -60,6 +63,7 @@ def train(
         seed=seed,
         fabric=fabric,
         watch=watch,
+        memory=memory,
     )
 
 
@@ -74,12 +78,21 @@ def trained(
     seed: int,
     fabric: Fabric,
     watch: Watch,
+    memory: Memory | None = None,
 ) -> TrainedModel:
     """Train `model` in place on the kept samples of data.train; it ends at the epoch that is kept.
 
-    keep, weights: as of `defense.training.loop.fit`. Of the `recipe.checkpoints` - 1 earlier epochs whose weights
-    stand beside them, those after the kept one are left out.
+    keep, weights: as of `defense.training.loop.fit`; memory: as of `train`. Of the `recipe.checkpoints` - 1
+    earlier epochs whose weights stand beside them, those after the kept one are left out.
     """
+    seldom = Seldom(memory)
+    kept = seldom.recall("training")
+    nothing: dict[str, Any] = {"history": [], "checkpoints": {}, "choice": {}, "after": None}
+    known = unpacked(kept) if kept else nothing
+    history: list[dict[str, float]] = known["history"]
+    checkpoints: dict[int, Tensors] = known["checkpoints"]
+    choice = Choice(recipe)
+    choice.load(known["choice"])
     ends = OPTIMIZERS[recipe.optimizer](
         model,
         data.train,
@@ -91,14 +104,17 @@ def trained(
         seed=seed,
         fabric=fabric,
         watch=watch,
+        after=known["after"],
     )
-    history: list[dict[str, float]] = []
-    checkpoints: dict[int, Tensors] = {}
-    choice = Choice(recipe)
-    for end in choice.watched(ends):
+    for end in ends:
         history.append(end.numbers)
         if (epoch := int(end.numbers["epoch"])) in earlier_epochs(recipe):
             checkpoints[epoch] = {name: value.clone() for name, value in end.weights.items()}
+        if choice.look(end):
+            break
+        if seldom.due():
+            so_far = {"history": history, "checkpoints": checkpoints, "choice": choice.state()}
+            seldom.keep("training", packed(so_far | {"after": end.state()}))
     best = choice.best
     model.load_state_dict(best.weights)
     table = pd.DataFrame(history)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -18,6 +20,7 @@ from defense.errors import InputError, out_of_memory_names
 from defense.randomness import derive, global_seed
 from defense.schema import Train
 from defense.training.augment import augment, plan_epoch
+from defense.training.course import Course
 from defense.training.epochs import EpochEnd
 from defense.training.network import compiled, compiling_names, laid_out
 from defense.training.recipes import Losses
@@ -40,6 +43,7 @@ def fit(
     seed: int,
     fabric: Fabric,
     watch: Watch,
+    after: dict[str, Any] | None = None,
 ) -> Iterator[EpochEnd]:
     """Train `model` in place on the kept samples and yield what each epoch ends with.
 
@@ -48,6 +52,7 @@ def fit(
     epoch is a permutation of all n samples from which the others are left out, so that removing samples keeps the
     order of the rest. The loss of a batch is mean_i weight_i * loss_i. With `recipe.ema` the weights that are
     measured and yielded are averages over the steps, of batch norm's statistics too.
+    after: the state that an epoch of another call has ended with; what follows is, bit for bit, what followed.
     Raises InputError when the loss is not finite.
     """
     device = fabric.device
@@ -62,7 +67,8 @@ def fit(
     average = averaged(model, recipe.ema, steps=recipe.epochs * steps)
     result = average.module if average else model
     measured = laid_out(result, recipe)  # not compiled: there would be a program for each mode and size of batch
-    for epoch in range(recipe.epochs):
+    course = Course(model, optimizer, scheduler, average, fabric.strategy.precision)
+    for epoch in range(course.begin(after), recipe.epochs):
         plan = plan_epoch(len(train), crop=recipe.crop, flip=recipe.flip, seed=seed, epoch=epoch)
         order = plan.order[keep[plan.order]]
         shifts, flips = plan.shifts.to(device), plan.flips.to(device)
@@ -90,7 +96,7 @@ def fit(
                 watch(epoch * steps + step, recipe.epochs * steps, **tally.numbers)
         numbers = {f"train_{name}": value for name, value in tally.numbers.items()}
         numbers = {"epoch": epoch + 1, **numbers, **measure(measured, epoch + 1), "learning_rate": rates / steps}
-        yield EpochEnd(numbers, result.state_dict())
+        yield EpochEnd(numbers, result.state_dict(), partial(course.state, epoch + 1))
 
 
 def descent(model: nn.Module, recipe: Train, *, total_steps: int) -> tuple[SGD, OneCycleLR]:
