@@ -92,6 +92,11 @@ def rows_of(crew: Crew, length: int, size: int) -> range:
     return range(batches.start * size, min(batches.stop * size, length))
 
 
+def own_part(crew: Crew, part: str) -> str:
+    """Return the name under which this process keeps its share of a `part`."""
+    return f"{part} {crew.rank} of {crew.size}" if crew.size > 1 else part
+
+
 def draws(crew: Crew) -> tuple[str | int, ...]:
     """Return what the purpose of a draw ends with, so that each process draws its own; nothing for one alone."""
     return ("process", crew.rank) if crew.size > 1 else ()

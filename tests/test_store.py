@@ -68,7 +68,7 @@ def test_a_failure_leaves_nothing_that_is_believed(tmp_path: Path) -> None:
     assert once(Store(tmp_path), forbidden).reused
 
 
-@pytest.mark.parametrize("name", ["table.parquet", "record.parquet", "manifest.json"])
+@pytest.mark.parametrize("name", ["table.parquet", "record.parquet", "manifest.json", "manifest.sha256"])
 @pytest.mark.parametrize("damage", ["flip", "remove"])
 def test_damage_is_noticed_and_mended(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str
@@ -147,7 +147,7 @@ def test_what_a_killed_attempt_has_kept_is_there_for_the_next(tmp_path: Path) ->
     key = Store(tmp_path).once("score", Scores, compute=partial(attempt, last=True), **common).key
     assert seen == [None, [1.0, 2.0]]
     names = sorted(path.name for path in (tmp_path / "score" / key).iterdir())
-    assert names == ["manifest.json", "record.parquet", "table.parquet"]
+    assert names == ["manifest.json", "manifest.sha256", "record.parquet", "table.parquet"]
     assert not (tmp_path / "score" / f"{key}.part").exists()
 
 
