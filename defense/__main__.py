@@ -17,6 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from defense.config import CONF, checked, register
 from defense.errors import InputError
+from defense.place import one_writes
 
 MENDABLE = (
     InputError,
@@ -50,7 +51,9 @@ def main() -> None:
     sys.path.append(os.getcwd())  # so that model._target_=my_file.Net finds a file beside the caller
     register()
     try:
-        job()
+        with one_writes() as quiet:
+            sys.argv += quiet
+            job()
     except MENDABLE as error:
         fail(error)
     except KeyboardInterrupt:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,15 @@ def place_outside() -> Place | None:
     port = said.get("MASTER_PORT") or str(15000 + (job + 97 * step) % 15000)  # the same for all, without talking
     meeting = f"tcp://{address}:{port}"
     return Place(int(said["SLURM_PROCID"]), size, int(said["SLURM_LOCALID"]), meeting, outside=True)
+
+
+@contextmanager
+def one_writes() -> Iterator[list[str]]:
+    """Yield the arguments with which Hydra makes no folder and no log for a process that is not the first."""
+    place = place_outside()
+    if place is None or place.rank == 0:
+        yield []
+        return
+    with TemporaryDirectory(prefix="defense-") as folder:
+        folders = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
+        yield [*folders, "hydra/job_logging=none", "hydra/hydra_logging=none"]
