@@ -18,7 +18,7 @@ from pathlib import Path
 
 from defense.disk import CORRUPT, LOCK, PART, beside, usable
 from defense.errors import InputError
-from defense.locking import seize
+from defense.locking import free, seize
 from defense.reporting.tables import markdown
 
 HOURS = 24.0  # longer than a run should take from the last use of an entry to its result.json
@@ -180,13 +180,11 @@ def remove(entry: Path, those: Sequence[Piece], before: float, *, dry: bool) -> 
     """Remove those things of one key that are old, its lock being held; None where another process holds it."""
     path = beside(entry, LOCK)
     chosen = [piece for piece in those if old(piece, before)]
-    if dry and not path.exists():
-        return chosen
+    if dry:
+        return chosen if free(path) else None
     if (lock := seize(path)) is None:
         return None
     try:
-        if dry:
-            return chosen
         chosen = [piece for piece in chosen if piece.kind == "locks" or old(piece, before)]  # used meanwhile?
         for piece in chosen:
             if piece.kind == "entries":  # a removal that is cut short must not leave half an entry

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from defense import locking
-from defense.locking import holder, locked, seize
+from defense.locking import free, holder, locked, seize
 
 FORK = multiprocessing.get_context("fork")
 
@@ -49,7 +49,11 @@ def test_one_has_it_until_it_lets_go(tmp_path: Path) -> None:
     assert lock
     assert holder(path) == f"process {os.getpid()} on {socket.gethostname()}"
     assert seize(path) is None
+    assert not free(path)
     lock.release()
+    assert free(path)
+    assert free(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
     lock.release()  # nothing more
     again = seize(path)
     assert again
