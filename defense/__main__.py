@@ -51,8 +51,7 @@ def main() -> None:
     sys.path.append(os.getcwd())  # so that model._target_=my_file.Net finds a file beside the caller
     register()
     try:
-        with one_writes() as quiet:
-            sys.argv += quiet
+        with one_writes(sys.argv):
             job()
     except MENDABLE as error:
         fail(error)

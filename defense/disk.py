@@ -13,6 +13,14 @@ from safetensors import SafetensorError
 from defense.errors import InputError
 from defense.locking import NO_LOCKS
 
+# What may stand beside an entry <key> of the store: <key>.part, where it is made; <key>.lock; <key>.corrupt-<time>
+PART, LOCK, CORRUPT = ".part", ".lock", ".corrupt-"
+
+
+def beside(entry: Path, suffix: str) -> Path:
+    """Return what has the name of an entry and a suffix."""
+    return entry.with_name(entry.name + suffix)
+
 
 @contextmanager
 def usable(root: Path) -> Iterator[None]:

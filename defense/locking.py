@@ -72,6 +72,18 @@ def seize(path: Path) -> Lock | None:
     return lock
 
 
+def free(path: Path) -> bool:
+    """Return whether nobody has the lock at `path`, which is left as it is."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        return flocked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def flocked(descriptor: int) -> bool:
     """Return whether the lock on an open file was free, and is held now."""
     try:

@@ -40,12 +40,15 @@ def place_outside() -> Place | None:
 
 
 @contextmanager
-def one_writes() -> Iterator[list[str]]:
-    """Yield the arguments with which Hydra makes no folder and no log for a process that is not the first."""
+def one_writes(arguments: list[str]) -> Iterator[None]:
+    """Let Hydra make no folder and no log for a process that is not the first, by what it adds to `arguments`."""
     place = place_outside()
     if place is None or place.rank == 0:
-        yield []
+        yield
         return
     with TemporaryDirectory(prefix="defense-") as folder:
         folders = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
-        yield [*folders, "hydra/job_logging=none", "hydra/hydra_logging=none"]
+        settings = (index for index, word in enumerate(arguments) if "=" in word and not word.startswith("-"))
+        beside = next(settings, len(arguments))  # its parser wants them all together
+        arguments[beside:beside] = [*folders, "hydra/job_logging=none", "hydra/hydra_logging=none"]
+        yield

@@ -28,7 +28,7 @@ from safetensors.torch import load as loads
 from safetensors.torch import save as dumps
 
 from defense.artifacts import Artifact, Tensors, load, save, write_json
-from defense.disk import checksum, reason, remove_files, sync, usable
+from defense.disk import CORRUPT, LOCK, PART, beside, checksum, reason, remove_files, sync, usable
 from defense.errors import InputError
 from defense.locking import locked
 
@@ -89,7 +89,7 @@ class Store:
                 manifest = verified_manifest(entry)
             if manifest is not None:
                 return Stored(read(kind, entry), key, manifest["seconds"], reused=True)
-            part = entry.with_name(f"{key}.part")
+            part = beside(entry, PART)
             progress = Progress(part / "progress")
             begin = time.perf_counter()
             artifact = compute(progress)
@@ -109,7 +109,7 @@ class Store:
         with ExitStack() as stack:
             with usable(self.root):
                 entry.parent.mkdir(parents=True, exist_ok=True)
-                lock = stack.enter_context(locked(lock_of(entry), f"{entry.parent.name}/{entry.name}"))
+                lock = stack.enter_context(locked(beside(entry, LOCK), f"{entry.parent.name}/{entry.name}"))
             yield
             with usable(self.root):
                 os.utime(entry)  # when it was last of use, for who cleans up
@@ -218,15 +218,10 @@ def verified_manifest(entry: Path) -> dict[str, Any] | None:
         problem = str(error)
     if problem is None:
         return manifest
-    aside = entry.with_name(f"{entry.name}.corrupt-{time.time_ns()}")
+    aside = beside(entry, f"{CORRUPT}{time.time_ns()}")
     entry.rename(aside)
     log.warning("%s is damaged (%s): set aside as %s and computed again", entry, problem, aside.name)
     return None
-
-
-def lock_of(entry: Path) -> Path:
-    """Return the lock file of an entry."""
-    return entry.with_name(f"{entry.name}.lock")
 
 
 def seal(entry: Path) -> bytes:

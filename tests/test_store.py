@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from defense.artifacts import AdversarialSet, Scores, TrainedModel, load, save
-from defense.store import Progress, Store, Stored
+from defense.store import Progress, Store, Stored, verified_manifest
 
 
 def scores(value: float = 1.0) -> Scores:
@@ -84,6 +84,23 @@ def test_damage_is_noticed_and_mended(
     assert not mended.reused
     assert "is damaged" in caplog.text
     assert once(Store(tmp_path), forbidden).reused
+
+
+def test_every_byte_of_an_entry_counts(tmp_path: Path) -> None:
+    """Of the manifest, too: of the digits of a time as of white space."""
+    entry = tmp_path / "score" / once(Store(tmp_path), scores).key
+    for name in ("manifest.json", "manifest.sha256"):
+        whole = (entry / name).read_bytes()
+        for position in range(len(whole)):
+            for flip in (0x01, 0x07):  # 7: a line feed becomes a carriage return
+                damaged = bytearray(whole)
+                damaged[position] ^= flip
+                (entry / name).write_bytes(damaged)
+                assert verified_manifest(entry) is None
+                (aside,) = entry.parent.glob("*.corrupt-*")
+                aside.rename(entry)
+        (entry / name).write_bytes(whole)
+    assert verified_manifest(entry)
 
 
 def _slow(root: Path, calls: Path) -> None:
