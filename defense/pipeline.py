@@ -34,6 +34,7 @@ from defense.ledger import Ledger
 from defense.models.build import build
 from defense.randomness import derive
 from defense.reporting.record import Arm, Run, Scoring
+from defense.reporting.tracking import check_tracker
 from defense.robustness.suite import check_shape
 from defense.schema import Config, plain
 from defense.stages import plant, treat
@@ -44,6 +45,7 @@ from defense.stages.score import mean
 
 def run(config: Config, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Run every stage that the store does not hold yet, write the report into `output`, return its result."""
+    check_tracker(config.track)
     fabric = make_fabric(config.fabric)
     common = {"seed": config.seed, "precision": config.fabric.precision, "device": fabric.device.type}
     ledger = Ledger(Path(config.store), common)

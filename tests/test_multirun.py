@@ -103,7 +103,7 @@ def test_stages_are_counted_as_computed_or_reused() -> None:
     ]
 
 
-GRID = [*TINY, "scorer=ip,loss", "treatment.budget=0.1,0.2"]
+GRID = [*TINY, "scorer=ip,loss", "treatment.budget=0.05,0.1"]
 NEEDS = {
     "joblib": "hydra_plugins.hydra_joblib_launcher",
     "submitit_local": "hydra_plugins.hydra_submitit_launcher",
