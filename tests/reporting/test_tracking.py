@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from defense.reporting import tracking
@@ -57,11 +56,6 @@ def test_a_tracker_that_is_not_installed_is_said_before_anything_is_computed(
 
 
 def test_measures_are_the_numbers_of_a_result_alone() -> None:
-    result = {
-        "seed": 3,
-        "verdict": "better",
-        "arms": {"a": {"clean": 90.5, "adaptive": {"pgd": 40}}},
-        "config": {"x": 1},
-    }
-    assert tracking.measures(result) == {"arms.a.clean": 90.5, "arms.a.adaptive.pgd": 40.0}
-    assert tracking.leaves(pd.Series({"a": 1.0}).to_dict()) == {"a": 1.0}
+    result = {"seed": 3, "verdict": "better", "arms": {"a": {"clean": 90.5, "adaptive": {"pgd": 40}}}}
+    found = tracking.measures({**result, "config": {"x": 1}, "seconds": {"train": 2.0}})
+    assert found == {"arms.a.clean": 90.5, "arms.a.adaptive.pgd": 40.0, "seconds.train": 2.0}
