@@ -4,51 +4,53 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf import DictConfig
 
 from defense.config import CONF, checked, register
-from defense.errors import InputError
+from defense.failure import MENDABLE, one_line
+from defense.gpus import take_one
+from defense.multirun import failing_alone
 from defense.place import one_writes
-
-MENDABLE = (
-    InputError,
-    FloatingPointError,  # numbers of a model or a sample: nothing to debug in this project, so no traceback
-    HydraException,
-    OmegaConfBaseException,
-    NotADirectoryError,
-    PermissionError,
-    FileExistsError,
-)
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def job(composed: DictConfig) -> None:
-    """Run one cell: check its settings before anything heavy is imported."""
+    """Run one cell; one of a multirun that fails is written down and does not stop the others."""
     hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    overrides = [word for word in hydra_config.overrides.task if not word.startswith("launcher=")]
+    if hydra_config.mode is RunMode.MULTIRUN:
+        with failing_alone(folder, overrides):
+            cell(composed, folder, overrides, alone=False)
+        return
     try:
-        config = checked(composed)
-        from defense.launch import launched
-
-        launched(config, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
+        cell(composed, folder, overrides, alone=True)
     except MENDABLE as error:
-        if hydra_config.mode is RunMode.MULTIRUN:
-            raise  # Hydra says which cell it was
         fail(error)
 
 
+def cell(composed: DictConfig, folder: Path, overrides: list[str], *, alone: bool) -> None:
+    """Check the settings before anything heavy is imported, and run; where not alone, on a GPU of its own."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # so that model._target_=my_file.Net finds a file beside the caller
+    config = checked(composed)
+    if not alone and config.fabric.processes == 1 and config.fabric.accelerator in ("auto", "cuda"):
+        take_one()
+    from defense.launch import launched
+
+    launched(config, folder, overrides)
+
+
 def main() -> None:
-    """Run the command line; what a person can mend is one line on stderr and exit code 2."""
+    """Run the command line: 0, 1 where a cell of a multirun failed; 2, in one line, for what a person can mend."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's way of letting exceptions through to us
-    sys.path.append(os.getcwd())  # so that model._target_=my_file.Net finds a file beside the caller
+    sys.argv[1:] = [with_launcher(word) for word in sys.argv[1:]]
     register()
     try:
         with one_writes(sys.argv):
@@ -60,25 +62,17 @@ def main() -> None:
         sys.exit(130)
 
 
+def with_launcher(word: str) -> str:
+    """Return hydra/launcher=NAME, as it is elsewhere, as launcher=NAME where conf/launcher has that."""
+    group, _, name = word.partition("=")
+    ours = group == "hydra/launcher" and (CONF / "launcher" / f"{name}.yaml").exists()
+    return f"launcher={name}" if ours else word
+
+
 def fail(error: Exception) -> NoReturn:
     """Say in one line what is wrong, and end."""
     print(f"defense: {one_line(error)}", file=sys.stderr)
     sys.exit(2)
-
-
-def one_line(error: Exception) -> str:
-    """Return what is wrong and what would be valid, without Hydra's advice on how to debug Hydra."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
-    lines = [*str(error).splitlines(), *str(cause or "").splitlines()]
-    noise = ["Config search path", "provider=", "reference_type", "object_type", "full_key", "See https"]
-    if isinstance(error, OverrideParseException):
-        lines[0] = f"{error.override}: {lines[0]}"
-    parent = cause.parent_node if isinstance(cause, ConfigKeyError | ConfigAttributeError) else None
-    if isinstance(parent, DictConfig) and is_dataclass(OmegaConf.get_type(parent)):
-        lines.append(f"expected one of {', '.join(map(str, parent))}")
-        noise.append("To append to your config")  # a field that is not in the schema cannot be appended
-    said = dict.fromkeys(line.strip() for line in lines if line.strip())  # each once, in order
-    return " ".join(line for line in said if not line.startswith(tuple(noise)))
 
 
 if __name__ == "__main__":

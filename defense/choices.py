@@ -56,6 +56,13 @@ class AttackName(Choice):
     autoattack = "autoattack"
 
 
+class Tracker(Choice):
+    """Where else a finished run is logged."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+
+
 class ObjectiveName(Choice):
     """The scalar of the parameters that a score is aligned with; lower is better."""
 

@@ -35,6 +35,7 @@ from defense.ledger import Ledger
 from defense.models.build import build
 from defense.randomness import derive
 from defense.reporting.record import Arm, Run, Scoring
+from defense.reporting.tracking import check_tracker
 from defense.robustness.suite import check_shape
 from defense.schema import Config, plain
 from defense.stages import plant, treat
@@ -51,6 +52,7 @@ def run(
     fabric, crew: the device of this process, and the processes that share the run. Each of them calls this; that
     of rank 0 writes the report, and the others return nothing.
     """
+    check_tracker(config.track)
     fabric = fabric or make_fabric(config.fabric)
     common = {"seed": config.seed, "precision": config.fabric.precision, "device": fabric.device.type}
     ledger = Ledger(Path(config.store), common, crew)

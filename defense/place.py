@@ -50,5 +50,10 @@ def one_writes(arguments: list[str]) -> Iterator[None]:
         folders = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
         settings = (index for index, word in enumerate(arguments) if "=" in word and not word.startswith("-"))
         beside = next(settings, len(arguments))  # its parser wants them all together
-        arguments[beside:beside] = [*folders, "hydra/job_logging=none", "hydra/hydra_logging=none"]
+        arguments[beside:beside] = [
+            *folders,
+            "hydra/job_logging=none",
+            "hydra/hydra_logging=none",
+            "~hydra.callbacks.report",
+        ]
         yield

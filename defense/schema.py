@@ -25,6 +25,7 @@ from defense.choices import (
     Source,
     Subsets,
     Task,
+    Tracker,
     TreatmentName,
 )
 
@@ -232,6 +233,15 @@ class Devices:
 
 
 @dataclass
+class Track:
+    """Where else a finished run is logged; nowhere without a name."""
+
+    name: Tracker | None
+    project: str
+    online: bool
+
+
+@dataclass
 class Config:
     """A whole run. Values are in conf/; a field without one there is an error."""
 
@@ -250,3 +260,4 @@ class Config:
     evaluation: Evaluation
     faithfulness: Faithfulness
     fabric: Devices
+    track: Track

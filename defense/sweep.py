@@ -1,4 +1,4 @@
-"""The command `defense-report`, and what ends a multirun: many runs on one page, seeds folded into means."""
+"""The command `defense-report`: many runs on one page, seeds folded into means."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from defense.choices import Task
@@ -25,16 +24,6 @@ if TYPE_CHECKING:
 Result = dict[str, Any]
 STORE = "defense-report store --list shows what is in the store, --prune removes what no run needs."
 MULTIRUN = "hydra.mode=MULTIRUN"  # what Hydra makes of -m
-
-
-class Report(Callback):
-    """What Hydra calls when a multirun has ended: the page of the sweep beside its cells."""
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write the page into the folder of the sweep; without a finished cell there is nothing to say."""
-        folder = Path(config.hydra.sweep.dir)
-        if any(folder.rglob("result.json")):
-            print(published(find_results([folder]), folder))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

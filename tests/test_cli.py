@@ -332,9 +332,9 @@ def test_a_score_that_is_not_finite_is_one_line_and_exit_code_2(
 
 def test_bad_input_in_a_sweep_names_the_cell(command: Command) -> None:
     code, _, err = command("-m", *TINY, "treatment.budget=2,3")
-    assert code == 2
-    assert "treatment.budget=2" in err.splitlines()[0]
-    assert "expected a fraction in [0, 1)" in err.splitlines()[-1]
+    assert code == 1
+    assert err.splitlines()[0].startswith("defense: cell 0 failed: treatment.budget=2: expected a fraction")
+    assert "defense: cell 1 failed: treatment.budget=3: expected a fraction in [0, 1)" in err
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["treatment.budget=2"]])

@@ -54,7 +54,8 @@ def score_histogram(run: Run) -> str:
     with mpl.rc_context(STYLE):
         figure, rows = canvas(rows=len(groups))
         for axes, (name, (members, colour)) in zip(rows, groups.items(), strict=True):
-            axes.hist(scores[members], bins=edges.tolist(), color=colour, label=f"{name} ({members.sum()})")
+            counted = f"{name} ({members.sum()})"
+            axes.hist(scores[members], edges.tolist(), color=colour, histtype="stepfilled", label=counted)
             if taken.any():
                 axes.axvline(scores[taken].max(), color=INK, linewidth=1, linestyle="--", label=words)
             axes.set_ylabel("samples")

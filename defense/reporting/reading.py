@@ -35,8 +35,8 @@ def objective_of(settings: Settings) -> Settings | None:
 
 
 def read(settings: Settings) -> Settings:
-    """Return the settings without name, store and seed, and without what scorer and treatment do not read."""
-    others = {name: value for name, value in settings.items() if name not in ("name", "store", "seed")}
+    """Return the settings without name, place and seed, and without what scorer and treatment do not read."""
+    others = {name: value for name, value in settings.items() if name not in ("name", "store", "seed", "track")}
     scorer = settings["scorer"] | {"proxy": proxy_of(settings)}
     treatment = settings["treatment"]
     if treatment["name"] == TreatmentName.reweight.value and treatment["budget"] != AUTO:

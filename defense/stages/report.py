@@ -19,6 +19,7 @@ from defense.reporting.page import write_pages
 from defense.reporting.record import Run, Scoring
 from defense.reporting.result import arms_table, result
 from defense.reporting.sheet import Part, Sheet, write_sheet
+from defense.reporting.tracking import tracked
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def write_report(run: Run, output: Path) -> dict[str, Any]:
     pd.concat(samples).to_parquet(output / "per_sample.parquet", index=False)
     write_pages(run, numbers, output)
     write_json(numbers, output / "result.json")
+    tracked(run.config.track, numbers, {name: arm.history for name, arm in run.arms.items()}, output)
     said = [arms_table(run), numbers["verdict"], warning(numbers["checks"]), f"report: {output / 'report.html'}"]
     log.info("\n%s", "\n\n".join(filter(None, said)))
     return numbers
@@ -58,5 +60,6 @@ def written(run: Scoring, numbers: dict[str, Any], sheet: Sheet, output: Path) -
     settings = json.dumps(run.settings, indent=2)
     write_sheet(replace(sheet, parts=[*sheet.parts, *found], settings=settings), output)
     write_json(numbers, output / "result.json")
+    tracked(run.config.track, numbers, {}, output)
     log.info("\n%s\n\nreport: %s", sheet.answer, output / "report.html")
     return numbers

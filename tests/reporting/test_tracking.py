@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from defense.reporting import tracking
+from tests.conftest import TINY
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_tensorboard_holds_the_curves_of_every_arm_and_the_numbers(command: Command, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for _ in range(2):  # the second attempt, from the store, takes the place of the first
+        assert command(*TINY, "track=tensorboard", "hydra.run.dir=runs/a")[0] == 0
+    found = json.loads((tmp_path / "runs/a/result.json").read_text())
+    read = events.EventAccumulator(str(tmp_path / "runs/a/tensorboard")).Reload()
+    for arm in ("baseline", "control", "defended"):
+        curve = read.Scalars(f"{arm}/validation_accuracy")
+        assert [event.step for event in curve] == [1, 2]
+        assert 0 < curve[-1].value <= 100
+    (clean,) = read.Scalars("arms.defended.clean")
+    assert clean.value == pytest.approx(found["arms"]["defended"]["clean"])
+    (gain,) = read.Scalars("gain_over_control.mean")
+    assert gain.value == pytest.approx(found["gain_over_control"]["mean"])
+
+
+def test_wandb_runs_without_a_network(command: Command, tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    code, _, err = command(*TINY, "track=wandb", "track.online=false", "hydra.run.dir=runs/a")
+    assert code == 0, err
+    (folder,) = (tmp_path / "runs/a/wandb").glob("offline-run-*")
+    (log,) = folder.glob("*.wandb")
+    written = log.read_bytes()
+    for name in (b"arms.defended.adaptive.worst", b"control/validation_accuracy", b"scorer"):
+        assert name in written
+    assert not (tmp_path / "wandb").exists()
+
+
+def test_nothing_is_tracked_unless_asked_for(command: Command, tmp_path: Path) -> None:
+    assert command(*TINY, "task=detect", "hydra.run.dir=runs/a")[0] == 0
+    assert not (tmp_path / "runs/a/tensorboard").exists()
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_anything_is_computed(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    code, _, err = command(*TINY, "track=wandb")
+    assert code == 2
+    assert err.strip() == 'defense: track=wandb: not installed; expected it from pip install "defense[track]"'
+    assert not (tmp_path / "runs/store").exists()
+
+
+def test_measures_are_the_numbers_of_a_result_alone() -> None:
+    result = {"seed": 3, "verdict": "better", "arms": {"a": {"clean": 90.5, "adaptive": {"pgd": 40}}}}
+    found = tracking.measures({**result, "config": {"x": 1}, "seconds": {"train": 2.0}})
+    assert found == {"arms.a.clean": 90.5, "arms.a.adaptive.pgd": 40.0, "seconds.train": 2.0}
