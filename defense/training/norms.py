@@ -54,9 +54,7 @@ def normalized(norm: BATCH_NORM, usual: Callable[[Tensor], Tensor], crew: Crew, 
         spread = (exact - mean.view(shape)).square().sum(over(exact))  # about the mean of all: nothing cancels
         crew.sum([spread])
         follow(norm, mean, spread / count, count)
-    out: Tensor = Shared.apply(exact, mean, spread / count, norm.eps, count, crew)
-    if norm.affine:
-        out = torch.addcmul(norm.bias.view(shape), out, norm.weight.view(shape))
+    out: Tensor = Shared.apply(exact, norm.weight, norm.bias, mean, spread / count, norm.eps, count, crew)
     return out.to(x.dtype)
 
 
@@ -66,27 +64,39 @@ def over(x: Tensor) -> list[int]:
 
 
 class Shared(torch.autograd.Function):
-    """x -> h, and the gradient that goes through the statistics of the whole batch; see the head of this file."""
+    """x -> y, with the gradient that goes through the statistics of the whole batch; see the head of this file."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, mean: Tensor, variance: Tensor, eps: float, count: Tensor, crew: Crew
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        eps: float,
+        count: Tensor,
+        crew: Crew,
     ) -> Tensor:
-        """Return h."""
-        out = F.batch_norm(x, mean, variance, eps=eps)
-        ctx.save_for_backward(out, (variance + eps).rsqrt(), count)
-        ctx.crew = crew
-        return out
+        """Return y; without weight and bias it is h."""
+        ctx.save_for_backward(x, weight, mean, variance, count)
+        ctx.crew, ctx.eps = crew, eps
+        return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Return dL/dx."""
-        (given,), (out, scale, count) = gradients, ctx.saved_tensors
-        sums = torch.stack([given.sum(over(given)), (given * out).sum(over(given))])
-        ctx.crew.sum([sums])
-        shape = (1, -1, *[1] * (out.ndim - 2))
-        through, along = ((part / count).view(shape) for part in sums)
-        return (given - through - out * along) * scale.view(shape), None, None, None, None, None
+        """Return dL/dx of the whole loss, and this process's part of dL/dgamma and dL/dbeta."""
+        (given,), (x, weight, mean, variance, count) = gradients, ctx.saved_tensors
+        out = F.batch_norm(x, mean, variance, eps=ctx.eps)  # h
+        own = torch.stack([(given * out).sum(over(given)), given.sum(over(given))])
+        whole = own.clone()
+        ctx.crew.sum([whole])
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        along, through = ((part / count).view(shape) for part in whole)
+        scale = (variance + ctx.eps).rsqrt() * (1 if weight is None else weight)
+        by_x = torch.sub(given, out.mul_(along).add_(through)).mul_(scale.view(shape))
+        by_affine = (None, None) if weight is None else (own[0], own[1])
+        return by_x, *by_affine, None, None, None, None, None
 
 
 @torch.no_grad()

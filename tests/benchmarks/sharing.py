@@ -35,7 +35,7 @@ from defense.watch import silent
 from tests.conftest import make_split, recipe, scorer, threat
 
 SHAPE = (3, 32, 32)
-TRAIN, HELD_OUT, TEST = (make_split(count, 10, SHAPE, seed=seed) for seed, count in enumerate((2048, 512, 512)))
+TRAIN, HELD_OUT, TEST = (make_split(count, 10, SHAPE, seed=seed) for seed, count in enumerate((2048, 512, 128)))
 ROUNDS = 4
 
 
@@ -77,7 +77,7 @@ def attacking(crew: Crew) -> None:
 
 def evaluating(crew: Crew) -> None:
     attacks = {"pgd": Attack(AttackName.pgd, steps=20), "apgd_t": Attack(AttackName.apgd_t, steps=10)}
-    suite = Evaluation(attacks, batch_size=32)
+    suite = Evaluation(attacks, batch_size=16)
     model = network()
     labels = model(TEST.images.take(torch.arange(len(TEST)))).argmax(1)  # so that all are right, and most stand
     common: dict[str, Any] = {"classes": 10, "seed": 0, "watch": silent, "crew": crew}
