@@ -16,6 +16,7 @@ from defense.config import CONF, checked, register
 from defense.failure import MENDABLE, one_line
 from defense.gpus import take_one
 from defense.multirun import failing_alone
+from defense.place import one_writes
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -39,11 +40,11 @@ def cell(composed: DictConfig, folder: Path, overrides: list[str], *, alone: boo
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # so that model._target_=my_file.Net finds a file beside the caller
     config = checked(composed)
-    if not alone and config.fabric.accelerator in ("auto", "cuda"):
+    if not alone and config.fabric.processes == 1 and config.fabric.accelerator in ("auto", "cuda"):
         take_one()
-    from defense.pipeline import run
+    from defense.launch import launched
 
-    run(config, folder, overrides)
+    launched(config, folder, overrides)
 
 
 def main() -> None:
@@ -52,7 +53,8 @@ def main() -> None:
     sys.argv[1:] = [with_launcher(word) for word in sys.argv[1:]]
     register()
     try:
-        job()
+        with one_writes(sys.argv):
+            job()
     except MENDABLE as error:
         fail(error)
     except KeyboardInterrupt:

@@ -107,7 +107,9 @@ class Arms:
                 keep=baseline is None and part == "test",
                 watch=watch,
                 memory=progress,
+                crew=self.cell.crew,
             ),
+            shared=True,
         )
 
     def check(

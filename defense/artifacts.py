@@ -1,13 +1,14 @@
 """The typed results that pass between stages, and their form on disk.
 
-A field becomes one file: tensors by name in safetensors, tables in Parquet, everything else in one JSON file.
-Nothing is ever unpickled.
+A field becomes one file: tensors by name in safetensors, tables in Parquet. A long table is cut into files of
+`ROWS` rows: scores-00000-of-00012.parquet and so on. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
+ROWS = 250_000  # of a table in one file
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def save(artifact: Any, folder: Path) -> None:
     """Write every field of `artifact` to a file of its own in `folder`."""
     for name, value in ((field.name, getattr(artifact, field.name)) for field in fields(artifact)):
         if isinstance(value, pd.DataFrame):
-            value.to_parquet(folder / f"{name}.parquet", index=False)
+            save_table(value, folder, name)
         else:
             tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in value.items()}
             save_file(tensors, folder / f"{name}.safetensors")
@@ -100,12 +102,29 @@ def save(artifact: Any, folder: Path) -> None:
 def load(kind: type[Artifact], folder: Path) -> Artifact:
     """Read an artifact that `save` wrote."""
     values = {
-        name: pd.read_parquet(folder / f"{name}.parquet")
-        if hint is pd.DataFrame
-        else load_file(folder / f"{name}.safetensors")
+        name: load_table(folder, name) if hint is pd.DataFrame else load_file(folder / f"{name}.safetensors")
         for name, hint in get_type_hints(kind).items()
     }
     return kind(**values)
+
+
+def save_table(table: pd.DataFrame, folder: Path, name: str) -> None:
+    """Write `table` as one Parquet file, or as several where it is long, each with some of the rows in order."""
+    count = max(1, ceil(len(table) / ROWS))
+    for number in range(count):
+        file = f"{name}-{number:05}-of-{count:05}.parquet" if count > 1 else f"{name}.parquet"
+        table.iloc[number * ROWS : (number + 1) * ROWS].to_parquet(folder / file, index=False)
+
+
+def load_table(folder: Path, name: str) -> pd.DataFrame:
+    """Read a table that `save_table` wrote; raises FileNotFoundError where a part of it is missing."""
+    whole = folder / f"{name}.parquet"
+    files = sorted(folder.glob(f"{name}-*-of-*.parquet"))
+    if whole.exists() or not files:
+        return pd.read_parquet(whole)
+    count = int(files[-1].stem.rpartition("-")[2])
+    parts = (folder / f"{name}-{number:05}-of-{count:05}.parquet" for number in range(count))
+    return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
 
 
 def write_json(content: Any, path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from defense.artifacts import AdversarialSet, Retrainings, Scores, TrainedModel, Treatment
 from defense.choices import Members, Method, Recipe
+from defense.crew import ALONE
 from defense.data.images import TensorImages
 from defense.data.splits import Dataset, Split
 from defense.influence.objectives import Validation
@@ -22,7 +23,7 @@ from defense.schema import Attack, Config, Train
 from defense.stages import attack, retrain, score, train, treat
 from defense.stages.train import checkpoints_of
 from defense.store import Stored
-from defense.training.settings import settings_read
+from defense.training.settings import in_batches, settings_read
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Cell:
 
     def __init__(self, config: Config, data: Dataset, fabric: Fabric, ledger: Ledger) -> None:
         self.config, self.data, self.fabric, self.ledger = config, data, fabric, ledger
+        self.crew = ledger.crew
         self.sites: dict[tuple[Recipe, int], Site] = {}
         self.digests = {part: split.digest() for part, split in data.splits.items()}
 
@@ -74,16 +76,16 @@ class Cell:
         recipe = recipe or config.train
         if treatment.table["treated"].any():
             recipe = replace(recipe, checkpoints=1)
-        seed = self.seed_of(index)
+        seed, shared = self.seed_of(index), in_batches(recipe)
         seen = treatment.table[["id", "keep", "label", "weight"]]  # what a training run looks at
         rows = hash_pandas_object(seen, index=False).to_numpy()
         return self.ledger.once(
             f"train_{arm}",
             TrainedModel,
             version=train.VERSION,
-            settings=self.training(recipe) | {"training_seed": seed},
+            settings=self.training(recipe) | {"training_seed": seed} | (self.processes if shared else {}),
             inputs=self.inputs("train", "validation", treatment=hashlib.sha256(rows.tobytes()).hexdigest()),
-            compute=lambda watch, _: train.train(
+            compute=lambda watch, progress: train.train(
                 config.model,
                 self.data,
                 recipe,
@@ -92,8 +94,16 @@ class Cell:
                 seed=seed,
                 fabric=self.fabric,
                 watch=watch,
+                memory=progress,
+                crew=self.crew if shared else ALONE,
             ),
+            shared=shared,
         )
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """How many share the batches of a training: draws and rounding depend on it. Nothing for one alone."""
+        return {"processes": self.crew.size} if self.crew.size > 1 else {}
 
     def training(self, recipe: Train) -> dict[str, object]:
         """Return the settings that a training run depends on; what its recipe does not read is left out."""
@@ -130,7 +140,7 @@ class Cell:
                 "classes": self.data.classes,
             },
             inputs=self.inputs(part, model=model_key),
-            compute=lambda watch, _: attack.attack(
+            compute=lambda watch, progress: attack.attack(
                 model,
                 getattr(self.data, part),
                 spec,
@@ -139,7 +149,10 @@ class Cell:
                 batch_size=config.evaluation.batch_size,
                 seed=derive(config.seed, "attack", part),
                 watch=watch,
+                memory=progress,
+                crew=self.crew,
             ),
+            shared=True,
         )
 
     def scores(self, sites: list[Site], target: str = "", rows: Tensor | None = None) -> Stored[Scores]:
@@ -191,7 +204,9 @@ class Cell:
                 seed=config.seed,
                 watch=watch,
                 memory=progress,
+                crew=self.crew,
             ),
+            shared=True,
         )
 
     def validation(self, site: Site) -> Validation:
@@ -228,7 +243,9 @@ class Cell:
                 fabric=self.fabric,
                 watch=watch,
                 memory=progress,
+                crew=self.crew,
             ),
+            shared=True,
         )
 
     def inputs(self, *parts: str, **keys: str) -> dict[str, str]:

@@ -159,3 +159,6 @@ SCORER_PRECISIONS = ("32-true", "tf32", "bf16")  # of the derivatives; named in 
 
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # not an Enum: the names that lightning-fabric gave
+
+
+STRATEGIES = ("auto", "ddp")  # of processes that share a run; the names of lightning-fabric, too

@@ -11,7 +11,11 @@ class InputError(ValueError):
 
     def __init__(self, field: str, value: object, expected: str) -> None:
         super().__init__(" ".join(f"{field}={value}: {expected}".split()))
-        self.expected = expected
+        self.field, self.value, self.expected = field, value, expected
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+        """Say how another process makes the same error; the value by its text, for it may be anything."""
+        return InputError, (self.field, str(self.value), self.expected)
 
 
 @contextmanager

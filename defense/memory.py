@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +32,61 @@ class Forgetful:
 
     def keep(self, part: str, tensors: dict[str, Tensor]) -> None:
         """Let go of `tensors`."""
+
+
+KEPT_EVERY = 30.0  # seconds: what a kill costs at most, beside the epoch or batch in hand
+
+
+class Seldom:
+    """Another memory, and when it is time to keep something there: that takes a thirtieth of the time at most."""
+
+    def __init__(self, memory: Memory | None) -> None:
+        self.memory: Memory = Forgetful() if memory is None else memory
+        self.next = time.monotonic() + KEPT_EVERY
+
+    def recall(self, part: str) -> dict[str, Tensor] | None:
+        """Return what was kept of `part`, or None."""
+        return self.memory.recall(part)
+
+    def due(self) -> bool:
+        """Return whether it is time to keep something."""
+        return time.monotonic() >= self.next
+
+    def keep(self, part: str, tensors: dict[str, Tensor]) -> None:
+        """Keep `tensors`, in place of what was kept of `part` before."""
+        begin = time.monotonic()
+        self.memory.keep(part, tensors)
+        now = time.monotonic()
+        self.next = now + KEPT_EVERY * max(1.0, now - begin)
+
+
+def packed(state: Any) -> dict[str, Tensor]:
+    """Return nested dicts and lists, of tensors and what JSON can hold, as tensors that a memory takes."""
+    tensors: dict[str, Tensor] = {}
+
+    def form(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            tensors[name := str(len(tensors))] = value
+            return {"tensor": name}
+        if isinstance(value, Mapping):
+            return {"dict": [[key, form(each)] for key, each in value.items()]}  # pairs: keys may be numbers
+        return [form(each) for each in value] if isinstance(value, list | tuple) else value
+
+    text = json.dumps(form(state))
+    return tensors | {"form": torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)}
+
+
+def unpacked(tensors: dict[str, Tensor]) -> Any:
+    """Return what `packed` made into tensors; tuples come back as lists."""
+
+    def value(form: Any) -> Any:
+        if isinstance(form, dict):
+            return (
+                tensors[form["tensor"]] if "tensor" in form else {key: value(each) for key, each in form["dict"]}
+            )
+        return [value(each) for each in form] if isinstance(form, list) else form
+
+    return value(json.loads(tensors["form"].numpy().tobytes()))
 
 
 Computed = tuple[dict[str, Tensor], dict[str, float]]  # tensors, and numbers that say how they were found

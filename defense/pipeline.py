@@ -24,6 +24,7 @@ from defense.artifacts import Planted, Scores
 from defense.cell import Cell
 from defense.choices import AUTO, Harm, Keep, Method, Recipe, Task
 from defense.choosing import choose
+from defense.crew import ALONE, Crew, first
 from defense.data.load import held_out, load
 from defense.data.splits import Dataset
 from defense.devices import make_fabric
@@ -43,13 +44,19 @@ from defense.stages.retrain import parts_of_train
 from defense.stages.score import mean
 
 
-def run(config: Config, output: Path, overrides: list[str]) -> dict[str, Any]:
-    """Run every stage that the store does not hold yet, write the report into `output`, return its result."""
+def run(
+    config: Config, output: Path, overrides: list[str], fabric: Fabric | None = None, crew: Crew = ALONE
+) -> dict[str, Any]:
+    """Run every stage that the store does not hold yet, write the report into `output`, return its result.
+
+    fabric, crew: the device of this process, and the processes that share the run. Each of them calls this; that
+    of rank 0 writes the report, and the others return nothing.
+    """
     check_tracker(config.track)
-    fabric = make_fabric(config.fabric)
+    fabric = fabric or make_fabric(config.fabric)
     common = {"seed": config.seed, "precision": config.fabric.precision, "device": fabric.device.type}
-    ledger = Ledger(Path(config.store), common)
-    data = load(config.data, seed=config.seed)
+    ledger = Ledger(Path(config.store), common, crew)
+    data = first(crew, lambda: load(config.data, seed=config.seed))
     if config.task is Task.defend and config.treatment.budget == AUTO:
         data = held_out(data, config.treatment.held_out, seed=config.seed)
     data = data.to(fabric.device)
@@ -142,13 +149,15 @@ def defend(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
     adversarial = sites[0].adversarial.artifact.tensors["pictures"]
     common = vars(scoring(cell, scores.artifact, overrides)) | {"config": replace(cell.config, treatment=spec)}
     candidates = chosen.candidates if chosen else None
-    return write_report(Run(**common, arms=arms, adversarial=adversarial, candidates=candidates), output)
+    run = Run(**common, arms=arms, adversarial=adversarial, candidates=candidates)
+    return write_report(run, output) if cell.crew.rank == 0 else {}
 
 
 def detect(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Do the samples that are known to be wrong score lowest?"""
     scores = cell.scores(cell.scored_at())
-    return write_detection(scoring(cell, scores.artifact, overrides), output)
+    run = scoring(cell, scores.artifact, overrides)
+    return write_detection(run, output) if cell.crew.rank == 0 else {}
 
 
 def faithfulness(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
@@ -180,7 +189,8 @@ def faithfulness(cell: Cell, output: Path, overrides: list[str]) -> dict[str, An
     ]
     predicted = [parts.double().numpy() @ scores.table["score"].to_numpy(dtype=float) for scores in each.values()]
     together = next(iter(each.values())) if len(set(map(id, each.values()))) == 1 else mean(each)
-    return write_faithfulness(scoring(cell, together, overrides), np.array(predicted), np.array(measured), output)
+    run = scoring(cell, together, overrides)
+    return write_faithfulness(run, np.array(predicted), np.array(measured), output) if cell.crew.rank == 0 else {}
 
 
 def scores_by_target(cell: Cell, count: int) -> dict[str, Scores]:

@@ -218,10 +218,18 @@ class Faithfulness:
 
 @dataclass
 class Devices:
-    """Passed on to lightning-fabric."""
+    """Passed on to lightning-fabric, and how many processes share a run: devices on each of num_nodes machines."""
 
     accelerator: str
     precision: str
+    devices: int
+    num_nodes: int
+    strategy: str
+
+    @property
+    def processes(self) -> int:
+        """How many processes share the run, one for each device."""
+        return self.devices * self.num_nodes
 
 
 @dataclass

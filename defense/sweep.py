@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from defense.reporting.sheet import Sheet
 
 Result = dict[str, Any]
+STORE = "defense-report store --list shows what is in the store, --prune removes what no run needs."
 MULTIRUN = "hydra.mode=MULTIRUN"  # what Hydra makes of -m
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what a person can mend is one line on stderr and exit code 2."""
-    parser = argparse.ArgumentParser(prog="defense-report", description=__doc__)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["store"]:
+        keep_house(arguments[1:])
+        return
+    parser = argparse.ArgumentParser(prog="defense-report", description=__doc__, epilog=STORE)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="folder of a sweep, or of runs")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where the page goes; else into the one sweep"
@@ -40,6 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         output = chosen.output or own
         print(published(results, output) if output else text_of(sheet_of(results)))
+    except InputError as error:
+        print(f"defense-report: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def keep_house(arguments: Sequence[str]) -> None:
+    """Run `defense-report store`."""
+    from defense.housekeeping import report
+
+    try:
+        print(report(arguments))
     except InputError as error:
         print(f"defense-report: {error}", file=sys.stderr)
         sys.exit(2)

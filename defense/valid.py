@@ -10,6 +10,7 @@ from defense.choices import (
     BALANCES,
     PRECISIONS,
     SCORER_PRECISIONS,
+    STRATEGIES,
     AttackName,
     Harm,
     Keep,
@@ -21,7 +22,7 @@ from defense.choices import (
     Task,
 )
 from defense.errors import InputError
-from defense.schema import READ_BY, Attack, Config, Evaluation, Scorer, Threat, Train, Treat, number
+from defense.schema import READ_BY, Attack, Config, Devices, Evaluation, Scorer, Threat, Train, Treat, number
 
 
 def check(config: Config) -> None:
@@ -82,9 +83,20 @@ def check(config: Config) -> None:
         raise InputError("model._target_", None, "expected the dotted path of a class or function")
     precision = config.fabric.precision
     within("fabric.precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+    check_devices(config.fabric, train)
     attacks = {train.recipe, scorer.proxy} - {None, Recipe.standard} or train.keep is Keep.robust
     if attacks and precision == "16-mixed":  # the gradient of a picture, of a mean over the batch, becomes zero
         raise InputError("fabric.precision", precision, "not with attacks in training; expected bf16-mixed")
+
+
+def check_devices(devices: Devices, train: Train) -> None:
+    """Raise InputError where the number of processes is not valid, or does not fit the recipe."""
+    for field, value in (("devices", devices.devices), ("num_nodes", devices.num_nodes)):
+        within(f"fabric.{field}", value, value >= 1, "a whole number of at least 1")
+    within("fabric.strategy", devices.strategy, devices.strategy in STRATEGIES, f"one of {', '.join(STRATEGIES)}")
+    size = train.batch_size
+    few = f"at least {devices.processes}, a sample for each of fabric.devices x fabric.num_nodes"
+    within("train.batch_size", size, train.optimizer is Optimizer.lbfgs or size >= devices.processes, few)
 
 
 def check_train(train: Train) -> None:

@@ -70,14 +70,15 @@ def loaded(*overrides: str, classes: int) -> Dataset:
 
 
 class Clock(Forgetful):
-    """Looks at the time whenever a part of a suite is finished."""
+    """Looks at the time whenever an attack of a suite is finished."""
 
     def __init__(self) -> None:
         self.times = [process_time()]
 
     def keep(self, part: str, tensors: dict[str, Tensor]) -> None:
-        """Note the time."""
-        self.times.append(process_time())
+        """Note the time, between two attacks."""
+        if not tensors["done"]:
+            self.times.append(process_time())
 
 
 def by_suite(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "defense"
-LEAVES = {"choices", "schema", "errors", "memory", "randomness", "watch"}
+LEAVES = {"choices", "schema", "errors", "crew", "memory", "place", "randomness", "watch"}
 ROOMS = {"data", "models", "training", "influence", "robustness", "reporting"}
 ALLOWED = {
     "__init__": {"notebook"},
@@ -17,18 +17,25 @@ ALLOWED = {
     "schema": {"choices"},
     "errors": set(),
     "memory": set(),
+    "crew": {"memory"},
+    "place": set(),
     "watch": set(),
     "randomness": set(),
     "artifacts": set(),
     "config": LEAVES | {"valid"},
     "valid": LEAVES,
     "devices": LEAVES,
-    "store": LEAVES | {"artifacts"},
-    "sweep": LEAVES | {"reporting"},
+    "locking": set(),
+    "disk": {"errors", "locking"},
+    "store": LEAVES | {"artifacts", "disk", "locking"},
+    "housekeeping": {"disk", "errors", "locking", "reporting"},
+    "sweep": LEAVES | {"housekeeping", "reporting"},
     "failure": LEAVES,
     "gpus": set(),
     "multirun": LEAVES | {"failure", "reporting", "sweep"},
-    "__main__": LEAVES | {"config", "failure", "gpus", "multirun", "pipeline"},
+    "__main__": LEAVES | {"config", "failure", "gpus", "launch", "multirun"},
+    "launch": LEAVES | {"devices", "pipeline", "processes"},
+    "processes": LEAVES | {"devices"},
     "ledger": LEAVES | {"artifacts", "reporting", "store"},
     "pipeline": LEAVES | ROOMS | {"arms", "artifacts", "cell", "choosing", "devices", "ledger", "stages"},
     "choosing": LEAVES | ROOMS | {"arms", "artifacts", "cell", "stages", "store"},

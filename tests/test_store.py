@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from defense.artifacts import AdversarialSet, Scores, TrainedModel, load, save
-from defense.store import Progress, Store, Stored
+from defense.store import Progress, Store, Stored, verified_manifest
 
 
 def scores(value: float = 1.0) -> Scores:
@@ -68,7 +68,7 @@ def test_a_failure_leaves_nothing_that_is_believed(tmp_path: Path) -> None:
     assert once(Store(tmp_path), forbidden).reused
 
 
-@pytest.mark.parametrize("name", ["table.parquet", "record.parquet", "manifest.json"])
+@pytest.mark.parametrize("name", ["table.parquet", "record.parquet", "manifest.json", "manifest.sha256"])
 @pytest.mark.parametrize("damage", ["flip", "remove"])
 def test_damage_is_noticed_and_mended(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str
@@ -84,6 +84,23 @@ def test_damage_is_noticed_and_mended(
     assert not mended.reused
     assert "is damaged" in caplog.text
     assert once(Store(tmp_path), forbidden).reused
+
+
+def test_every_byte_of_an_entry_counts(tmp_path: Path) -> None:
+    """Of the manifest, too: of the digits of a time as of white space."""
+    entry = tmp_path / "score" / once(Store(tmp_path), scores).key
+    for name in ("manifest.json", "manifest.sha256"):
+        whole = (entry / name).read_bytes()
+        for position in range(len(whole)):
+            for flip in (0x01, 0x07):  # 7: a line feed becomes a carriage return
+                damaged = bytearray(whole)
+                damaged[position] ^= flip
+                (entry / name).write_bytes(damaged)
+                assert verified_manifest(entry) is None
+                (aside,) = entry.parent.glob("*.corrupt-*")
+                aside.rename(entry)
+        (entry / name).write_bytes(whole)
+    assert verified_manifest(entry)
 
 
 def _slow(root: Path, calls: Path) -> None:
@@ -147,7 +164,7 @@ def test_what_a_killed_attempt_has_kept_is_there_for_the_next(tmp_path: Path) ->
     key = Store(tmp_path).once("score", Scores, compute=partial(attempt, last=True), **common).key
     assert seen == [None, [1.0, 2.0]]
     names = sorted(path.name for path in (tmp_path / "score" / key).iterdir())
-    assert names == ["manifest.json", "record.parquet", "table.parquet"]
+    assert names == ["manifest.json", "manifest.sha256", "record.parquet", "table.parquet"]
     assert not (tmp_path / "score" / f"{key}.part").exists()
 
 

@@ -42,10 +42,13 @@ class Split:
         groups = None if self.groups is None else self.groups.to(device)
         return Split(self.ids, self.images.to(device), self.labels.to(device), self.truth.to(device), groups)
 
-    def batches(self, size: int, *, start: int = 0) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield (rows, pictures, labels) in order from row `start` on, `size` samples at a time."""
-        for first in range(start, len(self), size):
-            rows = slice(first, min(first + size, len(self)))
+    def batches(
+        self, size: int, *, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield (rows, pictures, labels) in order from row `start` up to `stop`, `size` samples at a time."""
+        end = len(self) if stop is None else stop
+        for first in range(start, end, size):
+            rows = slice(first, min(first + size, end))
             yield rows, self.images.take(torch.arange(rows.start, rows.stop)), self.labels[rows]
 
     def digest(self) -> str:

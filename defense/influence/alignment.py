@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from defense.crew import ALONE, Crew
 from defense.data.splits import Split
 from defense.influence.batching import fitted, gathered
 from defense.influence.finite import finite
@@ -74,13 +75,15 @@ def directional_derivatives(
     derivative: Derivative = forward_derivative,
     memory: Memory | None = None,
     part: str = "derivatives",
+    crew: Crew = ALONE,
 ) -> Tensor:
     """Return d/dt loss_i(theta + t direction) at t = 0 for each sample of `split`: (n,), on the CPU.
 
     The model is in eval mode meanwhile and comes back untouched. derivative: how one batch is done, exactly and
-    at once, or as `compiled` and `precision` have it. memory: keeps what is done so far, under `part`. An operator
-    without forward mode is replaced by gradients per sample, which is said in the log. Raises FloatingPointError
-    that names the id of the first sample whose derivative is not finite.
+    at once, or as `compiled` and `precision` have it. memory: keeps what is done so far, under `part`. crew: the
+    processes that share the batches. An operator without forward mode is replaced by gradients per sample, which
+    is said in the log. Raises FloatingPointError that names the id of the first sample whose derivative is not
+    finite.
     """
     chosen = derivative
 
@@ -99,7 +102,7 @@ def directional_derivatives(
                 values = chosen(model, member, direction, x, labels)
             return finite(values, split, rows, "the score of training sample")
 
-        return gathered(split, size, one_batch, watch=watch, memory=memory or Forgetful(), part=part)
+        return gathered(split, size, one_batch, watch=watch, memory=memory or Forgetful(), part=part, crew=crew)
 
     with evaluating(model):
         return fitted(batch_size, split, one_pass)

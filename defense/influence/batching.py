@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from defense.crew import ALONE, Crew, own_part, rows_of, together
 from defense.data.splits import Split
 from defense.errors import is_out_of_memory, out_of_memory_names
-from defense.memory import Memory
+from defense.memory import Memory, Seldom
 from defense.watch import Watch
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SIZES = {"cpu": 128, "cuda": 1024}  # samples; of other devices as of the CPU
-KEPT_EVERY = 30.0  # seconds
 
 
 def gathered(
@@ -30,21 +29,28 @@ def gathered(
     watch: Watch,
     memory: Memory,
     part: str,
+    crew: Crew = ALONE,
 ) -> Tensor:
-    """Return function(rows, pictures, labels) (b,) of all batches of `split` in one tensor (n,), on the CPU.
+    """Return function(rows, pictures, labels) (b, ...) of all batches as one tensor (n, ...) on the CPU.
 
-    What there is so far is kept in `memory` under `part` now and then, and a killed pass goes on from there.
+    What there is so far is kept in `memory` under `part` now and then, and a killed pass goes on from there. Of a
+    crew each process does some of the batches and keeps what it has; all return the whole.
     """
-    known = (memory.recall(part) or {}).get("values", torch.empty(0))
-    out = [known] if len(known) % size == 0 and len(known) > 0 else []  # else of batches of another size
-    last = time.monotonic()
-    for rows, x, labels in split.batches(size, start=len(known) if out else 0):
-        out.append(function(rows, x, labels).cpu())
-        if time.monotonic() - last >= KEPT_EVERY:
-            memory.keep(part, {"values": torch.cat(out)})
-            last = time.monotonic()
-        watch(rows.stop, len(split))
-    return torch.cat(out)
+    mine, part = rows_of(crew, len(split), size), own_part(crew, part)
+
+    def own() -> Tensor:
+        seldom = Seldom(memory)
+        known = (seldom.recall(part) or {}).get("values", torch.empty(0))
+        out = [known] if len(known) % size == 0 and len(known) > 0 else []  # else of batches of another size
+        start = mine.start + (len(known) if out else 0)
+        for rows, x, labels in split.batches(size, start=start, stop=mine.stop):
+            out.append(function(rows, x, labels).cpu())
+            if seldom.due():
+                seldom.keep(part, {"values": torch.cat(out)})
+            watch(rows.stop - mine.start, len(mine))
+        return torch.cat(out) if out else torch.empty(0)
+
+    return crew.gather(together(crew, own))
 
 
 def fitted(batch_size: int | None, split: Split, run: Callable[[int], T]) -> T:

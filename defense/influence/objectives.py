@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.choices import ObjectiveName
+from defense.crew import ALONE, Crew, rows_of, together
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.batching import fitted
@@ -112,15 +113,21 @@ def check_objective(objective: Objective, split: Split, classes: int) -> None:
 
 
 def parts_of(
-    model: nn.Module, member: Member, validation: Validation, objective: Objective, *, batch_size: int | None
+    model: nn.Module,
+    member: Member,
+    validation: Validation,
+    objective: Objective,
+    *,
+    batch_size: int | None,
+    crew: Crew = ALONE,
 ) -> list[Part]:
-    """Return every term of `objective` with its gradient at `member`, in eval mode."""
+    """Return every term of `objective` with its gradient at `member`, in eval mode. crew: shares the batches."""
     parts = []
     for name, weight in objective.weights.items():
         function, pictures = OBJECTIVES[name]
         split: Split = getattr(validation, pictures)
         value, gradient = value_and_gradient(
-            model, member, split, partial(function, positive=objective.positive), batch_size=batch_size
+            model, member, split, partial(function, positive=objective.positive), batch_size=batch_size, crew=crew
         )
         parts.append(Part(name, weight, value, gradient))
     return parts
@@ -133,28 +140,41 @@ def value_and_gradient(
     function: Callable[[Tensor, Split], Tensor],
     *,
     batch_size: int | None,
+    crew: Crew = ALONE,
 ) -> tuple[float, Parameters]:
     """Return v = function(all logits, split) and grad v, whatever the size of the batches.
 
-    Raises FloatingPointError where they are not finite; it names the first sample with such logits or loss.
+    crew: shares the batches; each process adds up its own. Raises FloatingPointError where they are not finite; it
+    names the first sample with such logits or loss.
     """
 
     def one_pass(size: int) -> tuple[float, Parameters]:
-        return carried_back(model, member, split, function, size)
+        return carried_back(model, member, split, function, size, crew)
 
     with evaluating(model), masked(model, member):
         return fitted(batch_size, split, one_pass)
 
 
 def carried_back(
-    model: nn.Module, member: Member, split: Split, function: Callable[[Tensor, Split], Tensor], size: int
+    model: nn.Module,
+    member: Member,
+    split: Split,
+    function: Callable[[Tensor, Split], Tensor],
+    size: int,
+    crew: Crew = ALONE,
 ) -> tuple[float, Parameters]:
     """Return `value_and_gradient` by batches of `size`; the model is in eval mode, its masks on."""
     parameters = {name: value.detach().requires_grad_() for name, value in member.parameters.items()}
     gradient = {name: torch.zeros_like(value) for name, value in member.parameters.items()}
+    mine = rows_of(crew, len(split), size)
+
+    def own_logits() -> Tensor:
+        batches = split.batches(size, start=mine.start, stop=mine.stop)
+        logits = [logits_at(model, member, member.parameters, x) for _, x, _ in batches]
+        return torch.cat(logits) if logits else torch.empty(0)
+
     with torch.no_grad():
-        batches = [logits_at(model, member, member.parameters, x) for _, x, _ in split.batches(size)]
-        logits = torch.cat(batches)
+        logits = crew.gather(together(crew, own_logits)).to(split.labels.device)
         finite(logits, split, slice(None), "the prediction of validation sample")
         losses = F.cross_entropy(logits, split.labels, reduction="none")
         finite(losses, split, slice(None), "the loss of validation sample")
@@ -162,11 +182,16 @@ def carried_back(
         logits.requires_grad_()
         value = function(logits, split)
         (cotangent,) = torch.autograd.grad(value, logits)
-        for rows, x, _ in split.batches(size):
-            carried = (logits_at(model, member, parameters, x) * cotangent[rows]).sum()
-            added = torch.autograd.grad(carried, list(parameters.values()), materialize_grads=True)
-            for total, add in zip(gradient.values(), added, strict=True):
-                total += add
+
+        def carry_own() -> None:
+            for rows, x, _ in split.batches(size, start=mine.start, stop=mine.stop):
+                carried = (logits_at(model, member, parameters, x) * cotangent[rows]).sum()
+                added = torch.autograd.grad(carried, list(parameters.values()), materialize_grads=True)
+                for total, add in zip(gradient.values(), added, strict=True):
+                    total += add
+
+        together(crew, carry_own)
+    crew.sum(list(gradient.values()))
     if not all(bool(part.isfinite().all()) for part in (value, *gradient.values())):
         raise FloatingPointError("the gradient of the objective is not finite, although every validation loss is")
     return value.item(), gradient

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from defense.crew import ALONE, Crew
 from defense.data.splits import Split
 from defense.influence.batching import fitted, gathered
 from defense.influence.finite import finite
@@ -42,11 +43,13 @@ def squared_norms(
     batch_size: int | None,
     watch: Watch,
     memory: Memory,
+    crew: Crew = ALONE,
     chunk: int = 32,
 ) -> Tensor:
-    """Return |g_i|^2 for each sample of `split`: (n,), on the CPU. memory: keeps what is done so far.
+    """Return |g_i|^2 for each sample of `split`: (n,), on the CPU.
 
-    Raises FloatingPointError that names the id of the first sample for which it is not finite.
+    memory: keeps what is done so far; crew: shares the batches. Raises FloatingPointError that names the id of the
+    first sample for which it is not finite.
     """
 
     def one_batch(rows: slice, x: Tensor, labels: Tensor) -> Tensor:
@@ -56,7 +59,7 @@ def squared_norms(
 
     def one_pass(size: int) -> Tensor:
         part = f"{member.name} squared norms"
-        return gathered(split, min(size, chunk), one_batch, watch=watch, memory=memory, part=part)
+        return gathered(split, min(size, chunk), one_batch, watch=watch, memory=memory, part=part, crew=crew)
 
     with evaluating(model), masked(model, member):
         return fitted(batch_size, split, one_pass)

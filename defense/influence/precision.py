@@ -17,6 +17,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from defense.crew import ALONE, Crew
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.alignment import Derivative, directional_derivatives
@@ -101,6 +102,7 @@ def rank_correlation(
     direction: Parameters,
     *,
     batch_size: int | None,
+    crew: Crew = ALONE,
 ) -> float:
     """Return Spearman's rank correlation of derivatives (n,) with those in full precision.
 
@@ -108,6 +110,6 @@ def rank_correlation(
     """
     rows = torch.linspace(0, len(split) - 1, min(len(split), COMPARED)).round().long()
     exact = directional_derivatives(
-        model, member, split.subset(rows), direction, batch_size=batch_size, watch=silent
+        model, member, split.subset(rows), direction, batch_size=batch_size, watch=silent, crew=crew
     )
     return float(spearmanr(scores[rows].double().numpy(), exact.numpy()).statistic)

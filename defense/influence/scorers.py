@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.choices import Method
+from defense.crew import ALONE, Common, Crew, told
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.alignment import Derivative, directional_derivatives, forward_derivative
-from defense.influence.batching import fitted
+from defense.influence.batching import fitted, gathered
 from defense.influence.directions import DIRECTIONS, Curvature, Record
 from defense.influence.finite import finite
 from defense.influence.members import Checkpoint, Member, Parameters, members_of, single
@@ -26,10 +27,10 @@ from defense.influence.objectives import Part, Validation, check_objective, part
 from defense.influence.per_sample import squared_norms
 from defense.influence.precision import check_precision, derivative_for, rank_correlation
 from defense.memory import Computed, Forgetful, Memory, remembered
-from defense.models.predict import predict
+from defense.models.modes import evaluating
 from defense.randomness import generator
 from defense.schema import Objective, Scorer
-from defense.watch import Watch
+from defense.watch import Watch, silent
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class Problem:
     watch: Watch
     states: Sequence[Checkpoint] = ()  # of the training run, for the settings that need them
     memory: Memory = field(default_factory=Forgetful)
+    crew: Crew = ALONE
+
+    @property
+    def common(self) -> Memory:
+        """What all processes of the crew remember alike."""
+        return Common(self.memory, self.crew)
 
     @property
     def scored(self) -> Split:
@@ -103,7 +110,7 @@ def alignment(problem: Problem) -> Scored:
     by_member: dict[str, Tensor] = {}
     record: Record = {}
     for member in members_of(problem.model, example, problem.scorer, problem.states, seed=problem.seed):
-        scores, said = remembered(problem.memory, member.name, partial(at_member, problem, member))
+        scores, said = remembered(problem.common, member.name, partial(at_member, problem, member))
         for name, values in scores.items():
             by_part[name] = by_part.get(name, 0) + member.weight * values
         by_member[member.name] = sum_of([weights[name] * values for name, values in scores.items()])
@@ -117,7 +124,8 @@ def at_member(problem: Problem, member: Member) -> Computed:
     scores: dict[str, Tensor] = {}
     record: Record = {}
     size = problem.scorer.batch_size
-    for part in parts_of(problem.model, member, problem.validation, problem.objective, batch_size=size):
+    model, validation, objective = problem.model, problem.validation, problem.objective
+    for part in parts_of(model, member, validation, objective, batch_size=size, crew=problem.crew):
         scores[str(part.name)], said = aligned(problem, member, part)
         record |= {f"{part.name} {key}": value for key, value in said.items()} | {
             f"{part.name} objective": part.value
@@ -126,15 +134,21 @@ def at_member(problem: Problem, member: Member) -> Computed:
 
 
 def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Record]:
-    """Return u . grad loss_i (n,) at one member for one term, and how u was found."""
+    """Return u . grad loss_i (n,) at one member for one term, and how u was found.
+
+    An inverse is found by one process of the crew and told to the others.
+    """
     scorer, size, label = problem.scorer, problem.scorer.batch_size, f"{member.name} {part.name}"
+    crew = problem.crew
 
     def solve(size: int) -> tuple[Parameters, Record]:
         curvature = Curvature(problem.model, member, problem.train, size)
         return DIRECTIONS[scorer.direction](part.gradient, curvature, scorer)
 
-    solved = partial(fitted, size, problem.train, solve)
-    found, record = remembered(problem.memory, f"{label} direction", solved)
+    def solved() -> tuple[Parameters, Record]:
+        return told(crew, partial(fitted, size, problem.train, solve))
+
+    found, record = remembered(problem.common, f"{label} direction", solved)
     direction = {name: found[name] for name in member.parameters}  # in the order that jvp wants
     scores = directional_derivatives(
         problem.model,
@@ -146,11 +160,12 @@ def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Recor
         derivative=problem.derivative,
         memory=problem.memory,
         part=f"{label} so far",
+        crew=crew,
     )
     if scorer.precision != "32-true":
         record |= {
             "rank correlation to float32": rank_correlation(
-                scores, problem.model, member, problem.scored, direction, batch_size=size
+                scores, problem.model, member, problem.scored, direction, batch_size=size, crew=crew
             )
         }
     if scorer.cosine:
@@ -168,28 +183,52 @@ def self_influence(problem: Problem) -> Scored:
 
 def norms_of(problem: Problem, member: Member) -> Tensor:
     """Return |grad loss_i|^2 (n,) at one member."""
-    size, watch, memory = problem.scorer.batch_size, problem.watch, problem.memory
-    return squared_norms(problem.model, member, problem.scored, batch_size=size, watch=watch, memory=memory)
+    return squared_norms(
+        problem.model,
+        member,
+        problem.scored,
+        batch_size=problem.scorer.batch_size,
+        watch=problem.watch,
+        memory=problem.memory,
+        crew=problem.crew,
+    )
 
 
 def loss(problem: Problem) -> Scored:
     """score_i = -loss_i of the training sample as it is."""
-    return Scored(-losses_of(problem.model, problem.train, problem.scorer.batch_size))
+    return Scored(-losses_of(problem, problem.train))
 
 
 def adversarial_loss(problem: Problem) -> Scored:
     """score_i = -loss_i of the attacked training sample."""
-    return Scored(-losses_of(problem.model, problem.needs_attacked(), problem.scorer.batch_size))
+    return Scored(-losses_of(problem, problem.needs_attacked()))
 
 
-def losses_of(model: nn.Module, split: Split, batch_size: int | None) -> Tensor:
+def losses_of(problem: Problem, split: Split) -> Tensor:
     """Return the cross-entropy of each sample: (n,), on the CPU.
 
     Raises FloatingPointError that names the id of the first sample for which it is not finite.
     """
-    logits = fitted(batch_size, split, lambda size: predict(model, split, batch_size=size))
-    losses = F.cross_entropy(logits, split.labels.cpu(), reduction="none")
+    _, losses = judged(problem.model, split, problem.scorer.batch_size, crew=problem.crew)
     return finite(losses, split, slice(None), "the score of training sample")
+
+
+@torch.no_grad()
+def judged(model: nn.Module, split: Split, batch_size: int | None, *, crew: Crew = ALONE) -> tuple[Tensor, Tensor]:
+    """Return prediction int64 (n,) and cross-entropy (n,) of each sample, on the CPU; no logits are kept."""
+
+    def one_batch(rows: slice, x: Tensor, labels: Tensor) -> Tensor:
+        logits = model(x).cpu()
+        losses = F.cross_entropy(logits, labels.cpu(), reduction="none")
+        exact = torch.promote_types(losses.dtype, torch.float32)  # for any number of classes below 2^24
+        return torch.stack([logits.argmax(1).to(exact), losses.to(exact)], dim=1)
+
+    def one_pass(size: int) -> tuple[Tensor, Tensor]:
+        found = gathered(split, size, one_batch, watch=silent, memory=Forgetful(), part="judged", crew=crew)
+        return found[:, 0].long(), found[:, 1]
+
+    with evaluating(model):
+        return fitted(batch_size, split, one_pass)
 
 
 def random(problem: Problem) -> Scored:

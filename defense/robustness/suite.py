@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.choices import AttackName
+from defense.crew import ALONE, Common, Crew, own_part, rows_of, share, together
 from defense.data.splits import Split
 from defense.errors import InputError, out_of_memory_names
-from defense.memory import Forgetful, Memory
+from defense.memory import Memory, Seldom
 from defense.models.modes import channels_last, evaluating, frozen
 from defense.models.predict import predict
 from defense.randomness import derive
 from defense.robustness.attacks import AUTOATTACK, perturb_batch, tiles
 from defense.robustness.ball import farthest
+from defense.robustness.turn import Turn, finite_logits, judged
 from defense.schema import Attack, Threat
 from defense.watch import Watch
 
@@ -42,35 +46,76 @@ def perturb(
     batch_size: int,
     seed: int,
     watch: Watch,
+    memory: Memory | None = None,
+    crew: Crew = ALONE,
 ) -> Tensor:
     """Return every picture of `split` attacked: float32 (n, C, H, W) on the CPU, inside the ball and in [0, 1].
 
     Of `attack.restarts` tries one that is mistaken, and of several the highest loss; autoattack stops at the first
     that is mistaken. What apgd_t, fab_t and square do not break stays as it is. The same seed
     gives the same result; the model comes back untouched. Raises RuntimeError when the attack leaves the threat
-    model, FloatingPointError for logits that are not finite.
+    model, FloatingPointError for logits that are not finite. memory: what is finished, now and then; crew: the
+    processes that share the batches.
     """
     if attack.name is AttackName.autoattack:
         chain = {"autoattack": attack}
         return in_turn(
-            model, split, chain, threat, classes=classes, batch_size=batch_size, seed=seed, watch=watch
+            model,
+            split,
+            chain,
+            threat,
+            classes=classes,
+            batch_size=batch_size,
+            seed=seed,
+            watch=watch,
+            memory=memory,
+            crew=crew,
         ).pictures
-    out = torch.empty((len(split), *split.images.shape))
+    mine = rows_of(crew, len(split), batch_size)
+    out = torch.empty((len(mine), *split.images.shape))
+    part = own_part(crew, "perturbed")
+
+    def own() -> Tensor:
+        seldom = Seldom(memory)
+        known = (seldom.recall(part) or {}).get("pictures", out[:0])
+        out[: len(known)] = known
+        for rows, x, labels in split.batches(batch_size, start=mine.start + len(known), stop=mine.stop):
+            done = rows.stop - mine.start
+            out[rows.start - mine.start : done] = at_worst(
+                model, x, labels, attack, threat, classes=classes, seed=seed, first=rows.start
+            ).cpu()
+            if seldom.due():
+                seldom.keep(part, {"pictures": out[:done]})
+            watch(done, len(mine))
+        return out
+
     with attacking(model, batch_size):
-        for rows, x, labels in split.batches(batch_size):
-            best, highest = x, torch.full((len(x),), -torch.inf, device=x.device)
-            mistaken = torch.zeros_like(labels, dtype=torch.bool)
-            for restart in range(attack.restarts):
-                purpose = (restarted(seed, restart), "attack", attack.name.value, rows.start)
-                tried = perturb_batch(model, x, labels, attack, threat, classes=classes, purpose=purpose)
-                right, losses = judged(model, tried, labels)
-                better = (~right & ~mistaken) | ((right != mistaken) & (losses > highest))
-                mistaken = mistaken | ~right
-                best = torch.where(better.view(-1, 1, 1, 1), tried, best)
-                highest = torch.where(better, losses, highest)
-            out[rows] = best.cpu()
-            watch(rows.stop, len(split))
-    return out
+        return crew.gather(together(crew, own))
+
+
+def at_worst(
+    model: nn.Module,
+    x: Tensor,
+    labels: Tensor,
+    attack: Attack,
+    threat: Threat,
+    *,
+    classes: int,
+    seed: int,
+    first: int,
+) -> Tensor:
+    """Return pictures (b, C, H, W), from row `first` on, as the worst of the tries of `attack` leaves them."""
+    best, highest = x, torch.full((len(x),), -torch.inf, device=x.device)
+    mistaken = torch.zeros_like(labels, dtype=torch.bool)
+    for restart in range(attack.restarts):
+        purpose = (restarted(seed, restart), "attack", attack.name.value, first)
+        tried = perturb_batch(model, x, labels, attack, threat, classes=classes, purpose=purpose)
+        right, losses = judged(model, tried, labels)
+        better = (~right & ~mistaken) | ((right != mistaken) & (losses > highest))
+        mistaken = mistaken | ~right
+        best = torch.where(better.view(-1, 1, 1, 1), tried, best)
+        highest = torch.where(better, losses, highest)
+    return best
 
 
 def in_turn(
@@ -84,44 +129,56 @@ def in_turn(
     seed: int,
     watch: Watch,
     memory: Memory | None = None,
+    crew: Crew = ALONE,
 ) -> Attacked:
     """Attack `split` with each of `attacks`, every one on the samples that the ones before have left standing.
 
     Each restart is a try of its own. A sample that is wrong without attack counts as broken from the start, since
-    staying put is open to every attacker. memory: what is finished, try by try.
+    staying put is open to every attacker. memory: what is finished, after every try and now and then within one.
+    crew: the processes that share the batches of a try.
     """
-    memory = Forgetful() if memory is None else memory
-    labels = split.labels.cpu()
     tries = [
         (name, part, restart)
         for name, attack in attacks.items()
         for part in parts(attack)
         for restart in range(part.restarts)
     ]
-    known = memory.recall("attacked")
-    if known is None:
-        logits = finite_logits(predict(model, split, batch_size=batch_size))
-        pictures = split.images.take(torch.arange(len(split))).float().cpu()
-        highest = F.cross_entropy(logits, labels, reduction="none")
-        known = {"pictures": pictures, "highest": highest, "after": (logits.argmax(1) == labels)[None]}
-    pictures, highest, after = known["pictures"], known["highest"], list(known["after"])
-    with attacking(model, batch_size):  # after[k]: what stands after k tries
+    seldom = Seldom(memory)
+    common = Common(seldom, crew)
+    with attacking(model, batch_size):
+        known = common.recall("attacked") or unattacked(model, split, batch_size, crew)
+        pictures, highest, after = known["pictures"], known["highest"], list(known["after"])  # after[k]: k tries
         for number, (name, part, restart) in enumerate(tries[len(after) - 1 :], start=len(after) - 1):
-            stands = after[-1].clone()
-            for rows in filter(len, stands.nonzero().flatten().split(batch_size)):
-                x, own = split.images.take(rows), split.labels[rows.to(split.labels.device)]
-                purpose = (restarted(seed, restart), "attack", name, part.name.value, int(rows[0]))
-                tried = perturb_batch(model, x, own, part, threat, classes=classes, purpose=purpose)
-                right, losses = (found.cpu() for found in judged(model, tried, own))
-                worse = ~right | (losses > highest[rows])
-                pictures[rows[worse]] = tried.cpu().float()[worse]
-                highest[rows], stands[rows] = torch.maximum(highest[rows], losses), right
-                watch(number * len(split) + int(rows[-1]) + 1, len(tries) * len(split), standing=int(stands.sum()))
-            after.append(stands)
-            memory.keep("attacked", {"pictures": pictures, "highest": highest, "after": torch.stack(after)})
+            purpose = (restarted(seed, restart), "attack", name, part.name.value)
+
+            def attempt(
+                x: Tensor, labels: Tensor, first: int, part: Attack = part, purpose: Any = purpose
+            ) -> Tensor:
+                chance = (*purpose, first)
+                return perturb_batch(model, x, labels, part, threat, classes=classes, purpose=chance)
+
+            def seen(row: int, standing: int, number: int = number) -> None:
+                watch(number * len(split) + row + 1, len(tries) * len(split), standing=standing)
+
+            batches = list(filter(len, after[-1].nonzero().flatten().split(batch_size)))
+            mine = [batches[index] for index in share(crew, len(batches))]
+            turn = Turn(model, split, pictures, highest, after[-1].clone(), number)
+            together(crew, partial(turn.take, mine, attempt, seen, seldom, own_part(crew, "try")))
+            turn.tell(crew, batches, mine)
+            after.append(turn.stands)
+            common.keep("attacked", {"pictures": pictures, "highest": highest, "after": torch.stack(after)})
     last = {name: number for number, (name, _, _) in enumerate(tries, start=1)}
     standing = {name: after[number] for name, number in last.items()}
     return Attacked(pictures, after[0], standing)
+
+
+def unattacked(model: nn.Module, split: Split, batch_size: int, crew: Crew) -> dict[str, Tensor]:
+    """Return what there is before the first try: the pictures, their losses, and where the model is right."""
+    logits = finite_logits(predict(model, split, batch_size=batch_size, crew=crew))
+    labels = split.labels.cpu()
+    pictures = split.images.take(torch.arange(len(split))).float().cpu()
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    return {"pictures": pictures, "highest": losses, "after": (logits.argmax(1) == labels)[None]}
 
 
 def check_shape(field: str, attacks: Iterable[tuple[str, Attack]], threat: Threat, shape: tuple[int, ...]) -> None:
@@ -135,20 +192,6 @@ def check_shape(field: str, attacks: Iterable[tuple[str, Attack]], threat: Threa
     for name, attack in attacks:
         if any(part.name is AttackName.square for part in parts(attack)) and not tiles(shape, threat.norm):
             raise InputError(name, attack.name, f"square does not fit pictures of {shape[-2]}x{shape[-1]} in L2")
-
-
-@torch.no_grad()
-def judged(model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where the model is right on pictures (b, C, H, W), bool (b,), and its losses (b,)."""
-    logits = finite_logits(model(x))
-    return logits.argmax(1) == labels, F.cross_entropy(logits, labels, reduction="none")
-
-
-def finite_logits(logits: Tensor) -> Tensor:
-    """Return `logits`; raises FloatingPointError where one is not finite: the highest of NaN is no class."""
-    if not bool(logits.isfinite().all()):
-        raise FloatingPointError("the model gives logits that are not finite; it cannot be attacked")
-    return logits
 
 
 def parts(attack: Attack) -> list[Attack]:

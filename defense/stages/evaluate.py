@@ -6,6 +6,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from defense.artifacts import Evaluation
+from defense.crew import ALONE, Crew
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.memory import Memory
@@ -31,6 +32,7 @@ def evaluate(
     keep: bool = False,
     watch: Watch,
     memory: Memory | None = None,
+    crew: Crew = ALONE,
 ) -> Evaluation:
     """Return, per test sample, whether `model` is right: clean, transfer, and adaptive after each attack.
 
@@ -39,7 +41,8 @@ def evaluate(
     is one; `triggered` is whether the model is right on those. keep: return the pictures. The attacks of a suite
     come in turn, each on the samples that those before it have left standing, so adaptive.<attack> is the accuracy
     after this attack and all before it, and adaptive.worst the accuracy after all. A sample counts as right under
-    attack only where it is right without one, since staying put is open to every attacker.
+    attack only where it is right without one, since staying put is open to every attacker. crew: the processes
+    that share the samples.
     """
     attacked = in_turn(
         model,
@@ -51,6 +54,7 @@ def evaluate(
         seed=seed,
         watch=watch,
         memory=memory,
+        crew=crew,
     )
     labels = test.labels.cpu()
     adaptive = {f"adaptive.{name}": stands.numpy() for name, stands in attacked.standing.items()}
@@ -58,10 +62,12 @@ def evaluate(
     transfer = worst
     if frozen is not None:
         moved = test.with_images(TensorImages(frozen.to(test.labels.device)))
-        right = predict(model, moved, batch_size=suite.batch_size).argmax(1) == labels
+        right = predict(model, moved, batch_size=suite.batch_size, crew=crew).argmax(1) == labels
         transfer = (attacked.clean & right).numpy()
     columns = {"id": test.ids.numpy(), "clean": attacked.clean.numpy(), "transfer": transfer}
     if stamped is not None:
-        columns["triggered"] = (predict(model, stamped, batch_size=suite.batch_size).argmax(1) == labels).numpy()
+        columns["triggered"] = (
+            predict(model, stamped, batch_size=suite.batch_size, crew=crew).argmax(1) == labels
+        ).numpy()
     table = pd.DataFrame({**columns, **adaptive, "adaptive.worst": worst})
     return Evaluation(table, {"pictures": attacked.pictures} if keep else {})

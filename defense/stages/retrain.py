@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -11,10 +10,11 @@ from torch import Tensor
 
 from defense.artifacts import Retrainings, TrainedModel
 from defense.choices import Optimizer, Subsets
+from defense.crew import ALONE, Crew, own_part, share, together
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.influence.objectives import Validation
-from defense.memory import Memory
+from defense.memory import Memory, Seldom
 from defense.models.build import build
 from defense.models.predict import predict
 from defense.randomness import generator
@@ -23,7 +23,6 @@ from defense.stages.train import trained
 from defense.watch import Watch, silent
 
 VERSION = 2
-KEPT_EVERY = 30.0  # seconds
 
 
 def parts_of_train(subsets: Subsets, size: int, count: int | None, *, seed: int) -> Tensor:
@@ -56,34 +55,41 @@ def retrain(
     fabric: Fabric,
     watch: Watch,
     memory: Memory,
+    crew: Crew = ALONE,
 ) -> Retrainings:
     """Return the validation logits of models trained on `parts` bool (m, n) of the training split.
 
     All share the seed, and so first weights and order. With lbfgs they start from the baseline, which saves
-    iterations and leaves the minimum of a convex model where it is.
+    iterations and leaves the minimum of a convex model where it is. crew: the
+    processes that share the models; each trains its own alone.
     """
-    known = memory.recall("retrainings") or {}
-    clean, adversarial = (list(known.get(name, ())) for name in ("clean", "adversarial"))
-    last = time.monotonic()
-    for keep in parts[len(clean) :]:
-        model = build(settings, data, seed=seed)
-        if recipe.optimizer is Optimizer.lbfgs:
-            model.load_state_dict(baseline.weights)
-        trained(
-            model,
-            data,
-            recipe,
-            keep=keep,
-            weights=torch.ones(len(keep)),
-            threat=threat,
-            seed=seed,
-            fabric=fabric,
-            watch=silent,
-        )
-        clean.append(predict(model, validation.clean, batch_size=recipe.batch_size * 4))
-        adversarial.append(predict(model, validation.adversarial, batch_size=recipe.batch_size * 4))
-        if time.monotonic() - last >= KEPT_EVERY:
-            memory.keep("retrainings", {"clean": torch.stack(clean), "adversarial": torch.stack(adversarial)})
-            last = time.monotonic()
-        watch(len(clean), len(parts))
-    return Retrainings({"clean": torch.stack(clean), "adversarial": torch.stack(adversarial)})
+    mine, part = share(crew, len(parts)), own_part(crew, "retrainings")
+
+    def own() -> dict[str, Tensor]:
+        seldom = Seldom(memory)
+        known = seldom.recall(part) or {}
+        clean, adversarial = (list(known.get(name, ())) for name in ("clean", "adversarial"))
+        for keep in parts[mine.start + len(clean) : mine.stop]:
+            model = build(settings, data, seed=seed)
+            if recipe.optimizer is Optimizer.lbfgs:
+                model.load_state_dict(baseline.weights)
+            trained(
+                model,
+                data,
+                recipe,
+                keep=keep,
+                weights=torch.ones(len(keep)),
+                threat=threat,
+                seed=seed,
+                fabric=fabric,
+                watch=silent,
+            )
+            clean.append(predict(model, validation.clean, batch_size=recipe.batch_size * 4))
+            adversarial.append(predict(model, validation.adversarial, batch_size=recipe.batch_size * 4))
+            if seldom.due():
+                seldom.keep(part, {"clean": torch.stack(clean), "adversarial": torch.stack(adversarial)})
+            watch(len(clean), len(mine))
+        found = {"clean": clean, "adversarial": adversarial}
+        return {name: torch.stack(logits) if logits else torch.empty(0) for name, logits in found.items()}
+
+    return Retrainings({name: crew.gather(logits) for name, logits in together(crew, own).items()})

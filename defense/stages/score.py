@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-import torch.nn.functional as F
 from torch import nn
 
 from defense.artifacts import Scores
+from defense.crew import ALONE, Crew
 from defense.data.splits import Split
-from defense.influence.batching import fitted
 from defense.influence.members import Checkpoint
 from defense.influence.objectives import Validation
-from defense.influence.scorers import METHODS, Problem
+from defense.influence.scorers import METHODS, Problem, judged
 from defense.memory import Forgetful, Memory
-from defense.models.predict import predict
 from defense.schema import Objective, Scorer
 from defense.watch import Watch
 
@@ -34,25 +32,27 @@ def score(
     seed: int,
     watch: Watch,
     memory: Memory | None = None,
+    crew: Crew = ALONE,
 ) -> Scores:
     """Return the score of each training sample, with the model's prediction and loss beside it.
 
     attacked: the training samples attacked at the model; states: checkpoints of its training; where they are
-    needed. memory: keeps what is finished, so that a killed scoring goes on where it was. Where the scorer
-    has several members, or the objective several terms, the share of each stands in a column of its own.
+    needed. memory: keeps what is finished, so that a killed scoring goes on where it was. crew: the processes that
+    share the samples; each returns all scores. Where the scorer has several members, or the objective several
+    terms, the share of each stands in a column of its own.
     """
     memory = memory or Forgetful()
-    problem = Problem(model, train, attacked, validation, objective, scorer, seed, watch, states, memory)
+    problem = Problem(model, train, attacked, validation, objective, scorer, seed, watch, states, memory, crew)
     scored = METHODS[scorer.method](problem)
-    logits = fitted(scorer.batch_size, train, lambda size: predict(model, train, batch_size=size))
+    prediction, losses = judged(model, train, scorer.batch_size, crew=crew)
     table = pd.DataFrame(
         {
             "id": train.ids.numpy(),
             "score": scored.total.numpy(),
             "label": train.labels.cpu().numpy(),
             "truth": train.truth.cpu().numpy(),
-            "prediction": logits.argmax(1).numpy(),
-            "loss": F.cross_entropy(logits, train.labels.cpu(), reduction="none").numpy(),
+            "prediction": prediction.numpy(),
+            "loss": losses.numpy(),
             **{f"score.{name}": values.numpy() for name, values in (scored.parts | scored.members).items()},
         }
     )

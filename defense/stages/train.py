@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from defense.artifacts import Tensors, TrainedModel, Treatment
 from defense.choices import Optimizer
+from defense.crew import ALONE, Common, Crew
 from defense.data.splits import Dataset
 from defense.influence.members import Checkpoint
+from defense.memory import Memory, Seldom, packed, unpacked
 from defense.models.build import build
 from defense.schema import Threat, Train
 from defense.training.converge import converge
@@ -42,11 +44,14 @@ def train(
     seed: int,
     fabric: Fabric,
     watch: Watch,
+    memory: Memory | None = None,
+    crew: Crew = ALONE,
 ) -> TrainedModel:
     """Return the network that `settings` describe, trained by `recipe` on the treated training split.
 
     threat: what the attacks of a recipe, and those that choose its epoch, may do. Validation is looked at for the
-    curves and for the epoch that is kept; test never is.
+    curves and for the epoch that is kept; test never is. memory: keeps an epoch now and then, which a killed
+    training goes on after. crew: the processes that share every batch of sgd; each returns the same model.
     """
     table = treatment.table
     labels = torch.tensor(table["label"].to_numpy(), device=data.train.labels.device)
@@ -60,6 +65,8 @@ def train(
         seed=seed,
         fabric=fabric,
         watch=watch,
+        memory=memory,
+        crew=crew,
     )
 
 
@@ -74,12 +81,23 @@ def trained(
     seed: int,
     fabric: Fabric,
     watch: Watch,
+    memory: Memory | None = None,
+    crew: Crew = ALONE,
 ) -> TrainedModel:
     """Train `model` in place on the kept samples of data.train; it ends at the epoch that is kept.
 
-    keep, weights: as of `defense.training.loop.fit`. Of the `recipe.checkpoints` - 1 earlier epochs whose weights
-    stand beside them, those after the kept one are left out.
+    keep, weights: as of `defense.training.loop.fit`; memory: as of `train`. Of the `recipe.checkpoints` - 1
+    earlier epochs whose weights stand beside them, those after the kept one are left out.
     """
+    seldom = Seldom(memory)
+    common = Common(seldom, crew)
+    kept = common.recall("training")
+    nothing: dict[str, Any] = {"history": [], "checkpoints": {}, "choice": {}, "after": None}
+    known = unpacked(kept) if kept else nothing
+    history: list[dict[str, float]] = known["history"]
+    checkpoints: dict[int, Tensors] = known["checkpoints"]
+    choice = Choice(recipe)
+    choice.load(known["choice"])
     ends = OPTIMIZERS[recipe.optimizer](
         model,
         data.train,
@@ -87,18 +105,24 @@ def trained(
         keep=keep,
         weights=weights,
         losses=losses_of(recipe, threat, data.classes),
-        measure=measuring(data.validation, recipe, threat, classes=data.classes, seed=seed, fabric=fabric),
+        measure=measuring(
+            data.validation, recipe, threat, classes=data.classes, seed=seed, fabric=fabric, crew=crew
+        ),
         seed=seed,
         fabric=fabric,
         watch=watch,
+        after=known["after"],
+        **({"crew": crew} if crew.size > 1 else {}),  # who converges is alone
     )
-    history: list[dict[str, float]] = []
-    checkpoints: dict[int, Tensors] = {}
-    choice = Choice(recipe)
-    for end in choice.watched(ends):
+    for end in ends:
         history.append(end.numbers)
         if (epoch := int(end.numbers["epoch"])) in earlier_epochs(recipe):
             checkpoints[epoch] = {name: value.clone() for name, value in end.weights.items()}
+        if choice.look(end):
+            break
+        if seldom.due():
+            so_far = {"history": history, "checkpoints": checkpoints, "choice": choice.state()}
+            common.keep("training", packed(so_far | {"after": end.state()}))
     best = choice.best
     model.load_state_dict(best.weights)
     table = pd.DataFrame(history)

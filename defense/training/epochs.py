@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -31,6 +32,7 @@ class EpochEnd:
 
     numbers: dict[str, float]  # epoch, train_loss, train_accuracy, learning_rate, and those of validation
     weights: Mapping[str, Tensor]  # as of state_dict: those that were validated; they change in the next epoch
+    state: Callable[[], dict[str, Any]] = dict  # what the next epoch begins with; of this moment, as `weights`
 
 
 @dataclass
@@ -56,27 +58,35 @@ class Choice:
         self.best = Best(COLUMNS[kept_by(recipe)])
         self.robust = Best(COLUMNS[Keep.robust]) if recipe.recipe is Recipe.fast else None
 
-    def watched(self, ends: Iterable[EpochEnd]) -> Iterator[EpochEnd]:
-        """Yield the epochs as they end; after all of them `best` is the one that is kept.
+    def look(self, end: EpochEnd) -> bool:
+        """Take in the end of an epoch; return whether training ends with it. Then `best` is the one that is kept.
 
         The recipe fast ends with the epoch in which robust accuracy on validation falls by more than `COLLAPSE`
         below its highest, and keeps that one, whatever else was asked for.
         """
-        for end in ends:
-            self.best.look(end)
-            yield end
-            if self.robust is None:
-                continue
-            self.robust.look(end)
-            found = end.numbers[self.robust.column]
-            if self.robust.value - found > COLLAPSE:
-                log.warning(
-                    "stopped after epoch %d: robust accuracy on validation fell from %.1f to %.1f %%, as happens "
-                    "to training on one step; epoch %d is kept",
-                    end.numbers["epoch"],
-                    self.robust.value,
-                    found,
-                    self.robust.epoch,
-                )
-                self.best = self.robust
-                return
+        self.best.look(end)
+        if self.robust is None:
+            return False
+        self.robust.look(end)
+        found = end.numbers[self.robust.column]
+        if self.robust.value - found <= COLLAPSE:
+            return False
+        log.warning(
+            "stopped after epoch %d: robust accuracy on validation fell from %.1f to %.1f %%, as happens "
+            "to training on one step; epoch %d is kept",
+            end.numbers["epoch"],
+            self.robust.value,
+            found,
+            self.robust.epoch,
+        )
+        self.best = self.robust
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """Return what was looked at so far."""
+        return {name: vars(best) for name, best in vars(self).items() if best is not None}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        for name, best in state.items():
+            setattr(self, name, Best(**best))

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from defense.choices import AttackName
+from defense.crew import ALONE, Crew, rows_of, together
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError, out_of_memory_names
@@ -29,16 +30,23 @@ ATTACKED = 1000
 
 
 def measuring(
-    validation: Split, recipe: Train, threat: Threat, *, classes: int, seed: int, fabric: Fabric
+    validation: Split,
+    recipe: Train,
+    threat: Threat,
+    *,
+    classes: int,
+    seed: int,
+    fabric: Fabric,
+    crew: Crew = ALONE,
 ) -> Measure:
     """Return what measures a network on `validation`: loss, accuracy and, where a recipe attacks, robust accuracy.
 
-    Accuracies are in per cent, the robust one is of up to `ATTACKED` samples. It raises InputError where the loss
-    is not finite.
+    Accuracies are in per cent, the robust one is of up to `ATTACKED` samples. crew: the processes that share them,
+    each of which is given the same numbers. It raises InputError where the loss is not finite.
     """
 
     def clean(network: nn.Module, epoch: int) -> dict[str, float]:
-        return clean_numbers(network, validation, recipe, epoch=epoch)
+        return crew.broadcast(clean_numbers(network, validation, recipe, epoch=epoch, crew=crew))
 
     if not sees_attacks(recipe):
         return clean
@@ -49,9 +57,17 @@ def measuring(
         numbers = clean(network, epoch)
         with out_of_memory_names("train.batch_size", recipe.batch_size):
             robust = robust_accuracy(
-                network, few, attack, threat, recipe.batch_size, classes=classes, seed=seed, fabric=fabric
+                network,
+                few,
+                attack,
+                threat,
+                recipe.batch_size,
+                classes=classes,
+                seed=seed,
+                fabric=fabric,
+                crew=crew,
             )
-        return numbers | {"validation_robust_accuracy": robust}
+        return numbers | {"validation_robust_accuracy": crew.broadcast(robust)}
 
     return clean_and_robust
 
@@ -62,9 +78,11 @@ def spread(length: int, most: int) -> Tensor:
     return torch.arange(count) * length // count
 
 
-def clean_numbers(network: nn.Module, validation: Split, recipe: Train, *, epoch: int) -> dict[str, float]:
+def clean_numbers(
+    network: nn.Module, validation: Split, recipe: Train, *, epoch: int, crew: Crew = ALONE
+) -> dict[str, float]:
     """Return loss and accuracy on the pictures as they are; raises InputError where the loss is not finite."""
-    logits = predict(network, validation, batch_size=4 * recipe.batch_size).float()
+    logits = predict(network, validation, batch_size=4 * recipe.batch_size, crew=crew).float()
     labels = validation.labels.cpu()
     loss = float(F.cross_entropy(logits, labels))
     if not math.isfinite(loss):
@@ -83,24 +101,30 @@ def robust_accuracy(
     classes: int,
     seed: int,
     fabric: Fabric,
+    crew: Crew = ALONE,
 ) -> float:
     """Return how many samples, in per cent, are right as they are and under `attack`; only the former see it.
 
     Attacks are made in the precision of the devices, and judged in float32.
     """
     labels = split.labels.cpu()
-    right = predict(network, split, batch_size=batch_size).argmax(1) == labels
+    right = predict(network, split, batch_size=batch_size, crew=crew).argmax(1) == labels
     standing = split.subset(right.nonzero().flatten())
     if len(standing) == 0:
         return 0.0
-    pictures = []
-    with fabric.autocast():
-        for rows, x, own in standing.batches(batch_size):
+    mine = rows_of(crew, len(standing), batch_size)
+
+    def own_stand() -> Tensor:
+        stands = [torch.empty(0, dtype=torch.bool)]
+        for rows, x, own in standing.batches(batch_size, start=mine.start, stop=mine.stop):
             purpose = derive(seed, "validation attack", rows.start)
-            pictures.append(attacked(network, x, own, purpose, attack=attack, threat=threat, classes=classes))
-    moved = standing.with_images(TensorImages(torch.cat(pictures)))
-    stands = predict(network, moved, batch_size=batch_size).argmax(1) == standing.labels.cpu()
-    return 100 * int(stands.sum()) / len(split)
+            with fabric.autocast():
+                moved = attacked(network, x, own, purpose, attack=attack, threat=threat, classes=classes)
+            part = standing.subset(torch.arange(rows.start, rows.stop)).with_images(TensorImages(moved))
+            stands.append(predict(network, part, batch_size=batch_size).argmax(1) == own.cpu())
+        return torch.cat(stands)
+
+    return 100 * int(crew.gather(together(crew, own_stand)).sum()) / len(split)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

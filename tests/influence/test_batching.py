@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from defense import memory
 from defense.choices import Direction, Method, ObjectiveName
 from defense.errors import InputError
 from defense.influence import batching
@@ -111,16 +112,14 @@ def test_the_first_size_is_that_of_the_device_or_of_the_split(monkeypatch: pytes
 def test_a_killed_pass_goes_on_with_the_next_batch(
     tmp_path, monkeypatch: pytest.MonkeyPatch, method: Method
 ) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(batching, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(memory, "KEPT_EVERY", 0.0)
     model = Small(1000, RuntimeError())
     progress = Progress(tmp_path)
     seen = []
 
-    def given(watch, memory) -> Problem:  # type: ignore[no-untyped-def]
+    def given(watch, kept) -> Problem:  # type: ignore[no-untyped-def]
         both = Validation(HELD_OUT, HELD_OUT)
-        return Problem(
-            model, TRAIN, None, both, UTILITY, scorer(method=method, batch_size=7), 0, watch, (), memory
-        )
+        return Problem(model, TRAIN, None, both, UTILITY, scorer(method=method, batch_size=7), 0, watch, (), kept)
 
     def killing(done: int, total: int) -> None:
         seen.append(done)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +52,7 @@ class Kept(dict[str, dict[str, Tensor]]):
 
 
 def run(attacks: dict[str, Attack], *, eps: str = "0.1", watch: Callable[..., None] = silent, **more) -> Attacked:  # type: ignore[no-untyped-def]
-    common = {"classes": 2, "batch_size": 4, "seed": 0, "watch": watch}
+    common = {"classes": 2, "batch_size": more.pop("batch_size", 4), "seed": 0, "watch": watch}
     return in_turn(more.pop("model", Counting()), SPLIT, attacks, threat(eps=eps), **common, **more)
 
 
@@ -84,6 +86,50 @@ def test_a_killed_suite_goes_on_after_its_last_try() -> None:
     assert torch.equal(again.pictures, whole.pictures)
     assert all(torch.equal(again.standing[name], whole.standing[name]) for name in attacks)
     assert len(model.shown) == 6  # two tries of two steps and a look, on the one batch that stands
+
+
+@pytest.mark.parametrize("kill_at", range(1, 25))
+def test_a_killed_suite_goes_on_after_its_last_batch(monkeypatch: pytest.MonkeyPatch, kill_at: int) -> None:
+    """Of one or two samples, in tries with a start drawn at random."""
+    monkeypatch.setattr("defense.memory.KEPT_EVERY", 0.0)
+    attacks = {"pgd": Attack(AttackName.pgd, steps=2, restarts=2), "square": Attack(AttackName.square, queries=3)}
+    more: dict[str, Any] = {"batch_size": 2, "eps": "0.12"}
+    calls, memory = [], Kept()
+
+    def counted(done: int, total: int, **numbers: float) -> None:
+        calls.append(done)
+        if len(calls) == kill_at:
+            raise KeyboardInterrupt
+
+    whole = run(attacks, **more)
+    with suppress(KeyboardInterrupt):
+        run(attacks, memory=memory, watch=counted, **more)
+    again = run(attacks, memory=memory, watch=counted, **more)
+    assert calls == sorted(set(calls))  # no batch twice
+    assert torch.equal(again.pictures, whole.pictures)
+    assert all(torch.equal(again.standing[name], whole.standing[name]) for name in attacks)
+
+
+@pytest.mark.parametrize("name", [AttackName.pgd, AttackName.square, AttackName.autoattack])
+def test_a_killed_attack_on_all_samples_goes_on_after_its_last_batch(
+    monkeypatch: pytest.MonkeyPatch, name: AttackName
+) -> None:
+    monkeypatch.setattr("defense.memory.KEPT_EVERY", 0.0)
+    spec, calls, memory = Attack(name, steps=2, restarts=2, queries=3), [], Kept()
+
+    def counted(done: int, total: int, **numbers: float) -> None:
+        calls.append(done)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    common: dict[str, Any] = {"classes": 2, "batch_size": 2, "seed": 0, "watch": silent}
+    arguments = (Counting(), SPLIT, spec, threat(eps="0.12"))
+    whole = perturb(*arguments, **common)
+    with pytest.raises(KeyboardInterrupt):
+        perturb(*arguments, **common | {"watch": counted}, memory=memory)
+    again = perturb(*arguments, **common | {"watch": counted}, memory=memory)
+    assert calls == sorted(set(calls))
+    assert torch.equal(again, whole)
 
 
 def test_autoattack_is_four_attacks() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from defense import memory
 from defense.artifacts import Retrainings
 from defense.choices import Keep, ObjectiveName, Optimizer, Subsets
 from defense.data.images import TensorImages
@@ -85,7 +86,7 @@ def test_what_is_kept_is_what_is_predicted_with(digits: Dataset, ready, tmp_path
 def test_goes_on_where_it_was_killed(ready, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     run, _, _ = ready
     whole = run(Progress(tmp_path / "whole"))
-    monkeypatch.setattr(stage, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(memory, "KEPT_EVERY", 0.0)
     calls = []
 
     def killed(*args, **kwargs):  # type: ignore[no-untyped-def]
