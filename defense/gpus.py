@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from defense.locking import Lock, seize
 
 log = logging.getLogger(__name__)
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOCKS = Path(tempfile.gettempdir()) / f"defense-gpus-{getpass.getuser()}"
-held: list[FileLock] = []  # by this process, until it ends: a context on a GPU lasts as long
+held: list[Lock] = []  # by this process, until it ends: a context on a GPU lasts as long
 
 
 def take_one() -> None:
@@ -41,13 +41,9 @@ def claimed(ids: Sequence[str], folder: Path) -> str:
     """Return the first of `ids` whose lock in `folder` is free, and hold the lock; a dead holder's is free."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ids:
-        lock = FileLock(folder / f"{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        held.append(lock)
-        return name
+        if lock := seize(folder / f"{name}.lock"):
+            held.append(lock)
+            return name
     shared = ids[os.getpid() % len(ids)]
     log.warning("all %d GPUs are taken by other jobs: sharing GPU %s; run fewer at a time", len(ids), shared)
     return shared

@@ -42,7 +42,7 @@ VERSIONS = ("defense", "torch", "torchattacks", "curvlinops-for-pytorch")  # wha
 
 @dataclass(frozen=True)
 class Stored(Generic[Artifact]):
-    """An artifact with its key, the seconds that it took when it was computed, and whether it was there."""
+    """An artifact with its key, the seconds of the attempt that finished it, and whether it was there."""
 
     artifact: Artifact
     key: str

@@ -31,7 +31,7 @@ ALLOWED = {
     "housekeeping": {"disk", "errors", "locking", "reporting"},
     "sweep": LEAVES | {"housekeeping", "reporting"},
     "failure": LEAVES,
-    "gpus": set(),
+    "gpus": {"locking"},
     "multirun": LEAVES | {"failure", "reporting", "sweep"},
     "__main__": LEAVES | {"config", "failure", "gpus", "launch", "multirun"},
     "launch": LEAVES | {"devices", "pipeline", "processes"},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def test_wandb_runs_without_a_network(command: Command, tmp_path: Path) -> None:
     assert code == 0, err
     (folder,) = (tmp_path / "runs/a/wandb").glob("offline-run-*")
     (log,) = folder.glob("*.wandb")
+    end = time.monotonic() + 20
+    while log.stat().st_size < 100 and time.monotonic() < end:  # wandb's own process writes it
+        time.sleep(0.1)
     written = log.read_bytes()
     for name in (b"arms.defended.adaptive.worst", b"control/validation_accuracy", b"scorer"):
         assert name in written
