@@ -124,6 +124,7 @@ def failing(place: Place, error: Exception) -> None:
     [
         (InputError("data.path", "x", "no such path"), InputError, "^data.path=x: no such path$"),
         (FloatingPointError("not finite"), FloatingPointError, "^not finite$"),
+        (PermissionError(13, "Permission denied", "x"), PermissionError, "Permission denied"),
         (KeyError("missing"), RuntimeError, "KeyError: 'missing'"),
         (Odd(1, 2), RuntimeError, "Odd: odd 1 2"),
     ],

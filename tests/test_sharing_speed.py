@@ -1,4 +1,4 @@
-"""Two processes of one thread score and attack nearly twice as fast as one; `python -m tests.benchmarks.sharing`."""
+"""Two processes of one thread score and attack nearly twice as fast as one; see tests.benchmarks.sharing."""
 
 from __future__ import annotations
 
