@@ -111,7 +111,7 @@ def settings_table(judgements: Sequence[Judgement], cells: pd.DataFrame) -> pd.D
     for number, judgement in enumerate(judgements, start=1):
         setting = judgement.setting
         own = cells[(cells["setting"] == number) & cells["counted"]]
-        within = own["mcnemar_p"].dropna()
+        within = own.get("mcnemar_p", pd.Series(dtype=float)).dropna()
         rows.append(
             {
                 "setting": number,
@@ -147,17 +147,18 @@ def differences(setting: Setting, metric: str) -> list[float]:
 
 
 def interval(name: str, values: Sequence[float]) -> dict[str, float]:
-    """Return a mean and the ends of its 95 % interval over seeds, by column; NaN of one seed."""
+    """Return a mean and the ends of its 95 % interval over seeds, by column; NaN of one seed, or of no spread."""
     found = mean_interval(values)
-    ends = (found.low, found.high) if found.count > 1 else (np.nan, np.nan)
+    ends = (found.low, found.high) if found.judgeable else (np.nan, np.nan)
     return {name: found.mean, f"{name}_low": ends[0], f"{name}_high": ends[1]}
 
 
 def tested(name: str, pair: Paired, corrected: float | None) -> dict[str, float | None]:
     """Return a paired difference with its interval and p-values, by column."""
-    ends = (pair.difference.low, pair.difference.high) if pair.difference.count > 1 else (np.nan, np.nan)
+    difference = pair.difference
+    ends = (difference.low, difference.high) if difference.judgeable else (np.nan, np.nan)
     p_values = {f"{name}_p_t": pair.t, f"{name}_p_holm": corrected, f"{name}_p_wilcoxon": pair.wilcoxon}
-    return {name: pair.difference.mean, f"{name}_low": ends[0], f"{name}_high": ends[1], **p_values}
+    return {name: difference.mean, f"{name}_low": ends[0], f"{name}_high": ends[1], **p_values}
 
 
 def mean_of(table: pd.DataFrame, column: str) -> float:

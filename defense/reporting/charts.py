@@ -16,7 +16,10 @@ from defense.reporting.figures import COLOURS, COLOURS_OF_MANY, INK, NOISY, STYL
 from defense.reporting.statistics import Mean
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-BAND = 0.13  # opacity
+BAND = 0.1  # opacity
+
+
+Curve = Mapping[float, Mean]  # by budget
 
 
 @dataclass(frozen=True)
@@ -75,26 +78,32 @@ def shared_limits(means: Sequence[Mean]) -> tuple[float, float]:
     return low - 0.04 * (high - low), high + 0.04 * (high - low)
 
 
-def budget_curves(
-    lines: Mapping[str, Mapping[float, Mean]], references: Mapping[str, Mapping[float, Mean]], *, ylabel: str
-) -> str:
-    """Return accuracy against budget with intervals as bands: {budget: mean} by scorer and by reference arm."""
+def budget_curves(lines: Mapping[str, Curve], references: Mapping[str, Curve], gains: Mapping[str, Curve]) -> str:
+    """Return accuracy against budget, and the paired gain over the control, with intervals as bands.
+
+    lines and gains: by scorer; references: by arm.
+    """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 4.6), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(8, 6.4), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True)
         for arm, curve in references.items():
-            line(axes, curve, COLOURS[arm], "--", "", f"{arm}")
-        for (name, curve), (colour, dashes, marker) in zip(lines.items(), cycle(STYLES)):
-            line(axes, curve, colour, dashes, marker, name)
+            line(upper, curve, COLOURS[arm], "--", "", arm)
+        for axes, curves in ((upper, lines), (lower, gains)):
+            for (name, curve), (colour, dashes, marker) in zip(curves.items(), cycle(STYLES)):
+                line(axes, curve, colour, dashes, marker, name if axes is upper else "")
         every = [mean for curve in (*lines.values(), *references.values()) for mean in curve.values()]
+        upper.set(ylabel="adaptive accuracy at worst, %", ylim=within(every))
+        paired = [mean for curve in gains.values() for mean in curve.values()]
+        lower.axhline(0, color=INK, linewidth=1)
+        lower.set(ylabel="defended - control, points", ylim=shared_limits(paired))
         ticks = sorted({budget for curve in lines.values() for budget in curve})
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.set(xlabel="budget: fraction of the training samples treated", ylabel=ylabel, ylim=within(every))
+        lower.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        lower.set_xlabel("budget: fraction of the training samples treated")
         figure.legend(loc="outside right upper", fontsize=9)
         return svg(figure)
 
 
-def line(axes: Axes, curve: Mapping[float, Mean], colour: str, dashes: str, marker: str, label: str) -> None:
+def line(axes: Axes, curve: Curve, colour: str, dashes: str, marker: str, label: str) -> None:
     """Draw one curve, and its band where there are several seeds."""
     at = sorted(curve)
     axes.plot(

@@ -12,7 +12,7 @@ from defense.reporting.cells import cells_table, settings_table
 from defense.reporting.charts import Gain, forest, shared_limits
 from defense.reporting.exports import Text
 from defense.reporting.health import flagged_cells
-from defense.reporting.judging import Judgement, answer, judge
+from defense.reporting.judging import Judgement, answer, caveat, judge
 from defense.reporting.landscape import ground_charts
 from defense.reporting.settings import Setting, facts_of, settings_of
 from defense.reporting.sheet import Part, Sheet
@@ -45,12 +45,13 @@ def defending_sheet(results: Sequence[Result], title: str) -> Sheet:
             summary(number, column, [judged for judged in judgements if judged.setting.column == column], limits)
             for number, column in enumerate(columns, start=1)
         ]
-    parts += ground_charts(settings)
+    parts += [*ground_charts(settings), cells_part(cells)]
     if len(settings) <= DETAILED:
-        parts += [arms(number, judgement) for number, judgement in enumerate(judgements, start=1)]
-    parts.append(cells_part(cells))
+        rows = sum(judgement.holm is not None for judgement in judgements)
+        parts += [arms(number, judgement, rows) for number, judgement in enumerate(judgements, start=1)]
     said = " ".join(filter(None, (answer(judgements), flagged_cells(results))))
-    return Sheet(title, said, command_of(results), parts, made_of(results), facts=facts_of(settings))
+    facts = [*filter(None, [caveat(judgements)]), *facts_of(settings)]
+    return Sheet(title, said, command_of(results), parts, made_of(results), facts=facts)
 
 
 def summary(number: int, column: str, judgements: Sequence[Judgement], limits: tuple[float, float]) -> Part:
@@ -95,16 +96,16 @@ def cells(judgement: Judgement) -> dict[str, str]:
     }
 
 
-def arms(number: int, judgement: Judgement) -> Part:
-    """Return the table of arms of one setting, with its verdict over seeds."""
+def arms(number: int, judgement: Judgement, rows: int) -> Part:
+    """Return the table of arms of one setting, with its verdict over seeds; one of `rows` that have a p-value."""
     setting = judgement.setting
     names = setting.arms
-    rows = []
+    table = []
     for metric in metrics(setting.runs[0]["arms"]["baseline"]):
         means = [f"{np.mean(setting.values(arm, metric)):.1f}" for arm in names]
-        rows.append((spoken(metric), *means, str(setting.gain(metric))))
-    verdict = judged(setting.gain(), rival=setting.rival, corrected=judgement.holm)
-    return Part(f"arms_{number}", setting.label, verdict, header(names), rows)
+        table.append((spoken(metric), *means, str(setting.gain(metric))))
+    verdict = judged(setting.gain(), rival=setting.rival, p=judgement.holm, rows=rows)
+    return Part(f"arms_{number}", setting.label, verdict, header(names), table, folded=rows > 1)
 
 
 def choices(settings: Sequence[Setting]) -> list[Part]:

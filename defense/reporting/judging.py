@@ -93,14 +93,20 @@ def answer(judgements: Sequence[Judgement]) -> str:
         return "No setting can be judged: its seeds give one gain or no second one; more seeds would tell."
     better, worse = (sum(j.differs and j.better is wanted for j in tested) for wanted in (True, False))
     said = f"{better} of {len(tested)} settings {f'({left} not counted) ' if left else ''}"
-    said += f"{'is' if better == 1 else 'are'} better than the random control, {worse} worse"
+    said += f"{'is' if better == 1 else 'are'} better than the random control"
+    said += f", {worse} worse" if worse or len(tested) > 1 else ""
     rows = sum(judgement.holm is not None for judgement in judgements)
-    if rows > 1:
-        said += (
-            f", after Holm correction over the {rows} rows that were tested: were all as good as random, "
-            "at most one page in twenty would call any different"
+    said += f", after Holm correction over the {rows} rows that have a p-value" if rows > 1 else ""
+    return " ".join(filter(None, (f"{said}.", best_of(judgements))))
+
+
+def caveat(judgements: Sequence[Judgement]) -> str:
+    """Return what the answer rests on: what chance alone would do, what is not judged, what is shared."""
+    parts = [unjudged(judgements)] if counted(judgements) else []
+    if sum(judgement.holm is not None for judgement in judgements) > 1:
+        parts.append(
+            "Were all settings as good as random, at most one such page in twenty would call any different."
         )
-    parts = [f"{said}.", best_of(judgements), unjudged(judgements)]
     if share_control([judgement.setting for judgement in judgements]):
         parts.append("Settings share one random control for each seed: its luck is in all of their rows.")
     return " ".join(filter(None, parts))

@@ -33,7 +33,8 @@ def by_budget(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
     for setting in settings:
         spec = setting.runs[0]["config"]["treatment"]
         if spec["budget"] != AUTO and spec["name"] != TreatmentName.reweight.value:
-            others = [f"{name}={value}" for name, value in setting.knobs.items() if name != BUDGET]
+            knobs = setting.knobs.items()
+            others = [f"{name}={value}" for name, value in knobs if name != BUDGET and value is not None]
             facets.setdefault(", ".join(others), []).append(setting)
     found = []
     for facet, alike in facets.items():
@@ -41,20 +42,23 @@ def by_budget(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
         if len(budgets) < 2:
             continue
         lines: dict[str, dict[float, Mean]] = {}
+        gains: dict[str, dict[float, Mean]] = {}
         for setting in alike:
-            lines.setdefault(setting.row, {})[budget_of(setting)] = mean_interval(
-                setting.values("defended", WORST)
-            )
+            budget = budget_of(setting)
+            name = setting.label if budget in lines.get(setting.row, {}) else setting.row  # as on another device
+            lines.setdefault(name, {})[budget] = mean_interval(setting.values("defended", WORST))
+            gains.setdefault(name, {})[budget] = setting.gain()
         references = {
             arm: {budget: by_seed(arm, [s for s in alike if budget_of(s) == budget]) for budget in budgets}
             for arm in ("baseline", "control")
         }
         text = (
-            "Mean over seeds with its 95 % interval as a band, solid lines of the defended arm, dashed of "
-            "baseline and control. The intervals are of each arm on its own; a judgement is over paired "
-            "differences, in the table above."
+            "Above, means over seeds of the defended arm, and dashed of baseline and control; below, the gain "
+            "over the control, paired by seed. Bands are 95 % intervals over seeds. Those above hold the luck of "
+            "a seed's split and first weights, which all arms share. Those below do not, but nor are they "
+            "corrected for how many there are: the table of settings is."
         )
-        chart = budget_curves(lines, references, ylabel="adaptive accuracy at worst, %")
+        chart = budget_curves(lines, references, gains)
         found.append((f"Accuracy against budget{', ' + facet if facet else ''}", text, chart))
     return found
 

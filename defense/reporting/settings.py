@@ -147,9 +147,15 @@ def facts_of(settings: Sequence[Setting]) -> list[str]:
         )
         counts = f"{sizes['train']} training, {sizes['validation']} validation and {sizes['test']} test samples"
         runs = sum(len(setting.runs) for setting in alike)
+        here = f"{counted(len(alike), 'setting')}, {counted(runs, 'run')}"
         said.append(
             f"{alike[0].runs[0]['name']}: data {data['source']}{file}{planted}; model "
             f"{str(model['_target_']).rpartition('.')[2]}{width}; recipe {config['train']['recipe']}; threat "
-            f"{threat['norm']}, eps {threat['eps']}; {counts}; {len(alike)} settings, {runs} runs."
+            f"{threat['norm']}, eps {threat['eps']}; {counts}; {here}."
         )
     return said
+
+
+def counted(number: int, what: str) -> str:
+    """Return '1 run', '2 runs'."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

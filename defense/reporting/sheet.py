@@ -14,7 +14,7 @@ from defense.reporting.page import write_text
 from defense.reporting.tables import markdown
 
 PAGE = "report"  # the stem of every page
-FILTERED = 5  # rows: a table of more can be filtered
+FILTERED = 12  # rows: a table of more can be filtered, whatever it is of
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Part:
     facets: Sequence[str] = ()  # columns of the table to choose rows by
     folded: bool = False  # the table opens on a click: it repeats what is above
     aside: bool = False  # for pages alone, not for a terminal
+
+    @property
+    def filtered(self) -> bool:
+        """Whether rows of the table can be chosen: those of much are worth it."""
+        return bool(self.facets) or len(self.rows) > FILTERED
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,6 @@ def write_sheet(sheet: Sheet, output: Path) -> None:
             "failed": failed(sheet.failures),
             "rows_of": partial(shown, form=form, output=output),
             "markdown": markdown,
-            "filtered": FILTERED,
         }
         write_text(output / f"{PAGE}.{form}", f"sheet.{form}", facts)
 

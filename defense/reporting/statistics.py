@@ -36,8 +36,8 @@ class Mean:
         return self.judgeable and (self.low > 0 or self.high < 0)
 
     def __str__(self) -> str:
-        """'+5.2 (+1.3 to +9.1)'; without the interval where there is one value only."""
-        if self.count < 2:
+        """'+5.2 (+1.3 to +9.1)'; without the interval where there is one value, or the same one every time."""
+        if not self.judgeable:
             return f"{self.mean:+.1f}"
         return f"{self.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
 
@@ -63,22 +63,22 @@ def paired_difference(
     return mean_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float), confidence=confidence)
 
 
-def judged(gain: Mean, *, rival: str, corrected: float | None = None) -> str:
+def judged(gain: Mean, *, rival: str, p: float | None = None, rows: int = 1) -> str:
     """Return a gain over `rival`, one value per seed, in words: points, interval and judgement.
 
-    corrected: the p-value after correction, where the gain is one of several that are looked at; it then decides.
+    p: the p-value, after correction where the gain is one of several `rows`; it then decides.
     """
     if gain.count < 2:
         return f"{gain.mean:+.1f} points over random (one seed: no interval, no judgement)"
     if not gain.judgeable:
         return f"{gain.mean:+.1f} points over random (the same in all {gain.count} seeds: no spread, no judgement)"
-    differs = gain.differs_from_zero if corrected is None else corrected < ALPHA
+    differs = gain.differs_from_zero if p is None else p < ALPHA
     outcome = f"not distinguishable from {rival}"
     if differs:
         outcome = f"better than {rival}" if gain.mean > 0 else f"worse than {rival}"
     interval = f"95 % interval over {gain.count} seeds {gain.low:+.1f} to {gain.high:+.1f}"
-    holm = "" if corrected is None else f"; p {p_value(corrected)} after Holm correction"
-    return f"{gain.mean:+.1f} points over random ({interval}{holm}), {outcome}"
+    tested = "" if p is None else f"; p {p_value(p)}{' after Holm correction' if rows > 1 else ''}"
+    return f"{gain.mean:+.1f} points over random ({interval}{tested}), {outcome}"
 
 
 def p_value(p: float | None) -> str:

@@ -94,8 +94,8 @@ def about_settings(data: pd.DataFrame) -> str:
     said = [
         "Accuracy on test under adaptive attack at worst, in percent, means over seeds; in brackets the 95 % "
         "interval of the difference, paired by seed. p, t: Student's paired t test over seeds; Holm: corrected "
-        "for all rows that have a p-value, and what the judgement rests on; a row is marked as best only if it is"
-        " better than its control."
+        "for all rows that have a p-value, and what the judgement rests on. Best is the highest accuracy, and only "
+        "if it is better than its control; whether it is better than the next one is not tested."
     ]
     if "gain_p_wilcoxon" in data:
         said.append("Wilcoxon: the signed-rank test over seeds, exact.")
@@ -120,7 +120,7 @@ def knobs_of(data: pd.DataFrame) -> list[str]:
     names = list(data.columns)
     swept = names[names.index("scorer") + 1 : names.index(end)]
     several = ["name"] if data["name"].nunique() > 1 else []
-    return [*several, *(name for name in swept if data[name].nunique(dropna=False) > 1)]
+    return [*several, *(name for name in swept if data[name].nunique() > 1)]
 
 
 def runs_of(data: pd.DataFrame) -> list[str]:
