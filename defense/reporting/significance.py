@@ -33,8 +33,24 @@ def compared(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.n
         np.asarray(first, dtype=float) - np.asarray(second, dtype=float), 9
     )  # 0.3 - 0.1 ties 0.4 - 0.2
     t = float(stats.ttest_1samp(apart, 0).pvalue) if difference.judgeable else None
-    ranks = float(stats.wilcoxon(apart).pvalue) if len(apart) > 1 and apart.any() else None
+    ranks = signed_ranks(apart) if len(apart) > 1 and apart.any() else None
     return Paired(difference, t, ranks)
+
+
+def signed_ranks(differences: np.ndarray) -> float:
+    """Return the exact two-sided p-value of Wilcoxon's signed-rank test; of `differences` (n,) zeros are left out.
+
+    The share of all 2^n ways to sign the ranks whose sum is as far from the middle as that of the positive ones;
+    ties share their rank. (With ties scipy.stats.wilcoxon goes through every way: seconds for twelve seeds.)
+    """
+    left = differences[differences != 0]
+    ranks = np.rint(2 * stats.rankdata(np.abs(left))).astype(int)  # doubled: those of ties are halves
+    ways = np.ones(1)  # how many give each sum
+    for rank in ranks:
+        ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
+    middle, own = ranks.sum() / 2, ranks[left > 0].sum()
+    far = np.abs(np.arange(len(ways)) - middle) >= abs(own - middle)
+    return float(ways[far].sum() / ways.sum())
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -94,8 +94,8 @@ def about_settings(data: pd.DataFrame) -> str:
     said = [
         "Accuracy on test under adaptive attack at worst, in percent, means over seeds; in brackets the 95 % "
         "interval of the difference, paired by seed. p, t: Student's paired t test over seeds; Holm: corrected "
-        "for all rows that have a p-value, and what the judgement rests on. Best is the highest accuracy, and only "
-        "if it is better than its control; whether it is better than the next one is not tested."
+        "for all rows that have a p-value, and what the judgement rests on. Best is the highest accuracy, and "
+        "only if it is better than its control; whether it is better than the next one is not tested."
     ]
     if "gain_p_wilcoxon" in data:
         said.append("Wilcoxon: the signed-rank test over seeds, exact.")
