@@ -62,19 +62,22 @@ def simulated(tables: int, start: int, **form: Any) -> Iterator[list[Judgement]]
         yield judge(settings_of(sweep(np.random.default_rng((start, number)), **own)))
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(
+    ("shared", "allowed"), [(True, TABLES // 20), (False, int(stats.binom.ppf(0.99, TABLES, 0.05)))]
+)
 def test_random_removal_is_called_different_from_random_removal_in_no_more_than_a_twentieth_of_tables(
-    shared: bool,
+    shared: bool, allowed: int
 ) -> None:
     """The null check: six settings of chance against their random control, 200 tables. Without Holm it would fail.
 
-    Over 12,000 tables of the same kind 4.8 % call one or more of their settings different, and 0.9 % of the settings
-    are; of 200 tables that is up to 18 with 99 % certainty.
+    Over 12,000 tables of these kinds 4.8 % call one or more of their settings different, and 0.9 % of the settings
+    are. As many in 200 tables are 10, and by the luck of the draw up to 18 (99 %). A control for each seed, the
+    first kind, is what the pipeline makes.
     """
     tables = judged(TABLES, 1, settings=6, shared=shared)
     assert all(row.holm is not None for table in tables for row in table)
     wrong = sum(any(row.differs for row in table) for table in tables)
-    assert wrong <= stats.binom.ppf(0.99, TABLES, 0.05)
+    assert wrong <= allowed
     assert np.mean([row.differs for table in tables for row in table]) <= 0.05
     assert sum(any(row.best for row in table) for table in tables) <= wrong
     uncorrected = sum(any(row.control.t < 0.05 for row in table) for table in tables)  # type: ignore[operator]
@@ -85,11 +88,11 @@ def test_an_effect_is_found_as_often_as_the_noncentral_t_says() -> None:
     """One setting, 5 seeds: the power of a paired t test is known, and no table is corrected for others."""
     effect, tables = 4.0, 400
     found = judged(tables, 2, seeds=5, settings=1, effect=effect)
-    spread = np.sqrt(2) * np.hypot(1.5 * np.sqrt(6 / 4) / np.sqrt(6 / 4), 100 * np.sqrt(0.4 * 0.6 / SAMPLES))
+    spread = np.sqrt(2) * np.hypot(1.5, 100 * np.sqrt(0.4 * 0.6 / SAMPLES))
     critical, shift = stats.t.ppf(0.975, 4), effect / spread * np.sqrt(5)
     power = stats.nct.sf(critical, 4, shift) + stats.nct.cdf(-critical, 4, shift)
     share = np.mean([table[0].better for table in found])
-    assert abs(share - power) < 4 * np.sqrt(power * (1 - power) / tables) + 0.03  # 0.03: the tails are not normal
+    assert abs(share - power) < 4 * np.sqrt(power * (1 - power) / tables)
     assert 0.3 < power < 0.95
 
 
