@@ -139,14 +139,14 @@ def tradeoff(places: Sequence[Place], references: Mapping[str, Place]) -> str:
         spots = np.array([[place.clean.mean, place.robust.mean] for place in every])
         best = spots[front(spots)]
         best = best[np.argsort(best[:, 0])]
-        axes.step(best[:, 0], best[:, 1], where="pre", color=INK, linewidth=1, linestyle=":")
+        axes.step(best[:, 0], best[:, 1], where="pre", color=INK, linewidth=1.4, linestyle="--")
         axes.set(
             xlabel="clean accuracy, %",
             ylabel="adaptive accuracy at worst, %",
             xlim=within([place.clean for place in every]),
             ylim=within([place.robust for place in every]),
         )
-        handles = [Line2D([], [], color=INK, linewidth=1, linestyle=":", label="Pareto front")]
+        handles = [Line2D([], [], color=INK, linewidth=1.4, linestyle="--", label="Pareto front")]
         handles += [mark(COLOURS[arm], "*", arm, size=12) for arm in references]
         handles += [mark(colour, "o", name) for name, colour in colours.items()]
         handles += [mark("none", marker, name) for name, marker in markers.items() if len(markers) > 1]
@@ -157,10 +157,11 @@ def tradeoff(places: Sequence[Place], references: Mapping[str, Place]) -> str:
 def point(axes: Axes, place: Place, colour: str, marker: str, *, size: int = 6) -> None:
     """Draw one model with thin intervals."""
     halves = [[mean.high - mean.mean] if mean.judgeable else [0.0] for mean in (place.clean, place.robust)]
-    axes.errorbar(
-        place.clean.mean, place.robust.mean, xerr=halves[0], yerr=halves[1], fmt=marker, color=colour,
-        markersize=size, elinewidth=0.8, alpha=0.85,
-    )  # fmt: skip
+    at = (place.clean.mean, place.robust.mean)
+    _, _, bars = axes.errorbar(*at, xerr=halves[0], yerr=halves[1], color=colour, elinewidth=0.8)
+    for bar in bars:
+        bar.set_alpha(0.3)
+    axes.plot(*at, marker, color=colour, markersize=size)
 
 
 def mark(colour: str, marker: str, label: str, *, size: int = 6) -> Line2D:

@@ -11,6 +11,7 @@ from defense.reporting.sheet import Part
 from defense.reporting.statistics import Mean, mean_interval
 
 BUDGET = "treatment.budget"
+LINES = 8  # in one chart: more of them, each with its band, could not be told apart
 
 
 def ground_charts(settings: Sequence[Setting]) -> list[Part]:
@@ -58,8 +59,14 @@ def by_budget(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
             "a seed's split and first weights, which all arms share. Those below do not, but nor are they "
             "corrected for how many there are: the table of settings is."
         )
-        chart = budget_curves(lines, references, gains)
-        found.append((f"Accuracy against budget{', ' + facet if facet else ''}", text, chart))
+        names = list(lines)
+        for first in range(0, len(names), LINES):
+            own = names[first : first + LINES]
+            chart = budget_curves(
+                {name: lines[name] for name in own}, references, {name: gains[name] for name in own}
+            )
+            which = f" ({own[0]} to {own[-1]})" if len(names) > LINES else ""
+            found.append((f"Accuracy against budget{', ' + facet if facet else ''}{which}", text, chart))
     return found
 
 
@@ -96,7 +103,7 @@ def by_accuracies(number: int, settings: Sequence[Setting]) -> Part:
     text = (
         "Each mark is the mean over seeds of a setting's defended arm, with 95 % intervals; those of few seeds "
         "may leave the picture. The control is the mean over all settings. No other is higher in both accuracies "
-        "than what the dotted line joins; whether by more than chance the table says."
+        "than what the dashed line joins; whether by more than chance the table says."
     )
     return Part(
         f"tradeoff_{number}",

@@ -77,7 +77,7 @@ class Setting:
 
 
 def settings_of(results: Sequence[Result]) -> list[Setting]:
-    """Return the settings of many results, those of one ground together, in order of appearance."""
+    """Return the settings of many results: by ground, then by what was swept beside the scorer, as they appear."""
     names = knobs_of(results)
     found = []
     for label, runs in group(results):
@@ -86,8 +86,10 @@ def settings_of(results: Sequence[Result]) -> list[Setting]:
         place = column_of(first, results, but=(OBJECTIVE, "treatment", "attack"))
         knobs = {name: value_of(first, name) for name in names}
         found.append(Setting(label, row(first, results), column, runs, knobs, place))
-    grounds = list(dict.fromkeys(setting.ground for setting in found))
-    return sorted(found, key=lambda setting: grounds.index(setting.ground))
+    grounds, columns = (
+        list(dict.fromkeys(getattr(setting, name) for setting in found)) for name in ("ground", "column")
+    )
+    return sorted(found, key=lambda setting: (grounds.index(setting.ground), columns.index(setting.column)))
 
 
 def row(result: Result, results: Sequence[Result]) -> str:

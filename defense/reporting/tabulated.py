@@ -15,7 +15,7 @@ from defense.reporting.significance import FEWEST
 from defense.reporting.statistics import p_value
 from defense.reporting.sweeps import FOLDER
 
-DISTINCT = 12  # values of a column: of more, rows are not chosen by it
+DISTINCT = 30  # values of a column: of more, rows are not chosen by it
 ENDS = " (95 %)"
 
 

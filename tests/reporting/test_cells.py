@@ -61,10 +61,9 @@ def test_there_is_a_row_for_every_setting_with_intervals_and_p_values(sweep: Pat
     order = np.argsort(expected)
     stepped = np.maximum.accumulate(np.array(expected)[order] * np.arange(6, 0, -1)).clip(max=1)
     assert settings["gain_p_holm"].to_numpy()[order] == pytest.approx(stepped)
-    assert (
-        settings["judgement"].tolist()
-        == ["not distinguishable"] * 2 + ["better", "best"] + ["not distinguishable"] * 2
-    )
+    chance = "not distinguishable"
+    assert settings["treatment.budget"].tolist() == [0.05] * 3 + [0.1] * 3
+    assert settings["judgement"].tolist() == [chance, "better", chance, chance, "best", chance]
     assert settings["best"].sum() == 1
 
 
