@@ -71,6 +71,22 @@ def test_robust_and_clean_accuracy_share_a_chart_with_the_front(parts: dict[str,
         assert f">{name}</text>" in chart
 
 
+def test_more_lines_than_can_be_told_apart_are_several_charts() -> None:
+    cells = [
+        swept(seed, 1.0 + seed, f"s{number}", f"treatment.budget={budget}", budget=budget)
+        for seed in (0, 1)
+        for number in range(10)
+        for budget in (0.1, 0.2)
+    ]
+    parts = [part for part in sheet_of(cells).parts if part.name.startswith("budget")]
+    assert [part.heading for part in parts] == [
+        "Accuracy against budget (s0 to s7)",
+        "Accuracy against budget (s8 to s9)",
+    ]
+    assert ">s8</text>" not in parts[0].chart
+    assert ">s8</text>" in parts[1].chart
+
+
 def test_no_chart_of_budgets_where_none_was_swept_or_chosen_by_itself(tmp_path: Path) -> None:
     cells = [swept(seed, 1.0 + seed, scorer) for seed in (0, 1) for scorer in ("ip", "loss")]
     assert not [part for part in sheet_of(cells).parts if part.name.startswith("budget")]
