@@ -75,7 +75,8 @@ def shared_limits(means: Sequence[Mean]) -> tuple[float, float]:
     ends = [end for mean in means if mean.judgeable for end in (mean.low, mean.high)]
     low = max(min([*centres, *ends]), min(centres) - room)
     high = min(max([*centres, *ends]), max(centres) + room)
-    return low - 0.04 * (high - low), high + 0.04 * (high - low)
+    margin = 0.04 * max(high - low, 1.0)
+    return low - margin, high + margin
 
 
 def budget_curves(lines: Mapping[str, Curve], references: Mapping[str, Curve], gains: Mapping[str, Curve]) -> str:
