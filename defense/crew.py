@@ -40,10 +40,6 @@ class Crew(Protocol):
         """Replace each of `tensors`, of one device and type, by its sum over the processes."""
         ...
 
-    def added(self, values: Tensor) -> Tensor:
-        """Return the sum of `values` over the processes, differentiable by those of each of them."""
-        ...
-
     def broadcast(self, value: T) -> T:
         """Return the value that the process of rank 0 gave."""
         ...
@@ -64,10 +60,6 @@ class Alone:
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Leave `tensors` as they are."""
-
-    def added(self, values: Tensor) -> Tensor:
-        """Return `values`."""
-        return values
 
     def broadcast(self, value: T) -> T:
         """Return `value`."""

@@ -114,11 +114,6 @@ class Processes:
         for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.detach().copy_(total.view_as(tensor))
 
-    def added(self, values: Tensor) -> Tensor:
-        """Return the sum of `values` over the processes, differentiable by those of each of them."""
-        total: Tensor = Added.apply(values)
-        return total
-
     def broadcast(self, value: T) -> T:
         """Return the value that the process of rank 0 gave."""
         box: list[Any] = [value]
@@ -131,21 +126,3 @@ class Processes:
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, value)
         return found
-
-
-class Added(torch.autograd.Function):
-    """y = sum_r x_r on every process; d/dx_r of sum_s L_s is the sum of dL_s/dy."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        """Return the sum."""
-        total = values.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Return the sum of the gradients."""
-        total = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total

@@ -17,7 +17,7 @@ from defense.devices import joined, make_fabric
 from defense.errors import InputError
 from defense.pipeline import run
 from defense.place import Place, place_outside
-from defense.processes import leave, spawned
+from defense.processes import MENDABLE, leave, spawned
 from defense.schema import Config
 
 Result = dict[str, Any]
@@ -57,7 +57,7 @@ def ending_all() -> Iterator[None]:
     """Let an error end this process, though a sweep would go on: the others may wait for it."""
     try:
         yield
-    except (InputError, FloatingPointError) as error:
+    except MENDABLE as error:
         print(f"defense: {error}", file=sys.stderr)
         leave(2)
     except Exception:

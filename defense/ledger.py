@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from defense.artifacts import Artifact, load
+from defense.artifacts import Artifact
 from defense.crew import ALONE, Crew
 from defense.errors import InputError
 from defense.reporting.progress import watching
 from defense.schema import plain
-from defense.store import Progress, Store, Stored
+from defense.store import Progress, Store, Stored, read
 from defense.watch import Watch, silent
 
 log = logging.getLogger(__name__)
@@ -96,4 +96,4 @@ class Ledger:
                 found = f"process {self.crew.rank}, on {platform.node()}, does not see {stage}/{key} there"
                 raise InputError("store", self.store.root, f"{found}; expected a folder that all machines share")
             time.sleep(0.1)
-        return Stored(load(kind, entry), key, seconds, reused)
+        return Stored(read(kind, entry), key, seconds, reused)

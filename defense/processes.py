@@ -28,6 +28,7 @@ from defense.errors import InputError
 from defense.place import Place
 
 Work = Callable[..., Any]  # (place, *arguments) of a process; to be found by its name in its module
+MENDABLE = (InputError, FloatingPointError, NotADirectoryError, PermissionError, FileExistsError)  # in one line
 SETTLING = 1.0  # seconds in which the others may say what they died of, before the first is believed
 LOOKING = 0.02  # seconds between two looks
 MEMBER = "import sys; from defense.processes import member; member(sys.argv[1])"
@@ -121,7 +122,7 @@ def member(path: str) -> None:
     try:
         said = pickle.dumps(Report(time.monotonic(), result=given.work(given.place, *given.arguments)))
         part()
-    except (InputError, FloatingPointError) as error:
+    except MENDABLE as error:
         said = pickle.dumps(Report(time.monotonic(), error=sendable(error)))
     except KeyboardInterrupt:
         os._exit(130)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,17 +12,20 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from defense.choices import AttackName, Direction, Keep, Members, Method, ObjectiveName
+from defense import memory
+from defense.choices import AttackName, Direction, Keep, Members, Method, ObjectiveName, Subsets
 from defense.crew import ALONE, Crew
 from defense.data.load import load
 from defense.data.splits import Dataset
 from defense.devices import joined
+from defense.errors import InputError
 from defense.influence.members import Checkpoint
 from defense.influence.objectives import Validation
 from defense.memory import Forgetful
 from defense.models.build import build
 from defense.place import Place
 from defense.processes import spawned
+from defense.robustness.suite import in_turn, perturb
 from defense.schema import Attack, Evaluation, Objective, Train
 from defense.stages.attack import attack
 from defense.stages.evaluate import evaluate
@@ -29,6 +33,9 @@ from defense.stages.retrain import parts_of_train, retrain
 from defense.stages.score import score
 from defense.stages.train import train
 from defense.stages.treat import untreated
+from defense.store import Progress
+from defense.training.loop import fit
+from defense.training.recipes import losses_of
 from defense.watch import silent
 from tests.conftest import data, recipe, scorer, threat
 
@@ -119,9 +126,11 @@ TRAININGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-def trained(crew: Crew, settings: dict[str, Any], spec: Train, memory: Any = None) -> dict[str, Any]:
+def trained(
+    crew: Crew, settings: dict[str, Any], spec: Train, memory: Any = None, watch: Any = silent
+) -> dict[str, Any]:
     fabric = Fabric(accelerator="cpu", devices=1)
-    common: dict[str, Any] = {"threat": threat(), "seed": 3, "fabric": fabric, "watch": silent, "crew": crew}
+    common: dict[str, Any] = {"threat": threat(), "seed": 3, "fabric": fabric, "watch": watch, "crew": crew}
     found = train(settings, digits(), spec, untreated(digits().train), memory=memory, **common)
     return {"weights": found.weights, "checkpoints": found.checkpoints, "history": found.history}
 
@@ -131,7 +140,7 @@ def short(**changes: Any) -> Train:
 
 
 def retrained(crew: Crew) -> dict[str, Tensor]:
-    parts = parts_of_train(recipe_halves(), 205, 3, seed=0)
+    parts = parts_of_train(Subsets.halves, 205, 3, seed=0)
     fabric = Fabric(accelerator="cpu", devices=1)
     baseline = train(
         MLP, digits(), short(), untreated(digits().train), threat=threat(), seed=3, fabric=fabric, watch=silent
@@ -139,12 +148,6 @@ def retrained(crew: Crew) -> dict[str, Tensor]:
     common: dict[str, Any] = {"threat": threat(), "seed": 3, "fabric": fabric, "watch": silent, "crew": crew}
     found = retrain(MLP, digits(), short(), parts, baseline, validation(), memory=Forgetful(), **common)
     return found.tensors
-
-
-def recipe_halves() -> Any:
-    from defense.choices import Subsets
-
-    return Subsets.halves
 
 
 def everything(crew: Crew) -> dict[str, Any]:
@@ -157,15 +160,102 @@ def everything(crew: Crew) -> dict[str, Any]:
     }
 
 
-def in_processes(place: Place) -> list[dict[str, Any]]:
+def in_processes(place: Place, folder: Path) -> list[dict[str, Any]]:
     crew = joined(place, CPU)
-    return crew.exchange(everything(crew))
+    found = everything(crew) | {"small": on_a_small_device(crew), "resumed": resumed(crew, folder)}
+    return crew.exchange(found)
+
+
+class Small(nn.Module):
+    """A network for a device that has room for `room` samples."""
+
+    def __init__(self, network: nn.Module, room: float) -> None:
+        super().__init__()
+        self.network, self.room = network, room
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        logits: Tensor = self.network(x)
+        return logits
+
+
+def on_a_small_device(crew: Crew) -> dict[str, Any]:
+    """Scores where memory runs out on the second process alone: both have to go on with smaller batches."""
+    model = Small(network(), 9 if crew.rank == 1 else float("inf")).eval()
+    objective = Objective({ObjectiveName.utility: 1.0}, positive=1)
+    common: dict[str, Any] = {"seed": 0, "watch": silent, "crew": crew}
+    found = score(model, digits().train, validation(), objective, scorer(batch_size=None), **common)
+    norms = score(
+        model,
+        digits().train,
+        validation(),
+        objective,
+        scorer(batch_size=None, method=Method.self_influence),
+        **common,
+    )
+    return {"table": found.table, "norms": norms.table}
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of a stage."""
+
+
+def killing(at: int) -> Any:
+    calls = []
+
+    def watch(done: int, total: int, **numbers: float) -> None:
+        calls.append(done)
+        if len(calls) == at:
+            raise Killed
+
+    return watch
+
+
+def resumed(crew: Crew, folder: Path) -> dict[str, Any]:
+    """Each shared stage, killed once in both processes and begun again."""
+    memory.KEPT_EVERY = 0.0
+    suite = {"pgd": Attack(AttackName.pgd, steps=2, restarts=2), "square": Attack(AttackName.square, queries=9)}
+    attacks: dict[str, Any] = {"classes": 10, "batch_size": 16, "seed": 1, "crew": crew}
+    objective = Objective({ObjectiveName.utility: 1.0}, positive=1)
+    works: dict[str, Any] = {
+        "train": lambda watch, kept: trained(crew, MLP, short(), kept, watch)["weights"],
+        "perturb": lambda watch, kept: perturb(
+            network(), digits().test, suite["pgd"], threat(), watch=watch, memory=kept, **attacks
+        ),
+        "in turn": lambda watch, kept: (
+            in_turn(network(), digits().test, suite, threat(), watch=watch, memory=kept, **attacks).pictures
+        ),
+        "score": lambda watch, kept: score(
+            network(),
+            digits().train,
+            validation(),
+            objective,
+            scorer(batch_size=16),
+            seed=0,
+            watch=watch,
+            memory=kept,
+            crew=crew,
+        ).table["score"],
+    }
+    found = {}
+    for name, work in works.items():
+        progress = Progress(folder / name)
+        killed = False
+        try:
+            work(killing(3 if name != "train" else 9), progress)
+        except Killed:
+            killed = True
+        found[name] = (work(silent, Forgetful()), work(silent, progress), killed)
+    memory.KEPT_EVERY = 30.0
+    return found
 
 
 @pytest.fixture(scope="module")
-def found() -> list[dict[str, Any]]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes finds, and one alone."""
-    return [*spawned(in_processes, 2), everything(ALONE)]
+    alone = everything(ALONE) | {"small": on_a_small_device(ALONE)}
+    return [*spawned(in_processes, 2, tmp_path_factory.mktemp("kept")), alone]
 
 
 def close(one: pd.DataFrame, other: pd.DataFrame, tolerance: float = 1e-5) -> None:
@@ -206,3 +296,72 @@ def test_retrainings_are_the_same(found: list[dict[str, Any]]) -> None:
         first, second, alone = (each["retrainings"][name] for each in found)
         assert torch.equal(first, alone)
         assert torch.equal(second, alone)
+
+
+def test_all_go_on_with_smaller_batches_where_memory_runs_out_on_one(found: list[dict[str, Any]]) -> None:
+    first, second, alone = (each["small"] for each in found)
+    for name in ("table", "norms"):
+        pd.testing.assert_frame_equal(first[name], second[name])
+        close(first[name], alone[name])
+
+
+@pytest.mark.parametrize("name", ["train", "perturb", "in turn", "score"])
+def test_what_is_killed_goes_on_to_the_same_result(found: list[dict[str, Any]], name: str) -> None:
+    for each in found[:2]:
+        whole, again, killed = each["resumed"][name]
+        assert killed
+        torch.testing.assert_close(again, whole, rtol=0, atol=0) if name != "score" else close_columns(
+            again, whole
+        )
+
+
+def close_columns(one: pd.Series, other: pd.Series) -> None:
+    pd.testing.assert_series_equal(one, other, check_exact=True)
+
+
+def draws_of(crew: Crew) -> list[int]:
+    """What dropout draws in a training of this process."""
+    drawn: list[int] = []
+
+    class Drawing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                drawn.append(int(torch.randint(0, 2**31, ())))
+            logits: Tensor = self.layer(x.flatten(1))
+            return logits
+
+    fabric = Fabric(accelerator="cpu", devices=1)
+    kept, seed = torch.ones(205, dtype=torch.bool), {"seed": 3, "fabric": fabric, "watch": silent}
+    losses = losses_of(short(), threat(), 10)
+    measure: Any = lambda network, epoch: {"validation_accuracy": 0.0}  # noqa: E731
+    list(
+        fit(
+            Drawing(), digits().train, short(epochs=1), keep=kept, weights=torch.ones(205), losses=losses,
+            measure=measure, crew=crew, **seed,
+        )
+    )  # fmt: skip
+    return drawn
+
+
+def drawn_in_processes(place: Place) -> list[list[int]]:
+    crew = joined(place, CPU)
+    return crew.exchange(draws_of(crew))
+
+
+def test_processes_draw_each_its_own() -> None:
+    first, second = spawned(drawn_in_processes, 2)
+    assert len(first) == len(second) == 7
+    assert not set(first) & set(second)
+
+
+def too_few_to_share(place: Place) -> None:
+    trained(joined(place, CPU), MLP, short(batch_size=1))
+
+
+def test_a_batch_without_a_sample_for_each_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^train.batch_size=1: leaves batches of 1 samples for 2 processes"):
+        spawned(too_few_to_share, 2)

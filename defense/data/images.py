@@ -97,8 +97,13 @@ class FolderImages:
 
     def digest(self) -> str:
         """Return a hash of names, sizes and times of change: reading every picture would take too long."""
-        files = [(path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths]
-        return hashlib.sha256(repr((self.size, files)).encode()).hexdigest()
+        found = hashlib.sha256(f"({self.size}, [".encode())  # of repr((size, files)), one file at a time
+        for number, path in enumerate(self.paths):
+            about = path.stat()
+            file = (path.as_posix(), about.st_size, about.st_mtime_ns)
+            found.update(f"{', ' if number else ''}{file!r}".encode())
+        found.update(b"])")
+        return found.hexdigest()
 
 
 def decode(path: Path, *, size: int) -> np.ndarray:

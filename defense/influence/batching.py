@@ -41,14 +41,19 @@ def gathered(
     def own() -> Tensor:
         seldom = Seldom(memory)
         known = (seldom.recall(part) or {}).get("values", torch.empty(0))
-        out = [known] if len(known) % size == 0 and len(known) > 0 else []  # else of batches of another size
-        start = mine.start + (len(known) if out else 0)
-        for rows, x, labels in split.batches(size, start=start, stop=mine.stop):
-            out.append(function(rows, x, labels).cpu())
+        known = known if len(known) % size == 0 else known[:0]  # else of batches of another size
+        out = known.new_empty((len(mine), *known.shape[1:]))  # whole: small tensors would lie between large ones
+        out[: len(known)] = known
+        for rows, x, labels in split.batches(size, start=mine.start + len(known), stop=mine.stop):
+            values = function(rows, x, labels)
+            if out.shape[1:] != values.shape[1:] or out.dtype != values.dtype:  # the first of all
+                out = torch.empty((len(mine), *values.shape[1:]), dtype=values.dtype)
+            done = rows.stop - mine.start
+            out[rows.start - mine.start : done] = values
             if seldom.due():
-                seldom.keep(part, {"values": torch.cat(out)})
-            watch(rows.stop - mine.start, len(mine))
-        return torch.cat(out) if out else torch.empty(0)
+                seldom.keep(part, {"values": out[:done]})
+            watch(done, len(mine))
+        return out
 
     return crew.gather(together(crew, own))
 

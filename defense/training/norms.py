@@ -1,9 +1,11 @@
 """Batch norm over a batch that several processes share: the statistics are those of the whole batch.
 
-    m = (1/N) sum_i x_i,   s = (1/N) sum_i (x_i - m)^2,   y = gamma (x - m) / sqrt(s + eps) + beta
+    m = (1/N) sum_i x_i,   s = (1/N) sum_i (x_i - m)^2,   h = (x - m) / sqrt(s + eps),   y = gamma h + beta
+    dL/dx = gamma / sqrt(s + eps) [ g - (1/N) sum_i g_i - h (1/N) sum_i g_i h_i ],   g = dL/dy
 
-with the sums over all samples, of every process, and all places of a picture (Ioffe and Szegedy 2015). torch has
-this for GPUs alone (nn.SyncBatchNorm); here it is a few differentiable operations, the same on every device.
+with the sums over all samples, of every process, and all places of a picture (Ioffe and Szegedy 2015). Each
+process sums its own, and only those sums travel. torch has this for GPUs alone (nn.SyncBatchNorm); this runs on
+every device.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.crew import Crew
@@ -37,22 +41,62 @@ def whole_batches(model: nn.Module, crew: Crew) -> Iterator[None]:
 
 
 def normalized(norm: BATCH_NORM, usual: Callable[[Tensor], Tensor], crew: Crew, x: Tensor) -> Tensor:
-    """Return what `norm` makes of x (b, C, ...), its part of a batch; `usual` is its own forward."""
+    """Return what `norm` makes of x (b, C, ...), this process's part of a batch; `usual` is its own forward."""
     if not norm.training:
         return usual(x)
     exact = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    axes = [axis for axis in range(x.ndim) if axis != 1]
     shape = (1, -1, *[1] * (x.ndim - 2))
-    own = x.numel() // x.shape[1]
-    sums = crew.added(torch.cat([exact.sum(axes), exact.new_tensor([own])]))
-    count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
-    centred = exact - mean.view(shape)
-    variance = crew.added(centred.square().sum(axes)) / count
-    follow(norm, mean.detach(), variance.detach(), count)
-    out = centred * (variance + norm.eps).rsqrt().view(shape)
-    if norm.affine:
-        out = out * norm.weight.view(shape) + norm.bias.view(shape)
+    with torch.no_grad():
+        own = exact.new_tensor([exact.numel() // exact.shape[1]])
+        sums = torch.cat([exact.sum(over(exact)), own])
+        crew.sum([sums])
+        count, mean = sums[-1], sums[:-1] / sums[-1]
+        spread = (exact - mean.view(shape)).square().sum(over(exact))  # about the mean of all: nothing cancels
+        crew.sum([spread])
+        follow(norm, mean, spread / count, count)
+    out: Tensor = Shared.apply(exact, norm.weight, norm.bias, mean, spread / count, norm.eps, count, crew)
     return out.to(x.dtype)
+
+
+def over(x: Tensor) -> list[int]:
+    """Return the axes of x (b, C, ...) but that of the channels."""
+    return [axis for axis in range(x.ndim) if axis != 1]
+
+
+class Shared(torch.autograd.Function):
+    """x -> y, with the gradient that goes through the statistics of the whole batch; see the head of this file."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        eps: float,
+        count: Tensor,
+        crew: Crew,
+    ) -> Tensor:
+        """Return y; without weight and bias it is h."""
+        ctx.save_for_backward(x, weight, mean, variance, count)
+        ctx.crew, ctx.eps = crew, eps
+        return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return dL/dx of the whole loss, and this process's part of dL/dgamma and dL/dbeta."""
+        (given,), (x, weight, mean, variance, count) = gradients, ctx.saved_tensors
+        out = F.batch_norm(x, mean, variance, eps=ctx.eps)  # h
+        own = torch.stack([(given * out).sum(over(given)), given.sum(over(given))])
+        whole = own.clone()
+        ctx.crew.sum([whole])
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        along, through = ((part / count).view(shape) for part in whole)
+        scale = (variance + ctx.eps).rsqrt() * (1 if weight is None else weight)
+        by_x = torch.sub(given, out.mul_(along).add_(through)).mul_(scale.view(shape))
+        by_affine = (None, None) if weight is None else (own[0], own[1])
+        return by_x, *by_affine, None, None, None, None, None
 
 
 @torch.no_grad()

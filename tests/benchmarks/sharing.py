@@ -1,0 +1,147 @@
+"""How much faster two processes of one thread score, attack, evaluate and train than one.
+
+    python -m tests.benchmarks.sharing        a table of seconds, the best of some rounds
+
+Both ways alternate in the same two processes; while one works alone the other waits. Two cores have to be free.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from defense.choices import AttackName, ObjectiveName
+from defense.crew import ALONE, Crew
+from defense.data.splits import Dataset
+from defense.devices import joined
+from defense.influence.objectives import Validation
+from defense.models.networks import cnn
+from defense.place import Place
+from defense.processes import spawned
+from defense.schema import Attack, Evaluation, Objective
+from defense.stages.attack import attack
+from defense.stages.evaluate import evaluate
+from defense.stages.score import score
+from defense.stages.train import train
+from defense.stages.treat import untreated
+from defense.watch import silent
+from tests.conftest import make_split, recipe, scorer, threat
+
+SHAPE = (3, 32, 32)
+TRAIN, HELD_OUT, TEST = (make_split(count, 10, SHAPE, seed=seed) for seed, count in enumerate((2048, 512, 128)))
+ROUNDS = 4
+
+
+@dataclass
+class Taken:
+    """Seconds of one kind of work, round by round, on the clock and of the processor (of the busier process)."""
+
+    alone: list[float] = field(default_factory=list)
+    shared: list[float] = field(default_factory=list)
+    alone_busy: list[float] = field(default_factory=list)
+    shared_busy: list[float] = field(default_factory=list)
+
+    @property
+    def factor(self) -> float:
+        """How many times as fast two are."""
+        return min(self.alone) / min(self.shared)
+
+    @property
+    def busy_factor(self) -> float:
+        """The same in time of the processor, which other programs disturb less."""
+        return min(self.alone_busy) / min(self.shared_busy)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return cnn(input_shape=SHAPE, classes=10, mean=[0.5] * 3, std=[0.2] * 3, width=16).eval()
+
+
+def scoring(crew: Crew) -> None:
+    objective = Objective({ObjectiveName.robustness: 1.0}, positive=1)
+    spec = scorer(batch_size=64)
+    score(network(), TRAIN, Validation(HELD_OUT, HELD_OUT), objective, spec, seed=0, watch=silent, crew=crew)
+
+
+def attacking(crew: Crew) -> None:
+    common: dict[str, Any] = {"classes": 10, "batch_size": 32, "seed": 0, "watch": silent, "crew": crew}
+    attack(network(), HELD_OUT, Attack(AttackName.pgd, steps=10), threat(), **common)
+
+
+def evaluating(crew: Crew) -> None:
+    attacks = {"pgd": Attack(AttackName.pgd, steps=20), "apgd_t": Attack(AttackName.apgd_t, steps=10)}
+    suite = Evaluation(attacks, batch_size=16)
+    model = network()
+    labels = model(TEST.images.take(torch.arange(len(TEST)))).argmax(1)  # so that all are right, and most stand
+    common: dict[str, Any] = {"classes": 10, "seed": 0, "watch": silent, "crew": crew}
+    evaluate(model, replace(TEST, labels=labels), suite, threat(eps="1/2550"), None, **common)
+
+
+def training(crew: Crew) -> None:
+    data = Dataset(TRAIN, HELD_OUT, TEST, [str(label) for label in range(10)], noise_known=False)
+    settings = {"_target_": "defense.models.networks.cnn", "width": 16}
+    fabric = Fabric(accelerator="cpu", devices=1)
+    common: dict[str, Any] = {"threat": threat(), "seed": 0, "fabric": fabric, "watch": silent, "crew": crew}
+    train(settings, data, recipe(epochs=1, batch_size=128, checkpoints=1), untreated(TRAIN), **common)
+
+
+WORKS: dict[str, Callable[[Crew], None]] = {
+    "score": scoring,
+    "attack": attacking,
+    "evaluate": evaluating,
+    "train": training,
+}
+
+
+def measured(place: Place, names: list[str], rounds: int) -> dict[str, Taken]:
+    """Return what each work takes, as one of the two processes."""
+    crew = joined(place, torch.device("cpu"))
+    found = {name: Taken() for name in names}
+    for number in range(rounds):
+        for name, taken in found.items():
+            alone, alone_busy = timed(crew, lambda name=name: WORKS[name](ALONE) if crew.rank == 0 else None)
+            shared, shared_busy = timed(crew, lambda name=name: WORKS[name](crew))
+            if number:  # the first is to warm up
+                taken.alone.append(alone)
+                taken.alone_busy.append(alone_busy)
+                taken.shared.append(shared)
+                taken.shared_busy.append(shared_busy)
+    return found
+
+
+def timed(crew: Crew, work: Callable[[], None]) -> tuple[float, float]:
+    """Return the seconds from when both begin to when both have ended, and those that the busier was busy."""
+    crew.exchange(None)
+    begin, busy = time.perf_counter(), time.process_time()
+    work()
+    busy = time.process_time() - busy
+    crew.exchange(None)
+    seconds = time.perf_counter() - begin
+    return seconds, max(crew.exchange(busy))
+
+
+def table(found: dict[str, Taken]) -> str:
+    """Return the seconds and factors as a table."""
+    lines = ["| work | one, s | two, s | factor | of processor time |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, taken in found.items():
+        numbers = (
+            f"{min(taken.alone):.2f} | {min(taken.shared):.2f} | {taken.factor:.2f} | {taken.busy_factor:.2f}"
+        )
+        lines.append(f"| {name} | {numbers} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from tests.benchmarks import sharing  # by a name that the processes find it by
+
+    before = os.getloadavg()[0]
+    torch.set_num_threads(1)
+    print(table(spawned(sharing.measured, 2, list(WORKS), ROUNDS)))
+    print(f"\nload before: {before:.2f}; above 0.5 the seconds are not to be believed")
