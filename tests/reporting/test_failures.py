@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from defense.errors import InputError
-from defense.sweep import Report, find_failures, find_results, main, sheet_of
+from defense.sweep import find_failures, find_results, main, sheet_of
 from tests.reporting.cells import fail, grid, leave
 from tests.reporting.test_page import Reader
 from tests.test_sweep import result, swept
@@ -50,7 +49,7 @@ def test_a_sweep_without_a_finished_cell_has_a_page_that_says_so(
     for cell in (0, 1):
         fail(tmp_path / str(cell), f"seed={cell}")
     assert find_results([tmp_path]) == []
-    Report().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    main([str(tmp_path)])
     assert "No cell has finished: all 2 failed." in capsys.readouterr().out
     reader = Reader()
     reader.feed((tmp_path / "report.html").read_text())
