@@ -128,5 +128,7 @@ def load_table(folder: Path, name: str) -> pd.DataFrame:
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Write `content` as JSON that a person can read; NaN is refused."""
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    """Write `content` as JSON that a person can read, whole or not at all; NaN is refused."""
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    unfinished.replace(path)

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,9 @@ from omegaconf import DictConfig
 from defense.failure import MENDABLE, one_line
 from defense.reporting.tables import markdown
 from defense.reporting.work import stages_table
-from defense.sweep import find_results, published
+from defense.sweep import FAILED, RESULT, find_failures, find_results, published
 
 log = logging.getLogger(__name__)
-RESULT, FAILED = "result.json", "failed.json"  # what a cell leaves when it ends: one of them
 LOG = "defense.log"
 
 
@@ -38,6 +37,7 @@ def failing_alone(folder: Path, overrides: list[str]) -> Iterator[None]:
         line = one_line(error)
         log.error("failed: %s", line, exc_info=None if isinstance(error, MENDABLE) else error)
         said = {"overrides": overrides, "error": line, "log": LOG}
+        (folder / RESULT).unlink(missing_ok=True)  # as where it could not be tracked
         (folder / FAILED).write_text(json.dumps(said, indent=2) + "\n")
 
 
@@ -57,31 +57,23 @@ class Report(Callback):
         """
         folder = Path(config.hydra.sweep.dir)
         try:
-            if any(folder.rglob(RESULT)):
-                print(published(find_results([folder]), folder))
-            print(f"\n{summed_up(folder, time.monotonic() - self.begin)}")
+            results, failures = find_results([folder]), find_failures([folder])
+            print(published(results, folder, failures))
+            print(f"\n{summed_up(results, len(failures), time.monotonic() - self.begin)}")
         except Exception as error:
             print(f"defense: no page of this sweep: {one_line(error)}", file=sys.stderr)
             sys.exit(1)
-        if failures := failed_cells(folder):
-            for cell, found in failures.items():
-                print(f"defense: cell {cell} failed: {found['error']}\n    {folder / cell / LOG}", file=sys.stderr)
+        if failures:
+            for cell in failures:
+                print(f"defense: cell {cell.folder.name} failed: {cell.error}", file=sys.stderr)
+                print(f"    {cell.folder / cell.log}", file=sys.stderr)
             print("defense: the same command runs them again, and takes the rest from the store", file=sys.stderr)
             sys.exit(1)
 
 
-def summed_up(folder: Path, seconds: float) -> str:
+def summed_up(results: Sequence[dict[str, Any]], failed: int, seconds: float) -> str:
     """Return how many cells of a sweep ended how, and which of their stages were computed and which were there."""
-    results = [json.loads(path.read_text()) for path in sorted(folder.glob(f"*/{RESULT}"))]
     header, rows = stages_table(results)
-    count = len(failed_cells(folder))
-    failed = f", {count} failed" if count else ""
-    return "\n\n".join(
-        [f"{len(results)} cells done{failed}, in {seconds:.0f} s", markdown(header, rows) if rows else ""]
-    ).strip()
-
-
-def failed_cells(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what failed.json holds of each cell of a sweep that failed, by the name of its folder."""
-    files = sorted(folder.glob(f"*/{FAILED}"), key=lambda file: (len(file.parent.name), file.parent.name))
-    return {file.parent.name: json.loads(file.read_text()) for file in files}
+    failures = f", {failed} failed" if failed else ""
+    said = f"{len(results)} cells done{failures}, in {seconds:.0f} s"
+    return f"{said}\n\n{markdown(header, rows)}" if rows else said

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +17,14 @@ from yaml import YAMLError
 
 from defense.choices import Task
 from defense.errors import InputError
-from defense.reporting.sweeps import COMMAND
+from defense.reporting.sweeps import COMMAND, FOLDER
 from defense.reporting.tables import markdown
 
 if TYPE_CHECKING:
-    from defense.reporting.sheet import Sheet
+    from defense.reporting.sheet import Failure, Sheet
 
 Result = dict[str, Any]
+RESULT, FAILED = "result.json", "failed.json"  # what a cell leaves that has finished, and one that has failed
 STORE = "defense-report store --list shows what is in the store, --prune removes what no run needs."
 MULTIRUN = "hydra.mode=MULTIRUN"  # what Hydra makes of -m
 
@@ -39,15 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     chosen = parser.parse_args(arguments)
     try:
-        results = find_results(chosen.paths)
-        own = (
-            chosen.paths[0] if len(chosen.paths) == 1 and not (chosen.paths[0] / "result.json").exists() else None
-        )
+        results, failures = find_results(chosen.paths), find_failures(chosen.paths)
+        own = chosen.paths[0] if len(chosen.paths) == 1 and not (chosen.paths[0] / RESULT).exists() else None
         output = chosen.output or own
-        print(published(results, output) if output else text_of(sheet_of(results)))
+        print(published(results, output, failures) if output else text_of(sheet_of(results, failures)))
+        sys.stdout.flush()
     except InputError as error:
         print(f"defense-report: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # whoever reads has read enough, as head does; the page is written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def keep_house(arguments: Sequence[str]) -> None:
@@ -61,11 +65,11 @@ def keep_house(arguments: Sequence[str]) -> None:
         sys.exit(2)
 
 
-def published(results: Sequence[Result], output: Path) -> str:
-    """Write the page of `results` into `output` and return it as text."""
+def published(results: Sequence[Result], output: Path, failures: Sequence[Failure] = ()) -> str:
+    """Write the page of `results` and `failures` into `output` and return it as text."""
     from defense.reporting.sheet import write_sheet
 
-    sheet = sheet_of(results)
+    sheet = sheet_of(results, failures)
     try:
         output.mkdir(parents=True, exist_ok=True)
         write_sheet(sheet, output)
@@ -76,34 +80,39 @@ def published(results: Sequence[Result], output: Path) -> str:
     return f"{text_of(sheet)}\n\nreport: {output / 'report.html'}"
 
 
-def sheet_of(results: Sequence[Result]) -> Sheet:
-    """Return the page of results of one task; raises InputError where they are of several."""
+def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> Sheet:
+    """Return the page of results of one task, and of what failed; raises InputError where they are of several."""
     from defense.reporting.defending import defending_sheet  # SciPy: not for --help
     from defense.reporting.detection import detection_sheet
     from defense.reporting.faithfulness import faithfulness_sheet
+    from defense.reporting.sheet import unfinished
 
     tasks = sorted({result["task"] for result in results})
     if len(tasks) > 1:
         raise InputError("PATH", ", ".join(tasks), "runs of several tasks; expected those of one")
+    if not tasks:
+        return unfinished(failures)
     sheets = {"defend": defending_sheet, "detect": detection_sheet, "faithfulness": faithfulness_sheet}
     names = dict.fromkeys(result["name"] for result in results)
-    return sheets[tasks[0]](results, ", ".join(names))
+    return replace(sheets[tasks[0]](results, ", ".join(names)), failures=failures)
 
 
 def text_of(sheet: Sheet) -> str:
     """Return the page for a terminal."""
 
-    parts = [sheet.answer]
-    for part in sheet.parts:
+    parts = [sheet.answer, *sheet.facts]
+    if sheet.failures:
+        parts.append("\n".join(f"failed: cell {cell.folder.name}: {cell.error}" for cell in sheet.failures))
+    for part in (part for part in sheet.parts if not part.aside):
         parts += [f"## {part.heading}", *([part.text] if part.text else [])]
         parts += [markdown(part.header, part.rows)] if part.rows else []
     return "\n\n".join(parts)
 
 
 def find_results(paths: Sequence[Path]) -> list[Result]:
-    """Return the content of every result.json below `paths`, with the command of the sweep that it is in, if any.
+    """Return the content of every result.json below `paths`, with its folder and the command of its sweep, if any.
 
-    Raises InputError where there is none.
+    Raises InputError where there is none, unless all that there is below a path has failed.
     """
     results = []
     commands: dict[Path, str] = {}
@@ -112,12 +121,12 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
             raise InputError(
                 "PATH", path, "no such folder; expected the folder of a sweep, as in runs/<name>/<time>"
             )
-        files = sorted(path.rglob("result.json"), key=in_number)
-        if not files:
+        files = sorted(path.rglob(RESULT), key=in_number)
+        if not files and not any(path.rglob(FAILED)):
             raise InputError("PATH", path, "no result.json below it; no run has finished there")
         for file in files:
             try:
-                results.append(read_result(file))
+                results.append(read_result(file) | {FOLDER: file.resolve().parent})
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError("PATH", file, f"not a result of this version of defense ({error!r})") from error
             sweeps = (folder / "multirun.yaml" for folder in file.resolve().parents[1:])
@@ -125,6 +134,26 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
                 commands[sweep] = commands.get(sweep) or command_of_sweep(sweep)
                 results[-1][COMMAND] = commands[sweep]
     return results
+
+
+def find_failures(paths: Sequence[Path]) -> list[Failure]:
+    """Return every cell below `paths` that left a failed.json and no result.
+
+    Raises InputError where the file is another.
+    """
+    from defense.reporting.sheet import Failure
+
+    found = []
+    for file in sorted((file for path in paths for file in path.rglob(FAILED)), key=in_number):
+        if (file.parent / RESULT).exists():
+            continue
+        try:
+            content = json.loads(file.read_text())
+            words = [str(word) for word in content["overrides"]]
+            found.append(Failure(file.resolve().parent, words, str(content["error"]), str(content["log"])))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError("PATH", file, f"not what a cell leaves that has failed ({error!r})") from error
+    return found
 
 
 def command_of_sweep(multirun: Path) -> str:

@@ -25,8 +25,14 @@ def result(seed: int, gain: float, **changes: Any) -> dict[str, Any]:
     config = {"name": "x", "seed": seed, "store": "s", "treatment": {"name": "remove", "budget": 0.1}}
     config |= {"task": "defend", "train": {"recipe": "standard"}, "objective": {"weights": {"robustness": 1.0}}}
     config["scorer"] = {"name": "ip", "method": "alignment", "proxy": None}
+    config |= {"data": {"source": "digits", "path": None, "harm": "none", "harm_rate": 0.2}}
+    config |= {"model": {"_target_": "defense.models.networks.mlp", "width": None}}
+    config |= {"threat": {"norm": "Linf", "eps": "0.1"}, "evaluation": {"checked": 0}}
     base = {
         "task": "defend",
+        "sizes": {"train": 100, "validation": 30, "test": 50, "treated": 10},
+        "seconds": {"train_baseline": 4.0, "train_control": 3.0, "train_defended": 2.0},
+        "reused": ["train_baseline"],
         "name": "x",
         "seed": seed,
         "arms": arms,
@@ -44,9 +50,13 @@ def test_seeds_are_folded_and_repetitions_count_once() -> None:
     assert name == "default"
     assert sorted(run["seed"] for run in runs) == [0, 1, 2]
     text = summary(results)
-    assert "+5.0 points over random (95 % interval over 3 seeds +2.5 to +7.5), better than random removal" in text
+    assert (
+        "+5.0 points over random (95 % interval over 3 seeds +2.5 to +7.5; p 0.013), better than random removal"
+        in text
+    )
     row = next(line for line in text.splitlines() if line.startswith("| adaptive, worst"))
     assert [cell.strip() for cell in row.split("|")[2:6]] == ["40.0", "41.0", "46.0", "+5.0 (+2.5 to +7.5)"]
+    assert "1 of 1 settings is better than the random control." in text
 
 
 def test_what_differs_in_anything_but_the_seed_is_apart() -> None:
@@ -60,7 +70,7 @@ def test_what_differs_in_anything_but_the_seed_is_apart() -> None:
         "default (2)",
         "default (3)",
     ]
-    assert summary(results).count("## ") == 2 + 4  # two budgets, four settings
+    assert summary(results).count("## ") == 2 + 4  # two budgets, four settings, without a table of runs
 
 
 def test_a_row_of_fewer_seeds_says_so() -> None:
@@ -71,10 +81,11 @@ def test_a_row_of_fewer_seeds_says_so() -> None:
         run["config"] = run["config"] | {"scorer": {"name": "loss", "method": "loss", "proxy": None}}
     assert "| seeds |" not in summary(results)
     text = summary(results[:-1])
-    head, _, first, second = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[6:10])
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    head, _, first, second = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:4])
     assert dict(zip(head, first, strict=True))["seeds"] == "3"
     assert dict(zip(head, second, strict=True))["seeds"] == "2"
-    assert dict(zip(head, first, strict=True))["the same, transfer"] == "+0.0 (+0.0 to +0.0)"
+    assert dict(zip(head, first, strict=True))["the same, transfer"] == "+0.0"  # the same in every seed
 
 
 def test_weights_that_read_no_budget_are_one_setting_whatever_the_budget() -> None:
@@ -87,7 +98,7 @@ def test_weights_that_read_no_budget_are_one_setting_whatever_the_budget() -> No
 
 
 def test_settings_are_beside_each_other_and_chance_is_named() -> None:
-    """Of twenty useless settings one is called different by chance: the answer says so."""
+    """Each has its row, and the best is named; what chance alone would do is said beside it."""
     results = []
     for budget, gains in ((0.1, (5.0, 5.2)), (0.2, (-5.0, -5.2)), (0.3, (-9.0, 9.0))):
         for seed, gain in enumerate(gains):
@@ -99,10 +110,14 @@ def test_settings_are_beside_each_other_and_chance_is_named() -> None:
             results.append(cell)
     sheet = sheet_of(results)
     assert sheet.answer == (
-        "1 of 3 settings is better than the random control, 1 worse; "
-        "were all as good as random, 0.2 would be called different."
+        "1 of 3 settings is better than the random control, 1 worse, after Holm correction over the 3 rows that "
+        "have a p-value. Best: ip, treatment.budget=0.1 (46.1 %)."
     )
-    first = sheet.parts[0]
+    assert "at most one such page in twenty would call any different" in sheet.facts[0]
+    assert "share one random control" not in sheet.facts[0]
+    settings, first, *_ = sheet.parts
+    column = settings.header.index("judgement")
+    assert [row[column] for row in settings.rows] == ["best", "worse", "not distinguishable"]
     assert first.heading == "treatment.budget=0.1"
     row = dict(zip(first.header, first.rows[0], strict=True))
     assert (row["scorer"], row["AUC"], row["control"], row["defended"]) == ("ip", "0.800", "41.0", "46.1")
@@ -137,7 +152,7 @@ def test_what_a_scorer_does_not_read_is_one_row_and_real_scorers_alone_are_count
     ]
     results.append(swept(0, 1.0, "tracin", "objective=utility"))  # of one seed
     sheet = sheet_of(results)
-    assert sorted(row[0] for row in sheet.parts[0].rows) == [
+    assert sorted(row[0] for row in sheet.parts[1].rows) == [
         "ip proxy=adversarial, robustness",
         "ip proxy=adversarial, utility",
         "ip, robustness",
@@ -148,12 +163,14 @@ def test_what_a_scorer_does_not_read_is_one_row_and_real_scorers_alone_are_count
         "random",
         "tracin, utility",
     ]
-    named = {row[0]: row[sheet.parts[0].header.index("proxy")] for row in sheet.parts[0].rows}
+    named = {row[0]: row[sheet.parts[1].header.index("proxy")] for row in sheet.parts[1].rows}
     assert (named["oracle"], named["ip, utility"], named["loss proxy=adversarial"]) == ("-", "-", "40.0")
     assert sheet.answer == (
-        "6 of 6 settings (oracle and random not counted) are better than the random control, 0 worse; were all as "
-        "good as random, 0.3 would be called different, not independently: scorers share their control."
+        "6 of 6 settings (oracle and random not counted) are better than the random control, 0 worse, after Holm "
+        "correction over the 8 rows that have a p-value. Best: loss (47.1 %)."
     )
+    assert "Not judged: 1 of one seed." in sheet.facts[0]
+    assert "Settings share one random control for each seed" in sheet.facts[0]
     assert sheet_of([cell for cell in results if cell["config"]["scorer"]["name"] == "oracle"]).answer == (
         "1 of 1 settings is better than the random control."
     )
@@ -163,7 +180,7 @@ def test_relabelling_looks_at_the_proxy_whatever_the_score() -> None:
     """Its predictions are the labels that are given: perfect knowledge with a proxy is another treatment."""
     proxies = ("null", "adversarial")
     cells = [swept(0, 9.0, "oracle", f"scorer.proxy={proxy}", name="relabel") for proxy in proxies]
-    assert [row[0] for row in sheet_of(cells).parts[0].rows] == ["oracle", "oracle proxy=adversarial"]
+    assert [row[0] for row in sheet_of(cells).parts[1].rows] == ["oracle", "oracle proxy=adversarial"]
 
 
 def test_one_seed_is_not_judged() -> None:

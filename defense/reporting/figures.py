@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import cycle
 
 import matplotlib as mpl
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from defense.choices import TreatmentName
 from defense.reporting.record import Run
-from defense.reporting.statistics import Mean
 
 COLOURS = {"baseline": "#6b7280", "control": "#b7791f", "defended": "#1d6f8a", "proxy": "#7c3aed"}
 NOISY, CLEAN, INK = "#c2410c", "#94a3b8", "#111827"
@@ -157,23 +156,6 @@ def points(values: Mapping[str, tuple[float, float, float]], *, xlabel: str, yla
         axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
         axes.axhline(0, color="#9ca3af", linewidth=1)
         figure.legend(loc="outside right upper", fontsize=9)
-        return svg(figure)
-
-
-def forest(gains: Sequence[tuple[str, Mean]], *, xlabel: str) -> str:
-    """Return means with their intervals, one line each; a single value has no interval."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 1.0 + 0.3 * len(gains)), layout="constrained")
-        axes = figure.subplots()
-        for height, (_, gain) in enumerate(reversed(gains)):
-            judged = gain.count > 1 and gain.differs_from_zero
-            colour = COLOURS["baseline"] if not judged else COLOURS["defended"] if gain.mean > 0 else NOISY
-            axes.plot(gain.mean, height, "o", color=colour)
-            if gain.count > 1:
-                axes.plot([gain.low, gain.high], [height, height], color=colour)
-        axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(range(len(gains)), [name for name, _ in reversed(gains)])
-        axes.set(xlabel=xlabel)
         return svg(figure)
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+ALPHA = 0.05  # the level of every judgement
+SAME = 1e-9  # points: values that are no further apart are one value, as 0.3 - 0.1 and 0.4 - 0.2 are
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -19,13 +22,22 @@ class Mean:
     count: int
 
     @property
+    def judgeable(self) -> bool:
+        """Whether the values say how far chance moves them: there are several, and not all are the same.
+
+        Accuracies move in steps of one sample. Two seeds with one gain have no spread by that rounding alone, and
+        an interval without width would call any gain certain.
+        """
+        return self.count > 1 and self.high > self.low
+
+    @property
     def differs_from_zero(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return self.low > 0 or self.high < 0
+        """Whether the values can be judged, and the interval leaves zero out."""
+        return self.judgeable and (self.low > 0 or self.high < 0)
 
     def __str__(self) -> str:
-        """'+5.2 (+1.3 to +9.1)'; without the interval where there is one value only."""
-        if self.count < 2:
+        """'+5.2 (+1.3 to +9.1)'; without the interval where there is one value, or the same one every time."""
+        if not self.judgeable:
             return f"{self.mean:+.1f}"
         return f"{self.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
 
@@ -38,6 +50,8 @@ def mean_interval(values: Sequence[float] | np.ndarray, *, confidence: float = 0
     mean, count = float(numbers.mean()), len(numbers)
     if count == 1:
         return Mean(mean, -np.inf, np.inf, 1)
+    if np.ptp(numbers) < SAME:
+        return Mean(mean, mean, mean, count)
     half = float(stats.t.ppf((1 + confidence) / 2, count - 1) * stats.sem(numbers))
     return Mean(mean, mean - half, mean + half, count)
 
@@ -49,12 +63,26 @@ def paired_difference(
     return mean_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float), confidence=confidence)
 
 
-def judged(gain: Mean, *, rival: str) -> str:
-    """Return a gain over `rival`, one value per seed, in words: points, interval and judgement."""
+def judged(gain: Mean, *, rival: str, p: float | None = None, rows: int = 1) -> str:
+    """Return a gain over `rival`, one value per seed, in words: points, interval and judgement.
+
+    p: the p-value, after correction where the gain is one of several `rows`; it then decides.
+    """
     if gain.count < 2:
         return f"{gain.mean:+.1f} points over random (one seed: no interval, no judgement)"
+    if not gain.judgeable:
+        return f"{gain.mean:+.1f} points over random (the same in all {gain.count} seeds: no spread, no judgement)"
+    differs = gain.differs_from_zero if p is None else p < ALPHA
     outcome = f"not distinguishable from {rival}"
-    if gain.differs_from_zero:
+    if differs:
         outcome = f"better than {rival}" if gain.mean > 0 else f"worse than {rival}"
     interval = f"95 % interval over {gain.count} seeds {gain.low:+.1f} to {gain.high:+.1f}"
-    return f"{gain.mean:+.1f} points over random ({interval}), {outcome}"
+    tested = "" if p is None else f"; p {p_value(p)}{' after Holm correction' if rows > 1 else ''}"
+    return f"{gain.mean:+.1f} points over random ({interval}{tested}), {outcome}"
+
+
+def p_value(p: float | None) -> str:
+    """Return a p-value as it is printed: '0.031', '<0.001', '-' where there is none."""
+    if p is None:
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"

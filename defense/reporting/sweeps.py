@@ -15,6 +15,7 @@ from defense.reporting.reading import differing, proxy_of, read
 Result = dict[str, Any]
 Value = TypeVar("Value")
 COMMAND = "command"  # of a result: the command of the sweep that it was found in
+FOLDER = "folder"  # of a result: where it was found
 COMMANDS = 12  # shown at most
 
 

@@ -1,0 +1,179 @@
+"""A sweep in two tidy tables of plain numbers: one row a run, and one row a setting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from defense.errors import InputError
+from defense.reporting.judging import Judgement
+from defense.reporting.reading import objective_of
+from defense.reporting.settings import WORST, Setting, Value
+from defense.reporting.significance import Paired, mcnemar
+from defense.reporting.statistics import ALPHA, mean_interval
+from defense.reporting.sweeps import FOLDER, Result, identity
+from defense.reporting.tables import lookup, metrics
+
+SAMPLES = "per_sample.parquet"  # of a run: what each arm gets right
+
+
+def cells_table(settings: Sequence[Setting], results: Sequence[Result]) -> pd.DataFrame:
+    """Return one row a result: where it is, what was swept, every accuracy in percent, McNemar's p-value, costs.
+
+    setting: the number of its setting, from 1. counted: False of a run found twice, which counts once.
+    seconds_own: of the stages that it computed itself; seconds_all: of all its stages, whoever computed them.
+    """
+    keys = {key_of(setting.runs[0]): number for number, setting in enumerate(settings)}
+    kept = {id(run) for setting in settings for run in setting.runs}
+    rows = []
+    for result in results:
+        number = keys[key_of(result)]
+        setting, folder = settings[number], result.get(FOLDER)
+        found = per_sample(folder) if folder else None
+        gain = result.get("gain_over_control", {})
+        rows.append(
+            {
+                "setting": number + 1,
+                FOLDER: folder,
+                "name": result["name"],
+                "seed": result["seed"],
+                **described(setting),
+                "counted": id(result) in kept,
+                **{
+                    f"{arm}.{metric}": lookup(result["arms"][arm], metric)
+                    for arm in setting.arms
+                    for metric in metrics(result["arms"][arm])
+                },
+                "gain": lookup(result["arms"]["defended"], WORST) - lookup(result["arms"]["control"], WORST),
+                "gain_low": gain.get("low"),
+                "gain_high": gain.get("high"),
+                "mcnemar_p": np.nan if found is None else mcnemar(found["defended"], found["control"]),
+                **{f"selection.{name}": value for name, value in result["selection"].items()},
+                **costs(result),
+                "device": result["device"],
+            }
+        )
+    return tidy(pd.DataFrame(rows))
+
+
+def key_of(result: Result) -> str:
+    """Return what runs of one setting share."""
+    return json.dumps(identity(result), sort_keys=True)
+
+
+def described(setting: Setting) -> dict[str, Value]:
+    """Return what a setting is, by column: its scorer, objective, treatment, and whatever else was swept."""
+    config = setting.runs[0]["config"]
+    objective = objective_of(config)
+    return {
+        "scorer": setting.row,
+        "objective": " + ".join(objective["weights"]) if objective else None,
+        "treatment": config["treatment"]["name"],
+        **{name: value for name, value in setting.knobs.items() if name not in ("name", "treatment")},
+    }
+
+
+def costs(result: Result) -> dict[str, float]:
+    """Return the seconds of the stages of one run: those that it computed itself, and all."""
+    seconds, reused = result["seconds"], set(result["reused"])
+    own = sum(value for stage, value in seconds.items() if stage not in reused)
+    return {"seconds_own": float(own), "seconds_all": float(sum(seconds.values()))}
+
+
+def per_sample(folder: Path) -> dict[str, np.ndarray] | None:
+    """Return what each arm gets right under adaptive attack at worst, bool (n,), the same samples in one order.
+
+    None where a run has left no such table. Raises InputError where it is another table.
+    """
+    file = folder / SAMPLES
+    if not file.exists():
+        return None
+    try:
+        table = pd.read_parquet(file, columns=["id", "arm", WORST]).pivot(index="id", columns="arm", values=WORST)
+        if table.isna().any(axis=None):
+            raise ValueError("arms of different samples")
+        return {arm: table[arm].to_numpy(dtype=bool) for arm in ("control", "defended")}
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError("PATH", file, f"not what a run of this version leaves ({error})") from error
+
+
+def settings_table(judgements: Sequence[Judgement], cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a setting: means with 95 % intervals over seeds, p-values, costs.
+
+    Accuracies are adaptive at worst unless named otherwise, in percent; gains in points.
+    """
+    rows = []
+    for number, judgement in enumerate(judgements, start=1):
+        setting = judgement.setting
+        own = cells[(cells["setting"] == number) & cells["counted"]]
+        within = own.get("mcnemar_p", pd.Series(dtype=float)).dropna()
+        rows.append(
+            {
+                "setting": number,
+                "name": setting.runs[0]["name"],
+                **described(setting),
+                "seeds": len(setting.runs),
+                **interval("baseline", setting.values("baseline", WORST)),
+                **interval("control", setting.values("control", WORST)),
+                **interval("defended", setting.values("defended", WORST)),
+                **tested("gain", judgement.control, judgement.holm),
+                "judgement": judgement.word,
+                "best": judgement.best,
+                "mcnemar_seeds": len(within),
+                "mcnemar_below": int((within < ALPHA).sum()),
+                **tested("gain_over_baseline", judgement.baseline, judgement.baseline_holm),
+                **interval("defended_clean", setting.values("defended", "clean")),
+                **interval("gain_clean", differences(setting, "clean")),
+                **interval("gain_transfer", differences(setting, "transfer")),
+                "triggered": mean_of(own, "defended.triggered"),
+                "auc": mean_of(own, "selection.auc"),
+                "proxy": mean_of(own, f"proxy.{WORST}") if "proxy" in setting.arms else np.nan,
+                "seconds_own": mean_of(own, "seconds_own"),
+                "seconds_all": mean_of(own, "seconds_all"),
+            }
+        )
+    return tidy(pd.DataFrame(rows))
+
+
+def differences(setting: Setting, metric: str) -> list[float]:
+    """Return defended - control in points, by run."""
+    pairs = zip(setting.values("defended", metric), setting.values("control", metric), strict=True)
+    return [defended - control for defended, control in pairs]
+
+
+def interval(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Return a mean and the ends of its 95 % interval over seeds, by column; NaN of one seed, or of no spread."""
+    found = mean_interval(values)
+    ends = (found.low, found.high) if found.judgeable else (np.nan, np.nan)
+    return {name: found.mean, f"{name}_low": ends[0], f"{name}_high": ends[1]}
+
+
+def tested(name: str, pair: Paired, corrected: float | None) -> dict[str, float | None]:
+    """Return a paired difference with its interval and p-values, by column."""
+    difference = pair.difference
+    ends = (difference.low, difference.high) if difference.judgeable else (np.nan, np.nan)
+    p_values = {f"{name}_p_t": pair.t, f"{name}_p_holm": corrected, f"{name}_p_wilcoxon": pair.wilcoxon}
+    return {name: difference.mean, f"{name}_low": ends[0], f"{name}_high": ends[1], **p_values}
+
+
+def mean_of(table: pd.DataFrame, column: str) -> float:
+    """Return the mean of a column; NaN where there is none or nothing in it."""
+    return float(table[column].astype(float).mean()) if column in table else float("nan")
+
+
+def tidy(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table without columns in which nothing is, each of one type: of several kinds it is text."""
+    columns: dict[str, Any] = {}
+    for name in table.columns:
+        column = table[name]
+        if column.isna().all():
+            continue
+        kinds = {type(value) for value in column.dropna()} - {float, int, np.float64, np.int64}
+        several = kinds and column.dropna().map(type).nunique() > 1 and name != FOLDER
+        columns[name] = column.map(str, na_action="ignore") if several else column.infer_objects()
+    return pd.DataFrame(columns)

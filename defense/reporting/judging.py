@@ -1,0 +1,147 @@
+"""Which settings differ from their control by more than chance, with as many looked at as a page has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from defense.reporting.settings import WORST, Setting
+from defense.reporting.significance import Paired, compared, holm
+from defense.reporting.statistics import ALPHA
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A setting beside its control and the baseline, paired by seed; p-values corrected over all of the page."""
+
+    setting: Setting
+    control: Paired  # defended - control, adaptive accuracy at worst
+    baseline: Paired  # defended - baseline, the same
+    holm: float | None  # of control.t
+    baseline_holm: float | None  # of baseline.t
+    best: bool = False  # the highest of its ground, and better than its control
+
+    @property
+    def differs(self) -> bool:
+        """Whether the setting is called better or worse than its control."""
+        return self.holm is not None and self.holm < ALPHA
+
+    @property
+    def better(self) -> bool:
+        """Whether the setting is called better than its control."""
+        return self.differs and self.control.difference.mean > 0
+
+    @property
+    def word(self) -> str:
+        """The judgement in a word or three."""
+        gain = self.control.difference
+        if self.holm is None:
+            return "not judged: one seed" if gain.count < 2 else "not judged: no spread"
+        if not self.differs:
+            return "not distinguishable"
+        return "best" if self.best else "better" if self.better else "worse"
+
+
+def judge(settings: Sequence[Setting]) -> list[Judgement]:
+    """Return a judgement of every setting: paired t over seeds, Holm's correction over all that have a p-value.
+
+    On every ground the setting of the highest mean accuracy among those judged, chance and perfect knowledge
+    aside, is the best if it is better than its control; if it is not, none is.
+    """
+    control = [
+        compared(setting.values("defended", WORST), setting.values("control", WORST)) for setting in settings
+    ]
+    base = [compared(setting.values("defended", WORST), setting.values("baseline", WORST)) for setting in settings]
+    corrected, base_corrected = holm([pair.t for pair in control]), holm([pair.t for pair in base])
+    rows = zip(settings, control, base, corrected, base_corrected, strict=True)
+    judgements = [Judgement(*row) for row in rows]
+    highest = {id(top) for top in highest_of(judgements).values() if top.better}
+    return [replace(judgement, best=id(judgement) in highest) for judgement in judgements]
+
+
+def highest_of(judgements: Sequence[Judgement]) -> dict[str, Judgement]:
+    """Return, by ground, the judged setting whose defended arm has the highest mean accuracy."""
+    highest: dict[str, Judgement] = {}
+    for judgement in counted(judgements):
+        known = highest.setdefault(judgement.setting.ground, judgement)
+        if accuracy(judgement.setting) > accuracy(known.setting):
+            highest[judgement.setting.ground] = judgement
+    return highest
+
+
+def accuracy(setting: Setting) -> float:
+    """Return the mean adaptive accuracy of the defended arm, in percent."""
+    values = setting.values("defended", WORST)
+    return sum(values) / len(values)
+
+
+def counted(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """Return the judgements with a p-value; chance and perfect knowledge alone where there is nothing else."""
+    real = [judgement for judgement in judgements if not judgement.setting.is_rival]
+    return [judgement for judgement in real or judgements if judgement.holm is not None]
+
+
+def answer(judgements: Sequence[Judgement]) -> str:
+    """Return how many settings are better than their control, how many worse, and which is the best, if any."""
+    tested = counted(judgements)
+    aside = dict.fromkeys(j.setting.method for j in judgements if j.setting.is_rival)
+    left = "" if all(judgement.setting.is_rival for judgement in judgements) else " and ".join(aside)
+    if not tested:
+        if all(judgement.control.difference.count < 2 for judgement in judgements):
+            return "One seed: the intervals that a judgement needs are over seeds, as in seed=range(5)."
+        return "No setting can be judged: its seeds give one gain or no second one; more seeds would tell."
+    better, worse = (sum(j.differs and j.better is wanted for j in tested) for wanted in (True, False))
+    said = f"{better} of {len(tested)} settings {f'({left} not counted) ' if left else ''}"
+    said += f"{'is' if better == 1 else 'are'} better than the random control"
+    said += f", {worse} worse" if worse or len(tested) > 1 else ""
+    rows = sum(judgement.holm is not None for judgement in judgements)
+    said += f", after Holm correction over the {rows} rows that have a p-value" if rows > 1 else ""
+    return " ".join(filter(None, (f"{said}.", best_of(judgements))))
+
+
+def caveat(judgements: Sequence[Judgement]) -> str:
+    """Return what the answer rests on: what chance alone would do, what is not judged, what is shared."""
+    parts = [unjudged(judgements)] if counted(judgements) else []
+    if sum(judgement.holm is not None for judgement in judgements) > 1:
+        parts.append(
+            "Were all settings as good as random, at most one such page in twenty would call any different."
+        )
+    if share_control([judgement.setting for judgement in judgements]):
+        parts.append("Settings share one random control for each seed: its luck is in all of their rows.")
+    return " ".join(filter(None, parts))
+
+
+def best_of(judgements: Sequence[Judgement]) -> str:
+    """Return which setting is the best, or that none is, in a sentence for each of at most three grounds."""
+    highest = highest_of(judgements)
+    if len({judgement.setting.ground for judgement in judgements}) > 3 or len(counted(judgements)) < 2:
+        return ""
+    said = []
+    for top in highest.values():
+        where = f" of {top.setting.place}" if len(highest) > 1 and top.setting.place else ""
+        name = f"{top.setting.name} ({accuracy(top.setting):.1f} %)"
+        said.append(
+            f"Best{where}: {name}."
+            if top.better
+            else f"None{where} is marked as best: the highest, {name}, is not better than its control."
+        )
+    return " ".join(said)
+
+
+def unjudged(judgements: Sequence[Judgement]) -> str:
+    """Return how many settings are not judged, and why; nothing where all are."""
+    single = sum(judgement.control.difference.count < 2 for judgement in judgements)
+    flat = sum(judgement.holm is None for judgement in judgements) - single
+    said = [f"{single} of one seed" if single else "", f"{flat} with the same gain in every seed" if flat else ""]
+    return f"Not judged: {' and '.join(filter(None, said))}." if single or flat else ""
+
+
+def share_control(settings: Sequence[Setting]) -> bool:
+    """Return whether settings of one column have one control: one whose accuracies are all the same."""
+    controls = [
+        (setting.column, run["seed"], json.dumps(run["arms"]["control"], sort_keys=True))
+        for setting in settings
+        for run in setting.runs
+    ]
+    return len(set(controls)) < len(controls)

@@ -1,0 +1,163 @@
+"""The settings of a sweep: runs that differ in their seed alone, what was swept, and on what ground they stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from defense.choices import AUTO, Harm
+from defense.reporting.reading import is_rival, objective_of, proxy_of, read
+from defense.reporting.statistics import Mean, paired_difference
+from defense.reporting.sweeps import Result, column_of, group, row_of, swept
+from defense.reporting.tables import RIVALS, arms_of, lookup
+
+WORST = "adaptive.worst"
+OBJECTIVE, BALANCE = "objective", "treatment.balance="  # of a sweep: what belongs to the row beside the scorer
+GROUND = ("data", "model", "train", "threat", "evaluation")  # what makes accuracies comparable
+NAMES = ("name", "source", "recipe", "_target_")  # what a group of settings is called by, the first there is
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in their seed alone."""
+
+    label: str  # what they were run with
+    row: str  # the scorer
+    column: str  # what else was swept, in words
+    runs: list[Result]
+    knobs: dict[str, Value] = field(default_factory=dict)  # what else was swept, by name
+    place: str = ""  # what was swept of its ground
+
+    @property
+    def arms(self) -> list[str]:
+        """The names of the arms, in the order of every table; without a proxy that no score comes from."""
+        names = arms_of(self.runs[0]["arms"])
+        return [name for name in names if name != "proxy" or proxy_of(self.runs[0]["config"])]
+
+    @property
+    def name(self) -> str:
+        """The row and the column."""
+        return ", ".join(filter(None, (self.row, self.column)))
+
+    @property
+    def ground(self) -> str:
+        """What its accuracies depend on beside the treatment: only those of one ground compare."""
+        return json.dumps({name: self.runs[0]["config"][name] for name in GROUND}, sort_keys=True)
+
+    def values(self, arm: str, metric: str) -> list[float]:
+        """Return an accuracy, in percent, by run; none where there is no such arm."""
+        return [lookup(run["arms"][arm], metric) for run in self.runs if arm in run["arms"]]
+
+    def gain(self, metric: str = WORST, over: str = "control") -> Mean:
+        """Return defended - control in points, paired by seed."""
+        return paired_difference(self.values("defended", metric), self.values(over, metric))
+
+    @property
+    def method(self) -> str:
+        """The method of the scorer."""
+        return str(self.runs[0]["config"]["scorer"]["method"])
+
+    @property
+    def is_rival(self) -> bool:
+        """Whether the scorer is chance or perfect knowledge."""
+        return is_rival(self.runs[0]["config"])
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether the treatment was chosen on held-out validation."""
+        return bool(self.runs[0]["config"]["treatment"]["budget"] == AUTO)
+
+    @property
+    def rival(self) -> str:
+        """What the control is called."""
+        return "the random control" if self.is_automatic else RIVALS[self.runs[0]["config"]["treatment"]["name"]]
+
+
+def settings_of(results: Sequence[Result]) -> list[Setting]:
+    """Return the settings of many results: by ground, then by what was swept beside the scorer, as they appear."""
+    names = knobs_of(results)
+    found = []
+    for label, runs in group(results):
+        first = runs[0]
+        column = column_of(first, results, but=(OBJECTIVE, BALANCE))
+        place = column_of(first, results, but=(OBJECTIVE, "treatment", "attack"))
+        knobs = {name: value_of(first, name) for name in names}
+        found.append(Setting(label, row(first, results), column, runs, knobs, place))
+    grounds, columns = (
+        list(dict.fromkeys(getattr(setting, name) for setting in found)) for name in ("ground", "column")
+    )
+    return sorted(found, key=lambda setting: (grounds.index(setting.ground), columns.index(setting.column)))
+
+
+def row(result: Result, results: Sequence[Result]) -> str:
+    """Return the scorer with what else was swept and decides which samples are treated: 'ip, utility'."""
+    parts = swept(result, results)
+    more = [part.removeprefix(f"{OBJECTIVE}=") for part in parts if part.startswith(OBJECTIVE)]
+    more = more if objective_of(result["config"]) else []
+    more += [part.removeprefix("treatment.") for part in parts if part.startswith(BALANCE)]
+    return ", ".join([row_of(result, results), *more])
+
+
+def knobs_of(results: Sequence[Result]) -> list[str]:
+    """Return the names of what was swept beside the scorer, the seed and what belongs to a row; the name first."""
+    parts = (part for result in results for part in swept(result, results))
+    names = dict.fromkeys(part.partition("=")[0] for part in parts)
+    aside = ("scorer", "experiment", "store", OBJECTIVE, BALANCE.rstrip("="), "name")
+    several = ["name"] if len({result["name"] for result in results}) > 1 else []
+    return [*several, *(name for name in names if not name.startswith(aside))]
+
+
+def value_of(result: Result, name: str) -> Value:
+    """Return what a result was run with at a dotted name, or what the group of that name is called.
+
+    None where the run does not read it.
+    """
+    if name == "name":
+        return str(result["name"])
+    given = dict(part.partition("=")[::2] for part in result["overrides"])
+    found: Any = read(result["config"])
+    for part in name.lstrip("+~").split("."):
+        if not isinstance(found, dict) or part not in found:
+            return given.get(name)
+        found = found[part]
+    if isinstance(found, dict):
+        own = [str(found[name]).rpartition(".")[2] for name in NAMES if name in found]
+        return given.get(name, own[0] if own else "default")
+    return found if isinstance(found, Value) else str(found)
+
+
+def facts_of(settings: Sequence[Setting]) -> list[str]:
+    """Return one line for every ground: data, harm, model, threat, and how many samples there are of each part."""
+    grounds: dict[str, list[Setting]] = {}
+    for setting in settings:
+        grounds.setdefault(setting.ground, []).append(setting)
+    said = []
+    for alike in grounds.values():
+        config, sizes = alike[0].runs[0]["config"], alike[0].runs[0]["sizes"]
+        data, model, threat = config["data"], config["model"], config["threat"]
+        planted = (
+            f" with {data['harm']} harm in {100 * data['harm_rate']:g} %"
+            if data["harm"] != Harm.none.value
+            else ""
+        )
+        file = f" {data['path']}" if data["path"] else ""
+        width = "".join(
+            f", {name} {value}" for name, value in model.items() if name != "_target_" and value is not None
+        )
+        counts = f"{sizes['train']} training, {sizes['validation']} validation and {sizes['test']} test samples"
+        runs = sum(len(setting.runs) for setting in alike)
+        here = f"{counted(len(alike), 'setting')}, {counted(runs, 'run')}"
+        said.append(
+            f"{alike[0].runs[0]['name']}: data {data['source']}{file}{planted}; model "
+            f"{str(model['_target_']).rpartition('.')[2]}{width}; recipe {config['train']['recipe']}; threat "
+            f"{threat['norm']}, eps {threat['eps']}; {counts}; {here}."
+        )
+    return said
+
+
+def counted(number: int, what: str) -> str:
+    """Return '1 run', '2 runs'."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,161 @@
+"""The tables of settings and of cells as a page shows them, made of the plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from defense.reporting.exports import Text
+from defense.reporting.judging import Judgement
+from defense.reporting.settings import WORST
+from defense.reporting.sheet import Part
+from defense.reporting.significance import FEWEST
+from defense.reporting.statistics import p_value
+from defense.reporting.sweeps import FOLDER
+
+DISTINCT = 30  # values of a column: of more, rows are not chosen by it
+ENDS = " (95 %)"
+
+
+def settings_part(judgements: Sequence[Judgement], data: pd.DataFrame) -> Part:
+    """Return one row a setting: accuracies, paired differences to control and baseline, p-values, costs."""
+    knobs = knobs_of(data)
+    tones = [judgement.word if judgement.holm is not None else "unjudged" for judgement in judgements]
+    columns: dict[str, list[str]] = {
+        **{name: [spoken(value) for value in data[name]] for name in ("scorer", *knobs)},
+        "seeds": numbers(data, "seeds", "{:.0f}"),
+        "baseline": numbers(data, "baseline"),
+        "control": numbers(data, "control"),
+        "defended": numbers(data, "defended"),
+        f"defended - control{ENDS}": spans(data, "gain"),
+        "judgement": [Text(word, tone=tone) for word, tone in zip(data["judgement"], tones, strict=True)],
+        "p, t": numbers(data, "gain_p_t", p_value),
+        "p, Holm": numbers(data, "gain_p_holm", p_value),
+        "p, Wilcoxon": numbers(data, "gain_p_wilcoxon", p_value),
+        "seeds of McNemar p < 0.05": shares(data, "mcnemar_below", "mcnemar_seeds"),
+        f"defended - baseline{ENDS}": spans(data, "gain_over_baseline"),
+        "to baseline: p, t": numbers(data, "gain_over_baseline_p_t", p_value),
+        "to baseline: p, Holm": numbers(data, "gain_over_baseline_p_holm", p_value),
+        "to baseline: p, Wilcoxon": numbers(data, "gain_over_baseline_p_wilcoxon", p_value),
+        "clean": numbers(data, "defended_clean"),
+        "triggered": numbers(data, "triggered"),
+        "AUC": numbers(data, "auc", "{:.3f}"),
+        "proxy": numbers(data, "proxy"),
+        "own seconds": numbers(data, "seconds_own"),
+        "all seconds": numbers(data, "seconds_all"),
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cell != "-" for cell in cells)}
+    facets = ["scorer", *knobs, "judgement"]
+    return part("settings", "Every setting", about_settings(data), shown, data, facets)
+
+
+def cells_part(data: pd.DataFrame) -> Part:
+    """Return one row a run, with the link to its own page."""
+    columns: dict[str, list[str]] = {
+        "run": runs_of(data),
+        "scorer": [spoken(value) for value in data["scorer"]],
+        **{name: [spoken(value) for value in data[name]] for name in knobs_of(data)},
+        "seed": numbers(data, "seed", "{:.0f}"),
+        "baseline": numbers(data, f"baseline.{WORST}"),
+        "control": numbers(data, f"control.{WORST}"),
+        "defended": numbers(data, f"defended.{WORST}"),
+        f"defended - control{ENDS}": spans(data, "gain"),
+        "p, McNemar": numbers(data, "mcnemar_p", p_value),
+        "clean": numbers(data, "defended.clean"),
+        "transfer": numbers(data, "defended.transfer"),
+        "own seconds": numbers(data, "seconds_own"),
+        "all seconds": numbers(data, "seconds_all"),
+    }
+    text = (
+        "One row a run; its name leads to its own page. In brackets the 95 % interval over test samples, and p of"
+        " McNemar's exact test, of defended against control on the same test samples: both speak of the choice of"
+        " test samples alone, not of the luck of retraining, and judge nothing here. Own seconds: of the stages "
+        "that the run computed itself; all seconds: of every stage that it rests on, whoever computed it."
+    )
+    again = int((~data["counted"]).sum())
+    text += f" {again} of the runs repeat others and count once." if again else ""
+    shown = {name: cells for name, cells in columns.items() if any(cell != "-" for cell in cells)}
+    return part("cells", "Every run", text, shown, data, ["scorer", *knobs_of(data), "seed"])
+
+
+def part(
+    name: str, heading: str, text: str, columns: dict[str, list[str]], data: pd.DataFrame, facets: Sequence[str]
+) -> Part:
+    """Return a part of the page, not of the terminal; rows can be chosen by a facet of a few values."""
+    rows = list(zip(*columns.values(), strict=True))
+    few = [facet for facet in facets if facet in columns and 1 < len(set(columns[facet])) <= DISTINCT]
+    return Part(name, heading, text, tuple(columns), rows, data=data, facets=few, aside=True)
+
+
+def about_settings(data: pd.DataFrame) -> str:
+    """Return what the columns of the table of settings are, and what they are not."""
+    said = [
+        "Accuracy on test under adaptive attack at worst, in percent, means over seeds; in brackets the 95 % "
+        "interval of the difference, paired by seed. p, t: Student's paired t test over seeds; Holm: corrected "
+        "for all rows that have a p-value, and what the judgement rests on. Best is the highest accuracy, and "
+        "only if it is better than its control; whether it is better than the next one is not tested."
+    ]
+    if "gain_p_wilcoxon" in data:
+        said.append("Wilcoxon: the signed-rank test over seeds, exact.")
+        if (data["seeds"] < FEWEST).any():
+            said.append(f"With fewer than {FEWEST} seeds it cannot reach 0.05, however large the difference is.")
+    if "mcnemar_seeds" in data and data["mcnemar_seeds"].any():
+        said.append(
+            "McNemar: within how many seeds defended and control differ on test samples; of those alone it speaks."
+        )
+    if (data["seeds"] < 2).any():
+        said.append("A setting of one seed is not judged: it has no p-value.")
+    said.append(
+        "Seconds are means over seeds: own of the stages that a run computed itself, which the first run of a "
+        "sweep does for others, all of every stage that it rests on."
+    )
+    return " ".join(said)
+
+
+def knobs_of(data: pd.DataFrame) -> list[str]:
+    """Return the columns that were swept, beside the scorer: those between it and the first number."""
+    end = "seeds" if "seeds" in data else "counted"
+    names = list(data.columns)
+    swept = names[names.index("scorer") + 1 : names.index(end)]
+    several = ["name"] if data["name"].nunique() > 1 else []
+    return [*several, *(name for name in swept if data[name].nunique() > 1)]
+
+
+def runs_of(data: pd.DataFrame) -> list[str]:
+    """Return the cells that lead to the runs' own pages: their last two folders; '-' of a run without one."""
+    if FOLDER not in data:
+        return ["-"] * len(data)
+    return [Text("/".join(folder.parts[-2:]), href=folder) if folder else "-" for folder in data[FOLDER]]
+
+
+def numbers(data: pd.DataFrame, column: str, form: str | Callable[[float], str] = "{:.1f}") -> list[str]:
+    """Return a column as text that sorts by its number; '-' where there is none."""
+    write = form if callable(form) else form.format
+    if column not in data:
+        return ["-"] * len(data)
+    return ["-" if pd.isna(value) else Text(write(value), value=value) for value in data[column]]
+
+
+def spans(data: pd.DataFrame, column: str) -> list[str]:
+    """Return means with their intervals as text that sorts by the mean."""
+    found: list[str] = []
+    for row in data.to_dict("records"):
+        low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
+        ends = "" if pd.isna(low) or pd.isna(high) else f" ({low:+.1f} to {high:+.1f})"
+        found.append(Text(f"{row[column]:+.1f}{ends}", value=row[column]))
+    return found
+
+
+def shares(data: pd.DataFrame, column: str, total: str) -> list[str]:
+    """Return '3 of 5'; '-' of nothing."""
+    pairs = zip(data[column], data[total], strict=True)
+    return [Text(f"{part} of {whole}", value=part / whole) if whole else "-" for part, whole in pairs]
+
+
+def spoken(value: Any) -> str:
+    """Return what was swept as text that sorts by its number, if it is one."""
+    if value is None or pd.isna(value):
+        return "-"
+    return Text(f"{value:g}", value=value) if isinstance(value, float) else str(value)

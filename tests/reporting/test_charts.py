@@ -1,0 +1,112 @@
+"""Charts of sweeps: what they hold, and that what is drawn can be read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from defense.reporting.charts import Gain, forest, front, shared_limits, within
+from defense.reporting.statistics import Mean, mean_interval
+from defense.sweep import find_results, sheet_of
+from tests.reporting.cells import grid
+from tests.test_sweep import swept
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
+    found = front(np.array(points))
+    for (x, y), on in zip(points, found, strict=True):
+        beaten = any((a >= x and b >= y) and (a > x or b > y) for a, b in points)
+        assert on == (not beaten)
+
+
+def test_every_mean_is_inside_the_limits() -> None:
+    narrow = [mean_interval([1.0, 1.2, 0.9]), mean_interval([-4.0, -4.1]), mean_interval([7.0])]
+    low, high = shared_limits(narrow)
+    assert low < min(mean.low for mean in narrow[:2])
+    assert high > 7.0
+    wide = [*narrow, mean_interval([0.0, 90.0])]  # of two seeds: 12.7 times as wide as they are apart
+    assert shared_limits(wide)[1] < wide[-1].high
+    low, high = within([Mean(50.0, -200.0, 300.0, 2), Mean(52.0, 51.0, 53.0, 5)])
+    assert 45 < low < 50
+    assert 52 < high < 60
+
+
+def test_a_forest_is_coloured_by_what_is_called_different() -> None:
+    """Not by an interval that leaves zero out: after a correction that is not enough."""
+    gain = mean_interval([3.0, 4.0, 5.0])
+    pages = [forest([Gain("ip", gain, differs)], xlabel="x") for differs in (True, False)]
+    counts = [page.count("#1d6f8a") for page in pages]
+    assert counts[0] > counts[1]
+    assert all("better, after correction" in page for page in pages)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = grid(tmp_path_factory.mktemp("sweeps") / "sweep")
+    return {part.name: part.chart for part in sheet_of(find_results([folder])).parts if part.chart}
+
+
+def test_forests_of_one_page_share_their_axis(parts: dict[str, str]) -> None:
+    ticks = [re.findall(r">([−\d]+)</text>", parts[f"summary_{number}"]) for number in (1, 2)]
+    assert ticks[0] == ticks[1] != []
+
+
+def test_budgets_have_a_line_for_every_scorer_and_bands_beside_them(parts: dict[str, str]) -> None:
+    chart = parts["budget_1"]
+    for name in ("ip", "loss", "random", "baseline", "control"):
+        assert f">{name}</text>" in chart
+    assert chart.count("FillBetweenPolyCollection") + chart.count("PolyCollection") >= 6
+    assert ">0.05</text>" in chart
+
+
+def test_robust_and_clean_accuracy_share_a_chart_with_the_front(parts: dict[str, str]) -> None:
+    chart = parts["tradeoff_1"]
+    for name in ("Pareto front", "baseline", "control", "ip", "treatment.budget=0.1"):
+        assert f">{name}</text>" in chart
+
+
+def test_more_lines_than_can_be_told_apart_are_several_charts() -> None:
+    cells = [
+        swept(seed, 1.0 + seed, f"s{number}", f"treatment.budget={budget}", budget=budget)
+        for seed in (0, 1)
+        for number in range(10)
+        for budget in (0.1, 0.2)
+    ]
+    parts = [part for part in sheet_of(cells).parts if part.name.startswith("budget")]
+    assert [part.heading for part in parts] == [
+        "Accuracy against budget (s0 to s7)",
+        "Accuracy against budget (s8 to s9)",
+    ]
+    assert ">s8</text>" not in parts[0].chart
+    assert ">s8</text>" in parts[1].chart
+
+
+def test_no_chart_of_budgets_where_none_was_swept_or_chosen_by_itself(tmp_path: Path) -> None:
+    cells = [swept(seed, 1.0 + seed, scorer) for seed in (0, 1) for scorer in ("ip", "loss")]
+    assert not [part for part in sheet_of(cells).parts if part.name.startswith("budget")]
+    cells = [
+        swept(0, 1.0, "ip", f"treatment.budget={budget}", name="reweight", budget=budget) for budget in (0.1, 0.2)
+    ]
+    assert not [part for part in sheet_of(cells).parts if part.name.startswith("budget")]
+
+
+def test_charts_of_two_data_sets_are_apart() -> None:
+    cells = []
+    for name in ("a", "b"):
+        for scorer in ("ip", "loss"):
+            cell = swept(0, 1.0, scorer)
+            cell["name"] = name
+            cell["config"]["data"] = cell["config"]["data"] | {"source": name}
+            cells.append(cell)
+    sheet = sheet_of(cells)
+    assert [part.heading for part in sheet.parts if part.name.startswith("tradeoff")] == [
+        "Robust against clean accuracy, a",
+        "Robust against clean accuracy, b",
+    ]
+    assert [fact.partition(":")[0] for fact in sheet.facts[-2:]] == ["a", "b"]

@@ -1,0 +1,109 @@
+"""What failed, what was chosen, and what a reader who stops early sees of a sweep."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from defense.errors import InputError
+from defense.sweep import find_failures, find_results, main, sheet_of
+from tests.reporting.cells import fail, grid, leave
+from tests.reporting.test_page import Reader
+from tests.test_sweep import result, swept
+
+
+def test_failed_cells_are_found_in_their_order_and_one_that_finished_since_is_none(tmp_path: Path) -> None:
+    for cell in (10, 2):
+        fail(tmp_path / str(cell), f"seed={cell}")
+    fail(leave(tmp_path / "3", result(3, 1.0)), "seed=3", error="an older failure")
+    found = find_failures([tmp_path])
+    assert [failure.folder.name for failure in found] == ["2", "10"]
+    assert found[0].overrides == ["seed=2"]
+    assert (found[0].folder / found[0].log).read_text() == "what happened"
+    assert [cell["seed"] for cell in find_results([tmp_path])] == [3]
+
+
+def test_a_page_lists_what_failed_before_what_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave(tmp_path / "0", result(0, 1.0))
+    fail(tmp_path / "1", "seed=1", "a=b|c", error="threat.eps=|: <no> number")
+    main([str(tmp_path)])
+    assert "failed: cell 1: threat.eps=|: <no> number" in capsys.readouterr().out
+    page = (tmp_path / "report.md").read_text()
+    assert page.index("## Cells that failed") < page.index("## Every setting")
+    assert r"| 1    | seed=1 a=b\|c | threat.eps=\|: <no> number | [defense.log](1/defense.log) |" in page
+    assert "[" in page[page.index("## Every run") :]
+    text = (tmp_path / "report.html").read_text()
+    assert "1 cell failed." in text
+    assert "&lt;no&gt; number" in text
+    assert 'href="1/defense.log"' in text
+
+
+def test_a_sweep_without_a_finished_cell_has_a_page_that_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for cell in (0, 1):
+        fail(tmp_path / str(cell), f"seed={cell}")
+    assert find_results([tmp_path]) == []
+    main([str(tmp_path)])
+    assert "No cell has finished: all 2 failed." in capsys.readouterr().out
+    reader = Reader()
+    reader.feed((tmp_path / "report.html").read_text())
+    assert reader.open == []
+    assert "Cells that failed" in "".join(reader.text)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"overrides": ["seed=0"]}'])
+def test_another_file_of_that_name_is_one_line(tmp_path: Path, content: str) -> None:
+    fail(tmp_path / "0").joinpath("failed.json").write_text(content)
+    with pytest.raises(InputError, match=r"0/failed\.json: not what a cell leaves that has failed"):
+        find_failures([tmp_path])
+
+
+def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
+    """As head is; the text is longer than a pipe holds, so that something is still to be written."""
+    grid(tmp_path / "sweep", seeds=2)
+    command = [
+        sys.executable,
+        "-c",
+        "from defense import sweep; sweep.text_of = lambda sheet: 'x\\n' * 99999; sweep.main()",
+    ]
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "sweep")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 0
+
+
+def automatic(seed: int, picked: int) -> dict[str, Any]:
+    """A run that chose one of three candidates."""
+    rows = [("none", 0.0), ("remove", 0.2), ("reweight", 0.05)]
+    candidates = [
+        {"treatment": treatment, "budget": budget, "chosen": number == picked}
+        for number, (treatment, budget) in enumerate(rows)
+    ]
+    cell = swept(seed, 1.0 + seed, "ip", "treatment.budget=auto", budget="auto", names=["remove", "reweight"])
+    return {**cell, "candidates": candidates}
+
+
+def test_what_was_chosen_is_counted_over_seeds() -> None:
+    cells = [automatic(seed, picked) for seed, picked in enumerate((1, 1, 2, 0))]
+    cells += [swept(seed, 1.0 + seed, "ip", "treatment.budget=0.1") for seed in (0, 1)]
+    (part,) = (part for part in sheet_of(cells).parts if part.name == "chosen")
+    assert part.rows == [
+        ("ip, treatment.budget=auto", "remove 0.2", "2 of 4"),
+        ("ip, treatment.budget=auto", "reweight", "1 of 4"),
+        ("ip, treatment.budget=auto", "nothing", "1 of 4"),
+    ]
