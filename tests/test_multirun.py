@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,17 +91,18 @@ def test_a_page_that_cannot_be_made_is_no_success(
 
 def test_stages_are_counted_as_computed_or_reused() -> None:
     first = {"keys": {"train_a": "train/1", "train_b": "train/2", "score": "score/3"}, "reused": ["train_b"]}
-    second = {"keys": {"train_a": "train/1", "score": "score/4"}, "reused": ["train_a"]}
-    first["seconds"], second["seconds"] = (
-        {"train_a": 2.0, "train_b": 3.0, "score": 1.0},
-        {"train_a": 2.0, "score": 4.0},
-    )
-    header, rows = stages_table([first, second, {"seconds": {"train": 9.0}, "reused": []}])  # one of before keys
+    first |= {"seconds": {"train_a": 2.0, "train_b": 3.0, "score": 1.0}}
+    second = {"keys": {"train_a": "train/1", "score": "score/4"}, "reused": ["train_a"], "report_seconds": 0.5}
+    second |= {"seconds": {"train_a": 2.0, "score": 4.0}}
+    old = {"seconds": {"train": 9.0}, "reused": []}  # of before there were keys
+    header, rows = stages_table([first, second, old])
     assert [dict(zip(header, row, strict=True)) for row in rows] == [
         {"stage": "train", "computed": "1", "seconds": "2.0", "reused": "2", "seconds saved": "5.0"},
         {"stage": "score", "computed": "2", "seconds": "5.0", "reused": "0", "seconds saved": "0.0"},
-        {"stage": "together", "computed": "3", "seconds": "7.0", "reused": "2", "seconds saved": "5.0"},
+        {"stage": "report", "computed": "1", "seconds": "0.5", "reused": "0", "seconds saved": "0.0"},
+        {"stage": "together", "computed": "4", "seconds": "7.5", "reused": "2", "seconds saved": "5.0"},
     ]
+    assert stages_table([old]) == (header, [])
 
 
 GRID = [*TINY, "scorer=ip,loss", "treatment.budget=0.05,0.1"]
@@ -156,3 +158,25 @@ def test_launchers_give_what_one_process_gives(launcher: str, expected: dict[str
     cores = len(os.sched_getaffinity(0))
     threads = {"joblib": max(1, cores // 2), "submitit_local": 1, "ray": 1}
     assert set((tmp_path / "threads.txt").read_text().split()) == {str(threads[launcher])}
+
+
+@pytest.mark.slow
+def test_a_grid_costs_little_more_than_its_distinct_stages(tmp_path: Path) -> None:
+    """Of 12 cells, from the first look at the clock to the page; all in one run, so that load cancels out."""
+    grid = ["model=cnn", "train.epochs=40", "scorer=ip,loss,random", "treatment.budget=0.02,0.05,0.1,0.2"]
+    begin = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "defense", "-m", *grid, "hydra.sweep.dir=sweep"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wall = time.monotonic() - begin
+    cells = [content(file) for file in (tmp_path / "sweep").glob("*/result.json")]
+    assert len(cells) == 12
+    distinct = {key: cell["seconds"][label] for cell in cells for label, key in cell["keys"].items()}
+    ideal = sum(distinct.values()) + sum(cell["report_seconds"] for cell in cells)
+    assert wall <= 1.15 * ideal, done.stdout[-1000:]
+    alone = sum(sum(cell["seconds"].values()) for cell in cells)
+    assert alone > 1.8 * sum(distinct.values())  # what it would cost if nothing were shared

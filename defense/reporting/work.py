@@ -13,7 +13,7 @@ def stages_table(results: Sequence[dict[str, Any]]) -> tuple[Sequence[str], list
     """Return header and rows of a table over the stages that `results` were made of; none where they say nothing.
 
     computed: by one of the runs, with the seconds that it took; reused: taken from the store, computed by another
-    of them or before, with the seconds that it took then. The last row sums up.
+    of them or before, with the seconds that it took then; report: the pages of the runs. The last row sums up.
     """
     computed: dict[str, list[float]] = {}
     reused: dict[str, list[float]] = {}
@@ -23,6 +23,9 @@ def stages_table(results: Sequence[dict[str, Any]]) -> tuple[Sequence[str], list
             into, other = (reused, computed) if label in result["reused"] else (computed, reused)
             into.setdefault(stage, []).append(seconds)
             other.setdefault(stage, [])
+        if "report_seconds" in result:
+            computed.setdefault("report", []).append(result["report_seconds"])
+    reused |= {"report": []} if "report" in computed else {}  # a page is always written
     rows = [row(stage, computed[stage], reused[stage]) for stage in computed]
     if rows:
         rows.append(row("together", list(chain(*computed.values())), list(chain(*reused.values()))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 def write_report(run: Run, output: Path) -> dict[str, Any]:
     """Write result.json, scores, per_sample and the pages into `output`; return the content of result.json."""
+    begin = time.perf_counter()
     numbers = result(run)
     scores = run.scores.assign(treated=run.arms["defended"].treatment["treated"].to_numpy())
     scores.to_parquet(output / "scores.parquet", index=False)
@@ -33,6 +35,7 @@ def write_report(run: Run, output: Path) -> dict[str, Any]:
     samples = [arm.evaluation.assign(arm=name) for name, arm in run.arms.items()]
     pd.concat(samples).to_parquet(output / "per_sample.parquet", index=False)
     write_pages(run, numbers, output)
+    numbers |= {"report_seconds": round(time.perf_counter() - begin, 3)}
     write_json(numbers, output / "result.json")
     tracked(run.config.track, numbers, {name: arm.history for name, arm in run.arms.items()}, output)
     said = [arms_table(run), numbers["verdict"], warning(numbers["checks"]), f"report: {output / 'report.html'}"]
