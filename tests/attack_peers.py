@@ -77,7 +77,7 @@ class Clock(Forgetful):
 
     def keep(self, part: str, tensors: dict[str, Tensor]) -> None:
         """Note the time, between two attacks."""
-        if not tensors["done"]:
+        if part == "attacked":
             self.times.append(process_time())
 
 
