@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +18,8 @@ from defense.failure import MENDABLE, one_line
 from defense.gpus import take_one
 from defense.multirun import failing_alone
 from defense.place import one_writes
+
+KEPT = "finished stages are kept, the next run goes on from them"
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -58,8 +61,12 @@ def main() -> None:
     except MENDABLE as error:
         fail(error)
     except KeyboardInterrupt:
-        print("defense: stopped; finished stages are kept, the next run goes on from them", file=sys.stderr)
+        print(f"defense: stopped; {KEPT}", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:  # a defect, or a launcher that has lost a process
+        traceback.print_exc()
+        print(f"defense: {one_line(error)}; {KEPT}", file=sys.stderr)
+        sys.exit(1)
 
 
 def with_launcher(word: str) -> str:
