@@ -314,15 +314,15 @@ def test_a_score_that_is_not_finite_is_one_line_and_exit_code_2(
 ) -> None:
     from defense.influence import scorers
 
-    def broken(model: Any, split: Any, *, batch_size: int) -> Any:
-        logits = predict(model, split, batch_size=batch_size)
-        logits[5] = np.nan
+    def broken(model: Any, split: Any, batch_size: int | None, **others: Any) -> Any:
+        predictions, losses = judged(model, split, batch_size, **others)
+        losses[5] = np.nan
         rows.append(int(split.ids[5]))
-        return logits
+        return predictions, losses
 
     rows: list[int] = []
-    predict = scorers.predict
-    monkeypatch.setattr(scorers, "predict", broken)
+    judged = scorers.judged
+    monkeypatch.setattr(scorers, "judged", broken)
     code, _, err = command(*TINY, "scorer=loss")
     assert code == 2
     assert err.strip().splitlines()[-1] == f"defense: the score of training sample {rows[0]} is not finite"
