@@ -30,7 +30,7 @@ def job(composed: DictConfig) -> None:
     overrides = [word for word in hydra_config.overrides.task if not word.startswith("launcher=")]
     if hydra_config.mode is RunMode.MULTIRUN:
         with failing_alone(folder, overrides):
-            cell(composed, folder, overrides, alone=False)
+            cell(composed, folder, overrides, alone="BasicLauncher" in hydra_config.launcher["_target_"])
         return
     try:
         cell(composed, folder, overrides, alone=True)

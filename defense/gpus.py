@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
 import tempfile
@@ -13,7 +12,7 @@ from defense.locking import Lock, seize
 
 log = logging.getLogger(__name__)
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-LOCKS = Path(tempfile.gettempdir()) / f"defense-gpus-{getpass.getuser()}"
+LOCKS = Path(tempfile.gettempdir()) / f"defense-gpus-{os.getuid()}"
 held: list[Lock] = []  # by this process, until it ends: a context on a GPU lasts as long
 
 

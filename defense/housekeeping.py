@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import time
@@ -21,6 +22,7 @@ from defense.errors import InputError
 from defense.locking import free, seize
 from defense.reporting.tables import markdown
 
+STORE = Path("runs/store")
 HOURS = 24.0  # longer than a run should take from the last use of an entry to its result.json
 NAME = re.compile(rf"([0-9a-f]{{24}})({re.escape(PART)}|{re.escape(LOCK)}|{re.escape(CORRUPT)}\d+)?")
 KINDS = {"unfinished": PART, "damaged": CORRUPT, "locks": LOCK, "entries": ""}  # by how their names go on
@@ -53,8 +55,8 @@ def report(arguments: Sequence[str]) -> str:
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--list", action="store_true", help="show how many entries there are, and how large")
     task.add_argument("--prune", action="store_true", help="remove what no run needs")
-    parser.add_argument("--store", type=Path, default=Path("runs/store"), metavar="FOLDER")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="of the runs to keep")
+    parser.add_argument("--store", type=Path, default=STORE, metavar="FOLDER")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="of the runs to keep; of runs/store, runs")
     parser.add_argument("--hours", type=float, default=HOURS, help=f"younger things stay; {HOURS:g} unless given")
     parser.add_argument("--dry-run", action="store_true", help="show what --prune would remove")
     parser.add_argument(
@@ -68,7 +70,9 @@ def report(arguments: Sequence[str]) -> str:
     with usable(given.store):
         if given.list:
             return listed(pieces(given.store))
-        needed = keys_of(given.runs, forget_older=given.forget_older)
+        if given.runs is None and given.store != STORE:
+            raise InputError("--runs", "", f"expected the folder of the runs that {given.store} is of")
+        needed = keys_of(given.runs or STORE.parent, forget_older=given.forget_older)
         return prune(given.store, needed, hours=given.hours, dry=given.dry_run)
 
 
@@ -121,17 +125,17 @@ def keys_of(runs: Path, *, forget_older: bool) -> set[str]:
         raise InputError("--runs", runs, "no such folder; expected that of the runs to keep")
     needed: set[str] = set()
     older, count = [], 0
-    for file in sorted(runs.rglob("result.json")):
+    for file in sorted(results_below(runs)):
         try:
             content = json.loads(file.read_text())
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise InputError(
                 "--runs", file, f"cannot be read ({error}); remove this run, or run it again"
             ) from error
         if not isinstance(content, dict) or "task" not in content:
             continue  # of a benchmark, or of somebody else
         count += 1
-        if "keys" in content:
+        if isinstance(content.get("keys"), dict):
             needed.update(content["keys"].values())
         else:
             older.append(file)
@@ -141,6 +145,22 @@ def keys_of(runs: Path, *, forget_older: bool) -> set[str]:
     if count == 0:
         raise InputError("--runs", runs, "no run below it, so that nothing would stay; to do so, remove the store")
     return needed
+
+
+def results_below(runs: Path) -> list[Path]:
+    """Return every result.json below a folder, behind links too; raises OSError where one cannot be looked at."""
+
+    def refused(error: OSError) -> None:
+        raise error
+
+    found, seen = [], set()
+    for folder, folders, files in os.walk(runs, followlinks=True, onerror=refused):
+        if (place := os.path.realpath(folder)) in seen:
+            folders.clear()  # a link that leads back
+            continue
+        seen.add(place)
+        found += [Path(folder) / name for name in files if name == "result.json"]
+    return found
 
 
 def prune(store: Path, needed: set[str], *, hours: float, dry: bool) -> str:

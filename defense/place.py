@@ -48,8 +48,8 @@ def one_writes(arguments: list[str]) -> Iterator[None]:
         return
     with TemporaryDirectory(prefix="defense-") as folder:
         folders = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
-        settings = (index for index, word in enumerate(arguments) if "=" in word and not word.startswith("-"))
-        beside = next(settings, len(arguments))  # its parser wants them all together
+        settings = [index + 1 for index, word in enumerate(arguments) if "=" in word and not word.startswith("-")]
+        beside = settings[-1] if settings else len(arguments)  # the last word counts; all have to stand together
         arguments[beside:beside] = [
             *folders,
             "hydra/job_logging=none",

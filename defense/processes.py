@@ -99,7 +99,9 @@ def collected(members: list[subprocess.Popen[bytes]], folder: Path) -> Any:
         return reports[0].result
     cause = min(failed, key=lambda report: report.when)
     if cause.trace:
-        raise RuntimeError(f"a process of the run failed\n{cause.trace}") from cause.error
+        failure = RuntimeError(f"a process of the run failed: {type(cause.error).__name__}: {cause.error}")
+        failure.add_note(cause.trace)
+        raise failure
     assert cause.error is not None
     raise cause.error
 

@@ -218,7 +218,7 @@ class Faithfulness:
 
 @dataclass
 class Devices:
-    """Passed on to lightning-fabric, and how many processes share a run: devices on each of num_nodes machines."""
+    """The device and precision of a process, and how many share a run: devices on each of num_nodes machines."""
 
     accelerator: str
     precision: str

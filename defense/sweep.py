@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from defense.choices import Task
@@ -118,18 +119,17 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
     commands: dict[Path, str] = {}
     for path in paths:
         if not path.is_dir():
-            raise InputError(
-                "PATH", path, "no such folder; expected the folder of a sweep, as in runs/<name>/<time>"
-            )
+            found = "a file" if path.exists() else "no such folder"
+            raise InputError("PATH", path, f"{found}; expected the folder of a sweep, as in runs/<name>/<time>")
         files = sorted(path.rglob(RESULT), key=in_number)
         if not files and not any(path.rglob(FAILED)):
             raise InputError("PATH", path, "no result.json below it; no run has finished there")
         for file in files:
             try:
                 results.append(read_result(file) | {FOLDER: file.resolve().parent})
-            except (ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError("PATH", file, f"not a result of this version of defense ({error!r})") from error
-            sweeps = (folder / "multirun.yaml" for folder in file.resolve().parents[1:])
+            sweeps = (folder / "multirun.yaml" for folder in file.resolve().parents[1:3])
             if sweep := next(filter(Path.exists, sweeps), None):
                 commands[sweep] = commands.get(sweep) or command_of_sweep(sweep)
                 results[-1][COMMAND] = commands[sweep]
@@ -151,7 +151,7 @@ def find_failures(paths: Sequence[Path]) -> list[Failure]:
             content = json.loads(file.read_text())
             words = [str(word) for word in content["overrides"]]
             found.append(Failure(file.resolve().parent, words, str(content["error"]), str(content["log"])))
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError("PATH", file, f"not what a cell leaves that has failed ({error!r})") from error
     return found
 
@@ -167,7 +167,7 @@ def command_of_sweep(multirun: Path) -> str:
         content: Any = OmegaConf.to_container(OmegaConf.load(multirun))  # as typed: ${...} stays
         given = content["hydra"]["overrides"]
         words = [str(word) for word in (*given["task"], *given["hydra"])]
-    except (KeyError, TypeError, YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, YAMLError, OmegaConfBaseException) as error:
         raise InputError("PATH", multirun, "not what Hydra writes of a sweep; expected that, or none") from error
     kept = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "store=", MULTIRUN)
     mode = ["-m"] if MULTIRUN in words else []
@@ -183,8 +183,14 @@ def read_result(file: Path) -> Result:
     """Return the content of a result.json; raises KeyError or ValueError where it is not one."""
     result: Result = json.loads(file.read_text())
     Task(result["task"])
-    for field in ("task", "config", "seed", "name", "overrides", "versions", "device"):
+    for field in ("seed", "name", "device"):
         result[field]
+    for field, kind in (("config", dict), ("overrides", list), ("versions", dict)):
+        if not isinstance(result[field], kind):
+            raise TypeError(f"{field} is no {kind.__name__}")
+    missing = {"scorer", "treatment", "objective", "train"} - result["config"].keys()
+    if missing:
+        raise KeyError(f"config.{min(missing)}")
     return result
 
 

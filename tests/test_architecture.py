@@ -32,7 +32,7 @@ ALLOWED = {
     "sweep": LEAVES | {"housekeeping", "reporting"},
     "failure": LEAVES,
     "gpus": {"locking"},
-    "multirun": LEAVES | {"failure", "reporting", "sweep"},
+    "multirun": LEAVES | {"artifacts", "failure", "reporting", "sweep"},
     "__main__": LEAVES | {"config", "failure", "gpus", "launch", "multirun"},
     "launch": LEAVES | {"devices", "pipeline", "processes"},
     "processes": LEAVES | {"devices"},

@@ -201,3 +201,20 @@ def prune(capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
         return capfd.readouterr().out
 
     return call
+
+
+def test_runs_behind_a_link_are_kept_and_a_link_that_leads_back_ends(store: Path, tmp_path: Path) -> None:
+    train = keyed(store)[1]
+    aged(store)
+    a_run(tmp_path / "elsewhere" / "b", {"train": train})
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "runs")
+    report(["--prune"])
+    assert train in names(store)
+
+
+def test_the_runs_of_another_store_have_to_be_named(store: Path, tmp_path: Path) -> None:
+    other = store.rename(tmp_path / "other")
+    with pytest.raises(InputError, match=r"--runs=: expected the folder of the runs that .*other is of"):
+        report(["--prune", "--store", str(other)])
+    assert "would remove" in report(["--prune", "--dry-run", "--store", str(other), "--runs", "runs"])

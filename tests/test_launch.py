@@ -15,7 +15,7 @@ import pytest
 from defense.config import composed
 from defense.errors import InputError
 from defense.launch import launched
-from defense.place import place_outside
+from defense.place import one_writes, place_outside
 from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -178,3 +178,15 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     place = place_outside()
     assert place is not None
     assert (place.rank, place.size, place.local_rank, place.meeting) == (5, 6, 2, "env://")
+
+
+def test_what_is_added_for_a_process_that_is_not_the_first_counts_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x"}.items():
+        monkeypatch.setenv(name, value)
+    arguments = ["defense", "-m", "seed=0,1", "hydra.sweep.dir=mine", "--cfg", "job"]
+    with one_writes(arguments):
+        said = [word for word in arguments if word.startswith("hydra.sweep.dir=")]
+        assert said[0] == "hydra.sweep.dir=mine"
+        assert len(said) == 2
+        assert Path(said[1].partition("=")[2]).is_dir()
+        assert arguments[-2:] == ["--cfg", "job"]

@@ -55,7 +55,7 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_retried(command: Command,
     assert "Traceback" in log
     assert 'raise KeyError("a defect of mine")' in log
     assert "Traceback" not in (tmp_path / "sweep/2/defense.log").read_text()  # that a person can mend
-    assert "1 cells done, 3 failed" in out
+    assert "1 cell done, 3 failed" in out
     assert (tmp_path / "sweep/report.html").exists()
     assert [line for line in err.splitlines() if line.startswith("defense: cell")] == [
         f"defense: cell {name} failed: {found['error']}" for name, found in sorted(failures.items())
@@ -72,7 +72,10 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_retried(command: Command,
 def test_what_an_earlier_sweep_left_is_not_taken_for_the_result_of_a_cell_that_fails(
     command: Command, tmp_path: Path
 ) -> None:
-    assert command("-m", *TINY, "seed=0", "hydra.sweep.dir=sweep")[0] == 0
+    assert command("-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep")[0] == 0
+    code, out, _ = command("-m", *TINY, "seed=2", "hydra.sweep.dir=sweep")
+    assert code == 0
+    assert "1 cell done, in" in out  # not the one of seed 1 that the first has left
     assert command("-m", *TINY, "seed=0", "treatment.budget=7", "hydra.sweep.dir=sweep")[0] == 1
     assert not (tmp_path / "sweep/0/result.json").exists()
 

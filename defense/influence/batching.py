@@ -40,8 +40,9 @@ def gathered(
 
     def own() -> Tensor:
         seldom = Seldom(memory)
-        known = (seldom.recall(part) or {}).get("values", torch.empty(0))
-        known = known if len(known) % size == 0 else known[:0]  # else of batches of another size
+        kept = seldom.recall(part) or {}
+        same = kept.get("size", torch.tensor(0)).item() == size  # else the rows of a process are others
+        known = kept["values"] if same else torch.empty(0)
         out = known.new_empty((len(mine), *known.shape[1:]))  # whole: small tensors would lie between large ones
         out[: len(known)] = known
         for rows, x, labels in split.batches(size, start=mine.start + len(known), stop=mine.stop):
@@ -51,7 +52,7 @@ def gathered(
             done = rows.stop - mine.start
             out[rows.start - mine.start : done] = values
             if seldom.due():
-                seldom.keep(part, {"values": out[:done]})
+                seldom.keep(part, {"values": out[:done], "size": torch.tensor(size)})
             watch(done, len(mine))
         return out
 

@@ -41,7 +41,13 @@ def read(settings: Settings) -> Settings:
     treatment = settings["treatment"]
     if treatment["name"] == TreatmentName.reweight.value and treatment["budget"] != AUTO:
         treatment = treatment | dict.fromkeys(("budget", "threshold", "balance"))  # it treats all, by their scores
-    return others | {"scorer": scorer, "objective": objective_of(settings), "treatment": treatment}
+    fabric = {name: value for name, value in settings.get("fabric", {}).items() if name != "strategy"}
+    return others | {
+        "fabric": fabric,
+        "scorer": scorer,
+        "objective": objective_of(settings),
+        "treatment": treatment,
+    }
 
 
 def differing(first: Any, second: Any, name: str = "") -> list[str]:

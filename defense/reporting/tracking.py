@@ -22,9 +22,17 @@ UNTRACKED = ("config", "versions", "overrides", "keys", "checks", "candidates", 
 
 
 def check_tracker(track: Track) -> None:
-    """Raise InputError where the package of the tracker is missing."""
-    if track.name is not None and find_spec(str(track.name)) is None:
+    """Raise InputError where the package of the tracker is missing, or its login."""
+    if track.name is None:
+        return
+    found = find_spec(str(track.name))
+    if found is None or found.loader is None:  # the latter: a folder of that name, as wandb makes
         raise InputError("track", track.name, 'not installed; expected it from pip install "defense[track]"')
+    if track.name is Tracker.wandb and track.online:
+        import wandb as library
+
+        if not library.api.api_key:
+            raise InputError("track.online", "true", "no login; expected `wandb login`, or track.online=false")
 
 
 def tracked(track: Track, numbers: dict[str, Any], curves: Curves, output: Path) -> None:

@@ -37,9 +37,9 @@ def write_report(run: Run, output: Path) -> dict[str, Any]:
     write_pages(run, numbers, output)
     numbers |= {"report_seconds": round(time.perf_counter() - begin, 3)}
     write_json(numbers, output / "result.json")
-    tracked(run.config.track, numbers, {name: arm.history for name, arm in run.arms.items()}, output)
     said = [arms_table(run), numbers["verdict"], warning(numbers["checks"]), f"report: {output / 'report.html'}"]
     log.info("\n%s", "\n\n".join(filter(None, said)))
+    tracked(run.config.track, numbers, {name: arm.history for name, arm in run.arms.items()}, output)
     return numbers
 
 
@@ -63,6 +63,6 @@ def written(run: Scoring, numbers: dict[str, Any], sheet: Sheet, output: Path) -
     settings = json.dumps(run.settings, indent=2)
     write_sheet(replace(sheet, parts=[*sheet.parts, *found], settings=settings), output)
     write_json(numbers, output / "result.json")
-    tracked(run.config.track, numbers, {}, output)
     log.info("\n%s\n\nreport: %s", sheet.answer, output / "report.html")
+    tracked(run.config.track, numbers, {}, output)
     return numbers

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from defense import memory
 from defense.choices import Direction, Method, ObjectiveName
+from defense.crew import Alone
 from defense.errors import InputError
 from defense.influence import batching
 from defense.influence.batching import fitted
@@ -132,3 +133,34 @@ def test_a_killed_pass_goes_on_with_the_next_batch(
     again = METHODS[method](given(lambda done, total: seen.append(done), progress)).total
     assert seen == [7, 14, 21, 28, 35, 40]
     assert torch.equal(again, whole)
+
+
+class Second(Alone):
+    """The second of two processes, which speaks to nobody."""
+
+    rank, size = 1, 2
+
+    def exchange(self, value: Any) -> list[Any]:
+        return [None, value]
+
+
+def test_rows_that_were_kept_of_other_batches_are_not_taken_for_these(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    """Of 40 rows the second process begins at 32 in batches of 32, and at 16 in batches of 8."""
+    monkeypatch.setattr(memory, "KEPT_EVERY", 0.0)
+
+    def rows_in(size: int) -> list[float]:
+        found = batching.gathered(
+            TRAIN,
+            size,
+            lambda rows, x, labels: torch.arange(rows.start, rows.stop).double(),
+            watch=silent,
+            memory=Progress(tmp_path),
+            part="rows",
+            crew=Second(),
+        )
+        return found.tolist()
+
+    assert rows_in(32) == list(range(32, 40))
+    assert rows_in(8) == list(range(16, 40))

@@ -3,11 +3,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
+from defense.choices import Tracker
 from defense.reporting import tracking
+from defense.schema import Track
 from tests.conftest import TINY
 
 Command = Callable[..., tuple[int, str, str]]
@@ -63,3 +66,28 @@ def test_measures_are_the_numbers_of_a_result_alone() -> None:
     result = {"seed": 3, "verdict": "better", "arms": {"a": {"clean": 90.5, "adaptive": {"pgd": 40}}}}
     found = tracking.measures({**result, "config": {"x": 1}, "seconds": {"train": 2.0}})
     assert found == {"arms.a.clean": 90.5, "arms.a.adaptive.pgd": 40.0, "seconds.train": 2.0}
+
+
+@pytest.mark.parametrize("there", ["a login", "none", "a folder of that name"])
+def test_what_tracking_needs_is_looked_for_first(
+    there: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    if there == "a folder of that name":
+        (tmp_path / "wandb").mkdir()
+        monkeypatch.setattr(tracking, "find_spec", lambda name: ModuleSpec(name, None))
+        expected = "track=wandb: not installed"
+    elif there == "none":
+        expected = "track.online=true: no login; expected `wandb login`, or track.online=false"
+    else:
+        monkeypatch.setattr(wandb.api, "_api_key", None, raising=False)
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        tracking.check_tracker(Track(Tracker.wandb, "defense", True))
+        return
+    code, _, err = command(*TINY, "track=wandb")
+    assert code == 2
+    assert expected in err
+    assert not (tmp_path / "runs/store").exists()
