@@ -8,8 +8,10 @@ import logging
 import multiprocessing
 import os
 import resource
+import sys
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
@@ -80,6 +82,9 @@ def test_progress_that_cannot_be_kept_is_said_and_costs_nothing_else(
     assert [path.name for path in (tmp_path / "progress").iterdir()] == ["a.tensors"]
 
 
+CLOSED = 77  # exit code
+
+
 def in_a_child(job: Callable[[], None]) -> int:
     """Run `job` in a process whose files may have 20 kB, which all libraries notice while they write."""
 
@@ -143,6 +148,11 @@ def test_a_folder_that_cannot_be_written() -> None:
     def job() -> None:
         if os.geteuid() == 0:
             os.seteuid(65_534)
+        try:  # a clone or an environment in a folder of root's own is closed to others
+            Path(module.__file__).open().close()
+            version("defense")
+        except (OSError, PackageNotFoundError):
+            sys.exit(CLOSED)
         for root in (folder, folder / "store"):
             with pytest.raises(InputError, match=r"cannot be used \(Permission denied: "):
                 once(root)
@@ -154,8 +164,11 @@ def test_a_folder_that_cannot_be_written() -> None:
                 (folder / stage).mkdir()
                 (folder / stage).chmod(0o555)
             folder.chmod(0o555)
-            assert in_a_child(job) == 0
+            code = in_a_child(job)
             folder.chmod(0o700)
+            if code == CLOSED:
+                pytest.skip("the package is where nobody but root may read it")
+            assert code == 0
 
 
 def test_what_may_not_be_read_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

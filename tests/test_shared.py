@@ -253,9 +253,14 @@ def resumed(crew: Crew, folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes finds, and one alone."""
-    alone = everything(ALONE) | {"small": on_a_small_device(ALONE)}
-    return [*spawned(in_processes, 2, tmp_path_factory.mktemp("kept")), alone]
+    """What each of two processes finds, and one alone; all of one thread, since sums differ with their number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = everything(ALONE) | {"small": on_a_small_device(ALONE)}
+        return [*spawned(in_processes, 2, tmp_path_factory.mktemp("kept")), alone]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def close(one: pd.DataFrame, other: pd.DataFrame, tolerance: float = 1e-5) -> None:
