@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
@@ -13,9 +11,7 @@ from tests.benchmarks.sharing import ROUNDS, measured
 
 @pytest.mark.slow
 def test_two_processes_are_faster() -> None:
-    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    if cores - load < 1.5:
-        pytest.skip(f"of {cores} cores {load:.1f} are at work for others: seconds would say nothing")
+    """By the time of the busier processor: seconds would tell of what else the machine has to do."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -23,4 +19,4 @@ def test_two_processes_are_faster() -> None:
     finally:
         torch.set_num_threads(threads)
     for name, taken in found.items():
-        assert taken.factor > 1.5, (name, taken)
+        assert taken.busy_factor > 1.5, (name, taken)
