@@ -11,7 +11,7 @@ from pandas.util import hash_pandas_object
 from torch import Tensor, nn
 
 from defense.artifacts import AdversarialSet, Retrainings, Scores, TrainedModel, Treatment
-from defense.choices import Members, Method, Recipe
+from defense.choices import Members, Method, ObjectiveName, Recipe
 from defense.crew import ALONE
 from defense.data.images import TensorImages
 from defense.data.splits import Dataset, Split
@@ -28,12 +28,17 @@ from defense.training.settings import in_batches, settings_read
 
 @dataclass(frozen=True)
 class Site:
-    """A trained model that samples are scored at, with the validation split attacked at it."""
+    """A trained model that samples are scored at, with the validation split attacked at it where that is of use."""
 
     name: str  # baseline, proxy, or one of them trained again
     trained: Stored[TrainedModel]
     model: nn.Module
-    adversarial: Stored[AdversarialSet]
+    adversarial: Stored[AdversarialSet] | None
+
+    @property
+    def attacked(self) -> dict[str, str]:
+        """The key of the attacked validation split by its name, as an input of a stage; nothing where there is none."""
+        return {"adversarial": self.adversarial.key} if self.adversarial else {}
 
 
 class Cell:
@@ -64,7 +69,9 @@ class Cell:
         trained = self.train(name, treat.untreated(self.data.train), spec, index)
         model = self.restore(trained, index)
         label = "attack_validation" + ("" if name == "baseline" else f"_{name}")
-        adversarial = self.attack(label, "validation", model, trained.key, self.config.attack)
+        adversarial = None
+        if self.config.attacks_validation:
+            adversarial = self.attack(label, "validation", model, trained.key, self.config.attack)
         self.sites[recipe, index] = Site(name, trained, model, adversarial)
         return self.sites[recipe, index]
 
@@ -181,7 +188,8 @@ class Cell:
         if scorer.attacked_train or scorer.method is Method.adversarial_loss:
             label = "attack_train" + ("" if site.name == "baseline" else f"_{site.name}")
             attack = self.attack(label, "train", site.model, site.trained.key, config.attack)
-        keys = {"adversarial": site.adversarial.key, **({"attacked": attack.key} if attack else {})}
+        seen = site.attacked if ObjectiveName.robustness in config.objective.weights else {}
+        keys = {**seen, **({"attacked": attack.key} if attack else {})}
         label = "score" + ("" if site.name == "baseline" else f"_{site.name}")
         return self.ledger.once(
             f"{label}_{target}" if target else label,
@@ -211,7 +219,8 @@ class Cell:
 
     def validation(self, site: Site) -> Validation:
         """Return the validation split as it is, and attacked at a site."""
-        return Validation(self.data.validation, self.attacked(self.data.validation, site.adversarial))
+        clean = self.data.validation
+        return Validation(clean, self.attacked(clean, site.adversarial) if site.adversarial else None)
 
     def attacked(self, split: Split, adversarial: Stored[AdversarialSet]) -> Split:
         """Return the split with its attacked pictures."""
@@ -228,7 +237,7 @@ class Cell:
             inputs=self.inputs(
                 "train",
                 "validation",
-                adversarial=site.adversarial.key,
+                **site.attacked,
                 parts=hashlib.sha256(parts.to(torch.uint8).numpy().tobytes()).hexdigest(),
             ),
             compute=lambda watch, progress: retrain.retrain(

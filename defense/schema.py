@@ -261,3 +261,9 @@ class Config:
     faithfulness: Faithfulness
     fabric: Devices
     track: Track
+
+    @property
+    def attacks_validation(self) -> bool:
+        """Whether the validation split is attacked: for an objective, a report or a retraining that looks at it."""
+        looks = ObjectiveName.robustness in self.objective.weights
+        return looks or self.task in (Task.defend, Task.faithfulness)

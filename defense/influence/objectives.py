@@ -31,14 +31,21 @@ from defense.schema import Objective
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation set as it is, and attacked at the model that is scored."""
+    """The validation set as it is, and attacked at the model that is scored, where an objective looks at that."""
 
     clean: Split
-    adversarial: Split
+    adversarial: Split | None
 
     def subset(self, rows: Tensor) -> Validation:
         """Return the validation samples at `rows`."""
-        return Validation(self.clean.subset(rows), self.adversarial.subset(rows))
+        return Validation(self.clean.subset(rows), self.adversarial.subset(rows) if self.adversarial else None)
+
+    def seen_by(self, name: ObjectiveName) -> Split:
+        """Return the samples that a term looks at; raises InputError where they were not attacked for it."""
+        split: Split | None = getattr(self, OBJECTIVES[name][1])
+        if split is None:
+            raise InputError("objective.weights", name, "expected a validation set that was attacked")
+        return split
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def objective_value(logits: Mapping[str, Tensor], validation: Validation, object
     total = 0.0
     for name, weight in objective.weights.items():
         function, pictures = OBJECTIVES[name]
-        total += weight * function(logits[pictures], getattr(validation, pictures), objective.positive).item()
+        total += weight * function(logits[pictures], validation.seen_by(name), objective.positive).item()
     return total
 
 
@@ -124,8 +131,8 @@ def parts_of(
     """Return every term of `objective` with its gradient at `member`, in eval mode. crew: shares the batches."""
     parts = []
     for name, weight in objective.weights.items():
-        function, pictures = OBJECTIVES[name]
-        split: Split = getattr(validation, pictures)
+        function, _ = OBJECTIVES[name]
+        split = validation.seen_by(name)
         value, gradient = value_and_gradient(
             model, member, split, partial(function, positive=objective.positive), batch_size=batch_size, crew=crew
         )

@@ -145,8 +145,9 @@ def gallery(run: Run) -> dict[str, list[Picture]]:
 def perturbations(run: Run) -> list[list[Picture]]:
     """Return rows of clean, adversarial and amplified perturbation, for the first validation samples."""
     rows = []
-    clean = run.data.validation.images.take(torch.arange(min(STRIP, len(run.data.validation)))).cpu()
-    for index, (before, after) in enumerate(zip(clean, run.adversarial, strict=False), start=1):
+    shown = torch.arange(min(STRIP, len(run.data.validation)))
+    clean, attacked = (images.take(shown).cpu() for images in (run.data.validation.images, run.adversarial))
+    for index, (before, after) in enumerate(zip(clean, attacked, strict=True), start=1):
         parts: dict[str, Tensor] = {
             "clean": before,
             "adversarial": after,

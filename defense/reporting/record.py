@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
+from defense.data.images import Images
 from defense.data.splits import Dataset
 from defense.schema import Config
 
@@ -43,5 +43,5 @@ class Run(Scoring):
     """One finished run of task=defend."""
 
     arms: dict[str, Arm]  # by the names in tables.ARMS; proxy where the scores come from one
-    adversarial: Tensor  # the validation pictures, attacked at the scored model
+    adversarial: Images  # the validation pictures, attacked at the scored model
     candidates: pd.DataFrame | None  # as choosing.Chosen, where the treatment was chosen

@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from defense.artifacts import Retrainings, TrainedModel
-from defense.choices import Optimizer, Subsets
+from defense.choices import ObjectiveName, Optimizer, Subsets
 from defense.crew import ALONE, Crew, own_part, share, together
 from defense.data.splits import Dataset
 from defense.errors import InputError
@@ -85,7 +85,8 @@ def retrain(
                 watch=silent,
             )
             clean.append(predict(model, validation.clean, batch_size=recipe.batch_size * 4))
-            adversarial.append(predict(model, validation.adversarial, batch_size=recipe.batch_size * 4))
+            attacked = validation.seen_by(ObjectiveName.robustness)
+            adversarial.append(predict(model, attacked, batch_size=recipe.batch_size * 4))
             if seldom.due():
                 seldom.keep(part, {"clean": torch.stack(clean), "adversarial": torch.stack(adversarial)})
             watch(len(clean), len(mine))

@@ -1,0 +1,57 @@
+"""Does treating the samples with the lowest scores help, by more than luck?
+
+data -> train -> attack -> score -> treat -> retrain -> evaluate -> check -> report
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from defense.arms import Arms
+from defense.cell import Cell
+from defense.choices import AUTO, ObjectiveName
+from defense.choosing import choose
+from defense.reporting.record import Arm, Run
+from defense.stages import treat
+from defense.stages.report import write_report
+from defense.tasks.scoring import scoring
+
+
+def defend(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
+    """Does treating the samples with the lowest scores help, by more than luck?"""
+    data = cell.data
+    baseline = cell.baseline()
+    sites = cell.scored_at()
+    scores = cell.scores(sites)
+    chosen = choose(cell, scores) if cell.config.treatment.budget == AUTO else None
+    spec = chosen.spec if chosen else cell.config.treatment
+    make = Arms(cell, spec)
+    defended = make.treat(scores)
+    treatments = {
+        "baseline": treat.untreated(data.train),
+        "control": make.control(scores, defended),
+        "defended": defended.artifact,
+    }
+    measured = make.evaluate("baseline", baseline.trained)
+    checked = make.check("baseline", baseline.trained, measured)
+    proxy = sites[0].trained if sites[0].trained.key != baseline.trained.key else None
+    if proxy:  # who can afford to train it may as well deploy it
+        treatments["proxy"] = treatments["baseline"]
+    arms = {}
+    for name, treatment in treatments.items():
+        trained, evaluation, checks = baseline.trained, measured, checked
+        if name == "proxy" and proxy:
+            trained = proxy
+        elif name != "baseline":
+            trained = cell.train(name, treatment)
+        if trained.key != baseline.trained.key:  # else nothing was treated: it is the baseline
+            evaluation = make.evaluate(name, trained, measured)
+            checks = make.check(name, trained, evaluation)
+        arms[name] = Arm(treatment.table, trained.artifact.history, evaluation.artifact.table, checks)
+    adversarial = cell.validation(sites[0]).seen_by(ObjectiveName.robustness).images
+    common = vars(scoring(cell, scores.artifact, overrides)) | {"config": replace(cell.config, treatment=spec)}
+    candidates = chosen.candidates if chosen else None
+    run = Run(**common, arms=arms, adversarial=adversarial, candidates=candidates)
+    return write_report(run, output) if cell.crew.rank == 0 else {}
