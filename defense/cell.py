@@ -28,7 +28,7 @@ from defense.training.settings import in_batches, settings_read
 
 @dataclass(frozen=True)
 class Site:
-    """A trained model that samples are scored at, with the validation split attacked at it where that is of use."""
+    """A trained model that samples are scored at, with the validation split attacked at it where that is seen."""
 
     name: str  # baseline, proxy, or one of them trained again
     trained: Stored[TrainedModel]
@@ -37,7 +37,7 @@ class Site:
 
     @property
     def attacked(self) -> dict[str, str]:
-        """The key of the attacked validation split by its name, as an input of a stage; nothing where there is none."""
+        """The key of the attacked validation split by name, as an input of a stage; nothing where there is none."""
         return {"adversarial": self.adversarial.key} if self.adversarial else {}
 
 

@@ -23,11 +23,11 @@ from defense.choices import (
     Optimizer,
     Recipe,
     Source,
-    Subsets,
     Task,
     Tracker,
     TreatmentName,
 )
+from defense.questions import Faithfulness
 
 
 def number(text: str) -> float:
@@ -208,15 +208,6 @@ class Evaluation:
 
 
 @dataclass
-class Faithfulness:
-    """The retrainings that scores are compared with, for task=faithfulness."""
-
-    subsets: Subsets
-    count: int | None
-    targets: int
-
-
-@dataclass
 class Devices:
     """The device and precision of a process, and how many share a run: devices on each of num_nodes machines."""
 
@@ -264,6 +255,6 @@ class Config:
 
     @property
     def attacks_validation(self) -> bool:
-        """Whether the validation split is attacked: for an objective, a report or a retraining that looks at it."""
+        """Whether the validation split is attacked: where an objective, a report or a retraining looks at it."""
         looks = ObjectiveName.robustness in self.objective.weights
         return looks or self.task in (Task.defend, Task.faithfulness)

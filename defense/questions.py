@@ -1,0 +1,16 @@
+"""The settings that single tasks have of their own; a leaf, like `defense.schema`, which they are a part of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from defense.choices import Subsets
+
+
+@dataclass
+class Faithfulness:
+    """The retrainings that scores are compared with, for task=faithfulness."""
+
+    subsets: Subsets
+    count: int | None
+    targets: int
