@@ -37,7 +37,7 @@ class Site:
 
     @property
     def attacked(self) -> dict[str, str]:
-        """The key of the attacked validation split by name, as an input of a stage; nothing where there is none."""
+        """The key of the attacked validation split by name, as a stage takes it; nothing where there is none."""
         return {"adversarial": self.adversarial.key} if self.adversarial else {}
 
 
