@@ -1,4 +1,4 @@
-"""Settings of a sweep beside their random control, by any measure: differences, judgements, and what they come to."""
+"""Settings of a sweep beside their random control, by any measure: differences, judgements, the answer."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from defense.reporting.significance import Paired, compared, holm
 from defense.reporting.statistics import ALPHA, p_value
 
 T = TypeVar("T")
+COMPARED = ("baseline", "control", "defended")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Compared:
 
 
 def answer_of(rows: Sequence[Compared], what: str) -> str:
-    """Return how many settings are better and worse than random by one measure, and the extremes, in a sentence."""
+    """Return how many settings are better and worse than random by one measure, and the extremes."""
     real = [row for row in rows if not row.setting.is_rival] or list(rows)
     judged = [row for row in real if row.holm is not None]
     heading = what[0].upper() + what[1:]
@@ -99,7 +100,7 @@ def row_of_table(row: Compared, knobs: Sequence[str]) -> dict[str, str]:
         "scorer": setting.row,
         **{name: "-" if (value := setting.knobs.get(name)) is None else str(value) for name in knobs},
         "seeds": str(len(setting.runs)),
-        **{arm: f"{np.mean(setting.values(arm, row.measure)):.1f}" for arm in ("baseline", "control", "defended")},
+        **{arm: f"{np.mean(setting.values(arm, row.measure)):.1f}" for arm in COMPARED},
         "defended - control (95 %)": Text(str(gain), value=gain.mean),
         "judgement": Text(row.word, tone=tone),
         "p, Holm": p_value(row.holm),
@@ -110,7 +111,7 @@ def row_of_table(row: Compared, knobs: Sequence[str]) -> dict[str, str]:
 
 
 def selected(setting: Setting, name: str, form: str) -> str:
-    """Return the mean over seeds of how well the treated samples match the known noise; '-' where it is not known."""
+    """Return the mean over seeds of how well what is treated matches the known noise; '-' of unknown noise."""
     known = [run["selection"][name] for run in setting.runs if run["selection"][name] is not None]
     return form.format(float(np.mean(known))) if known else "-"
 
@@ -123,10 +124,7 @@ def compared_table(rows: Sequence[Compared], knobs: Sequence[str]) -> pd.DataFra
                 "scorer": row.setting.row,
                 **{name: str(row.setting.knobs.get(name)) for name in knobs},
                 "seeds": len(row.setting.runs),
-                **{
-                    arm: np.mean(row.setting.values(arm, row.measure))
-                    for arm in ("baseline", "control", "defended")
-                },
+                **{arm: np.mean(row.setting.values(arm, row.measure)) for arm in COMPARED},
                 "gain": row.control.difference.mean,
                 "gain_low": row.control.difference.low,
                 "gain_high": row.control.difference.high,

@@ -1,7 +1,7 @@
 """What is measured of an arm where nobody attacks: accuracy, and gaps between groups as fairlearn defines them.
 
-A gap is the highest minus the lowest share over groups, of hard decisions; the objectives of a score are the same of
-probabilities. All are in percent or points.
+A gap is the highest minus the lowest share over groups, of hard decisions; the objectives of a score are the same
+of probabilities. All are in percent or points.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ AIMS = {  # what an objective is about
 
 
 def measures_of(data: Dataset) -> list[Measure]:
-    """Return what can be measured on the test samples; raises InputError where fairlearn is wanted and not there."""
+    """Return what can be measured on test; raises InputError where that takes fairlearn, which is not there."""
     found = [Measure.accuracy]
     if "test" in data.given:
         found.append(Measure.given)

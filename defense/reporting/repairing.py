@@ -37,7 +37,7 @@ def repair_result(run: Repair) -> dict[str, Any]:
 
 
 def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
-    """Return the page: for every measure what each setting gains over its random control, and over the baseline."""
+    """Return the page: for every measure what each setting gains over its random control and the baseline."""
     settings = settings_of(results)
     parts, answers = [], []
     for measure in measures_in(results):
@@ -48,9 +48,9 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
             parts.append(measure_part(measure, number, place, own))
     parts += tradeoffs(settings) if any(str(gap) in results[0]["arms"]["baseline"] for gap in GAPS) else []
     text = (
-        "In brackets 95 % intervals over seeds. Differences are paired by seed; the control is treated alike, as many"
-        " samples drawn at random. Judged by Student's paired t test, after Holm's correction over all rows of one"
-        " measure."
+        "In brackets 95 % intervals over seeds. Differences are paired by seed; the control is treated alike, as "
+        "many samples drawn at random. Judged by Student's paired t test, after Holm's correction over all rows of "
+        "one measure."
     )
     return Sheet(title, " ".join(answers), command_of(results), parts, made_of(results), facts=[text])
 
@@ -90,7 +90,7 @@ def measure_part(measure: Measure, number: int, place: str, rows: Sequence[Compa
 
 
 def tradeoffs(settings: Sequence[Setting]) -> list[Part]:
-    """Return gaps against accuracy, on every ground: what a smaller gap costs, and the settings that none beats."""
+    """Return gaps against accuracy, on every ground: what a smaller gap costs, and what none beats."""
     parts = []
     for number, (place, own) in enumerate(settings_by(settings, lambda setting: setting.place).items(), start=1):
         for gap in GAPS:

@@ -57,7 +57,7 @@ def write_faithfulness(run: Scoring, predicted: np.ndarray, measured: np.ndarray
 
 
 def write_repair(run: Repair, output: Path) -> dict[str, Any]:
-    """Write what every arm makes of every test sample, and what that comes to; return the content of result.json."""
+    """Write what every arm makes of every test sample; return the content of result.json."""
     scores = run.scores.assign(treated=run.treatment["treated"].to_numpy())
     per_sample(run).to_parquet(output / "per_sample.parquet", index=False)
     numbers = repair_result(run)
@@ -72,7 +72,7 @@ def written(
     output: Path,
     histories: dict[str, pd.DataFrame] | None = None,
 ) -> dict[str, Any]:
-    """Write result.json, the scores and a sheet; histories: the curves of trainings, by arm, for who tracks runs."""
+    """Write result.json, the scores and a sheet; histories: the curves of trainings, by arm, to be tracked."""
     run.scores.to_parquet(output / "scores.parquet", index=False)
     record = [(name, f"{value:.4g}") for name, value in run.record.items()]
     found = [Part("record", "How the scores were found", header=("", "value"), rows=record)] if record else []

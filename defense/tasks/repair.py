@@ -2,8 +2,8 @@
 
     data -> train -> score -> treat -> retrain -> measure -> report
 
-Samples that others have attacked, where the data bring some, are measured beside the test samples: robustness is then
-the accuracy on those.
+Samples that others have attacked, where the data bring some, are measured beside the test samples: robustness is
+then the accuracy on those.
 """
 
 from __future__ import annotations
