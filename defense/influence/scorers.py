@@ -20,6 +20,7 @@ from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.alignment import Derivative, directional_derivatives, forward_derivative
 from defense.influence.batching import fitted, gathered
+from defense.influence.confident import check_cleanlab, label_quality
 from defense.influence.directions import DIRECTIONS, Curvature, Record
 from defense.influence.finite import finite
 from defense.influence.members import Checkpoint, Member, Parameters, members_of, single
@@ -48,6 +49,7 @@ class Problem:
     states: Sequence[Checkpoint] = ()  # of the training run, for the settings that need them
     memory: Memory = field(default_factory=Forgetful)
     crew: Crew = ALONE
+    held_out: Tensor | None = None  # probabilities (n, classes) of models that have not seen the sample
 
     @property
     def common(self) -> Memory:
@@ -94,6 +96,8 @@ def check_scorer(
     single(model, pattern=scorer.parameters)
     if scorer.method is Method.oracle and not noise_known:
         raise InputError("scorer", scorer.name, "expected data with known noise, as data.harm plants it")
+    if scorer.method is Method.confident_learning:
+        check_cleanlab()
     if scorer.method is Method.alignment:
         check_precision(scorer, validation.labels.device)
         check_objective(objective, validation, classes)
@@ -231,6 +235,15 @@ def judged(model: nn.Module, split: Split, batch_size: int | None, *, crew: Crew
         return fitted(batch_size, split, one_pass)
 
 
+def confident_learning(problem: Problem) -> Scored:
+    """score_i = p_i(label_i) of models that have not seen i, less 1 where confident learning calls it wrong."""
+    if problem.held_out is None:
+        raise InputError(
+            "scorer", problem.scorer.name, "expected predictions of models that have not seen the samples"
+        )
+    return Scored(label_quality(problem.train.labels, problem.held_out))
+
+
 def random(problem: Problem) -> Scored:
     """score_i uniform in [-1, 1): the rival that every scorer must beat."""
     return Scored(random_scores(len(problem.train), seed=problem.seed))
@@ -260,6 +273,7 @@ METHODS: dict[Method, Callable[[Problem], Scored]] = {
     Method.self_influence: self_influence,
     Method.loss: loss,
     Method.adversarial_loss: adversarial_loss,
+    Method.confident_learning: confident_learning,
     Method.random: random,
     Method.oracle: oracle,
 }
