@@ -12,7 +12,6 @@ NEEDS = {
     "image_folder": ["data.path=x"],
     "benchmark/cifar10n": ["data.path=x.npz"],
     "paper/noisy_labels": ["data.path=x.npz"],
-    "paper/noisy_labels_ensemble": ["data.path=x.npz"],
     "table": ["data.path=x.csv", "data.target=y"],
 }
 CHOICES = [
