@@ -14,3 +14,11 @@ class Faithfulness:
     subsets: Subsets
     count: int | None
     targets: int
+
+
+@dataclass
+class Evade:
+    """The points that are moved across the boundary, for task=evade."""
+
+    shares: list[float]
+    ratio: float
