@@ -42,7 +42,7 @@ ALLOWED = {
     "processes": LEAVES | {"devices"},
     "ledger": LEAVES | {"artifacts", "reporting", "store"},
     "pipeline": LEAVES | ROOMS | {"artifacts", "cell", "devices", "ledger", "stages", "tasks"},
-    "tasks": LEAVES | ROOMS | {"arms", "artifacts", "cell", "choosing", "stages", "store", "tasks"},
+    "tasks": LEAVES | ROOMS | {"arms", "artifacts", "cell", "choosing", "stages", "store", "tasks", "trainings"},
     "choosing": LEAVES | ROOMS | {"arms", "artifacts", "cell", "stages", "store"},
     "arms": LEAVES | ROOMS | {"artifacts", "cell", "stages", "store"},
     "cell": LEAVES | ROOMS | {"artifacts", "stages", "store", "trainings"},

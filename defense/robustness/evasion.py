@@ -38,7 +38,7 @@ def evade(model: nn.Module, x: Tensor, *, ratio: float, reach: float | None = No
             step = torch.where(under_way, value / squared, torch.zeros_like(value))
             at = at - step.view(-1, 1, 1, 1) * gradient
     moved = ratio * (at - x)
-    if not bool(moved.isfinite().all()):
+    if not bool((moved.isfinite().flatten(1).all(1) & value.isfinite()).all()):
         raise FloatingPointError("the way to the boundary is not finite")
     if reach is not None:
         length = moved.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
