@@ -8,7 +8,7 @@ import pytest
 from defense.choices import Measure
 from defense.reporting.measures import GAPS, MEASURES, measured
 
-# group 0: 4 samples, 3 given class 1; of 2 of class 1 both. group 1: 5 samples, 1 given class 1; of 3 of class 1 one
+# group 0: 3 of 4 samples given class 1, and both of class 1; group 1: 1 of 5, and one of three
 TABLE = pd.DataFrame(
     [
         (0, 1, 1), (0, 1, 1), (0, 0, 1), (0, 0, 0),
