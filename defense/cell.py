@@ -188,7 +188,7 @@ class Cell:
         if scorer.attacked_train or scorer.method is Method.adversarial_loss:
             label = "attack_train" + ("" if site.name == "baseline" else f"_{site.name}")
             attack = self.attack(label, "train", site.model, site.trained.key, config.attack)
-        seen = site.attacked if ObjectiveName.robustness in config.objective.weights else {}
+        seen = self.adversarial(site) if ObjectiveName.robustness in config.objective.weights else {}
         keys = {**seen, **({"attacked": attack.key} if attack else {})}
         label = "score" + ("" if site.name == "baseline" else f"_{site.name}")
         return self.ledger.once(
@@ -218,9 +218,15 @@ class Cell:
         )
 
     def validation(self, site: Site) -> Validation:
-        """Return the validation split as it is, and attacked at a site."""
+        """Return the validation split as it is, and attacked: by others where such samples are given, or at a site."""
         clean = self.data.validation
+        if self.data.given:
+            return Validation(clean, self.data.given["validation"])
         return Validation(clean, self.attacked(clean, site.adversarial) if site.adversarial else None)
+
+    def adversarial(self, site: Site) -> dict[str, str]:
+        """Return the key of the adversarial validation set by name, as an input of a stage."""
+        return {"adversarial": self.data.given["validation"].digest()} if self.data.given else site.attacked
 
     def attacked(self, split: Split, adversarial: Stored[AdversarialSet]) -> Split:
         """Return the split with its attacked pictures."""

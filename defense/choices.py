@@ -22,6 +22,7 @@ class Source(Choice):
     cifar100 = "cifar100"
     npz = "npz"
     image_folder = "image_folder"
+    text = "text"
 
 
 class Harm(Choice):

@@ -14,3 +14,15 @@ class Faithfulness:
     subsets: Subsets
     count: int | None
     targets: int
+
+
+@dataclass
+class Written:
+    """What a source of texts reads, beside what every source does."""
+
+    text: list[str] | None
+    tokenizer: str | None
+    length: int
+    given_path: str | None
+    given_key: str | None
+    given_text: list[str] | None

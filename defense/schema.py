@@ -27,7 +27,7 @@ from defense.choices import (
     Tracker,
     TreatmentName,
 )
-from defense.questions import Faithfulness
+from defense.questions import Faithfulness, Written
 
 
 def number(text: str) -> float:
@@ -52,11 +52,14 @@ def plain(settings: Any) -> Any:
 
 
 @dataclass
-class Data:
+class Data(Written):
     """Which samples, how many, and what harm is planted in them."""
 
     source: Source
     path: str | None
+    test_path: str | None
+    validation_path: str | None
+    target: str | None
     root: str
     train_labels: str | None
     train_size: int | None
@@ -256,5 +259,5 @@ class Config:
     @property
     def attacks_validation(self) -> bool:
         """Whether the validation split is attacked: where an objective, a report or a retraining looks at it."""
-        looks = ObjectiveName.robustness in self.objective.weights
+        looks = ObjectiveName.robustness in self.objective.weights and self.data.given_path is None
         return looks or self.task in (Task.defend, Task.faithfulness)

@@ -15,7 +15,9 @@ from defense.choices import (
     Harm,
     Keep,
     Members,
+    Method,
     Norm,
+    ObjectiveName,
     Optimizer,
     Recipe,
     Source,
@@ -64,9 +66,9 @@ def check(config: Config) -> None:
     if scorer.members is Members.checkpoints:
         within("train.checkpoints", train.checkpoints, train.checkpoints >= 2, "two at least, for scorer.members")
     check_threat("threat.eps", config.threat, usual=data.eps)
-    if data.path is not None and data.source not in (Source.npz, Source.image_folder):
+    if data.path is not None and data.source not in (Source.npz, Source.image_folder, Source.text):
         raise InputError(
-            "data.path", data.path, f"not read by data={data.source}; expected data=npz or image_folder"
+            "data.path", data.path, f"not read by data={data.source}; expected data=npz, image_folder or text"
         )
     if data.image_size is not None and data.source is not Source.image_folder:
         raise InputError("data.image_size", data.image_size, f"not read by data={data.source}; expected null")
@@ -74,6 +76,7 @@ def check(config: Config) -> None:
         raise InputError(
             "data.train_labels", data.train_labels, f"not read by data={data.source}; expected data=npz"
         )
+    check_text(config)
     check_harm(config)
     check_attack("attack", config.attack)
     check_suite(config.evaluation)
@@ -87,6 +90,34 @@ def check(config: Config) -> None:
     attacks = {train.recipe, scorer.proxy} - {None, Recipe.standard} or train.keep is Keep.robust
     if attacks and precision == "16-mixed":  # the gradient of a picture, of a mean over the batch, becomes zero
         raise InputError("fabric.precision", precision, "not with attacks in training; expected bf16-mixed")
+
+
+def check_text(config: Config) -> None:
+    """Raise InputError where texts are to be attacked or changed like pictures, or other data read like texts."""
+    data, train, scorer = config.data, config.train, config.scorer
+    if data.source is not Source.text:
+        for name in ("text", "tokenizer", "given_path", "given_key", "given_text"):
+            value = getattr(data, name)
+            within(f"data.{name}", value, value is None, f"null: not read by data={data.source}")
+        return
+    within("data.length", data.length, data.length >= 2, "a whole number of at least 2")
+    within("data.tokenizer", data.tokenizer, data.tokenizer is not None, "the name of an encoder")
+    robust = ObjectiveName.robustness in config.objective.weights
+    for field, value, valid, expected in (
+        ("task", config.task, config.task not in (Task.defend, Task.faithfulness), "detect or repair"),
+        ("objective.weights", "robustness", not robust or data.given_path is not None, "data.given_path"),
+        ("train.recipe", train.recipe, train.recipe is Recipe.standard, "standard"),
+        ("train.keep", train.keep, train.keep is not Keep.robust, "last or clean"),
+        ("train.optimizer", train.optimizer, train.optimizer is Optimizer.sgd, "sgd"),
+        ("train.channels_last", train.channels_last, not train.channels_last, "false"),
+        ("train.crop", train.crop, train.crop == 0, "0"),
+        ("train.flip", train.flip, not train.flip, "false"),
+        ("scorer.proxy", scorer.proxy, scorer.proxy in (None, Recipe.standard), "null or standard"),
+        ("scorer.attacked_train", scorer.attacked_train, not scorer.attacked_train, "false"),
+        ("scorer.method", scorer.method, scorer.method is not Method.adversarial_loss, "another"),
+        ("data.harm", data.harm, data.harm not in (Harm.trigger, Harm.poison), "a harm of labels alone"),
+    ):
+        within(field, value, valid, f"{expected}: texts are no pictures, and no attack here moves them")
 
 
 def check_devices(devices: Devices, train: Train) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from defense.choices import Source
 from defense.data.arrays import as_images, as_labels, check_classes, check_pictures, pixel_scale
+from defense.data.given import Given
 from defense.data.images import FolderImages, Images
 from defense.data.splits import Split
+from defense.data.text import FIELDS, given_of, text_parts
 from defense.errors import InputError
 from defense.schema import Data
 
@@ -32,6 +34,7 @@ class Collection:
     validation: Split | None
     test: Split | None
     class_names: list[str]
+    given: Given | None = None  # adversarial samples that others have made
 
 
 def number_samples(
@@ -193,6 +196,14 @@ def image_folder(spec: Data) -> Collection:
     return number_samples(parts, class_names=classes)
 
 
+def text(spec: Data) -> Collection:
+    """Return the texts of files of tab-separated values: PATH and, where given, those of validation and test."""
+    existing(spec, "a file of tab-separated values, its first line the names of its columns")
+    parts, classes = text_parts(spec)
+    given = given_of(spec, classes, first=sum(len(labels) for _, labels, _ in parts.values()))
+    return replace(number_samples(parts, classes, FIELDS), given=given)
+
+
 def existing(spec: Data, expected: str) -> Path:
     """Return `data.path`; raises InputError where it is not given or not there."""
     if spec.path is None:
@@ -210,4 +221,5 @@ SOURCES: dict[Source, Callable[[Data], Collection]] = {
     Source.cifar100: partial(from_torchvision, name="CIFAR100"),
     Source.npz: npz,
     Source.image_folder: image_folder,
+    Source.text: text,
 }

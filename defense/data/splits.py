@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -68,6 +68,7 @@ class Dataset:
     class_names: list[str]
     noise_known: bool  # whether train.truth can differ from train.labels
     choice: Split | None = None  # held out from validation, where a treatment is to be chosen
+    given: dict[str, Split] = field(default_factory=dict)  # adversarial samples of others: validation, test
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -99,4 +100,5 @@ class Dataset:
     def to(self, device: torch.device) -> Dataset:
         """Return the dataset with pictures and labels on `device`."""
         parts: dict[str, Any] = {name: split.to(device) for name, split in self.splits.items()}
-        return replace(self, **parts)
+        given = {name: split.to(device) for name, split in self.given.items()}
+        return replace(self, **parts, given=given)
