@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from defense.artifacts import Checks, Evaluation, Scores, TrainedModel, Treatment
+from defense.artifacts import Checks, Evaluation, Measurement, Scores, TrainedModel, Treatment
 from defense.cell import Cell
 from defense.choices import Harm
 from defense.data.harm import stamped
@@ -13,7 +13,7 @@ from defense.influence.scorers import random_scores
 from defense.randomness import derive
 from defense.robustness.checks import judge
 from defense.schema import Treat, plain
-from defense.stages import check, evaluate, treat
+from defense.stages import check, evaluate, measure, treat
 from defense.stages.treat import Suggestion
 from defense.store import Stored
 
@@ -107,6 +107,25 @@ class Arms:
                 keep=baseline is None and part == "test",
                 watch=watch,
                 memory=progress,
+                crew=self.cell.crew,
+            ),
+            shared=True,
+        )
+
+    def measure(self, arm: str, trained: Stored[TrainedModel]) -> Stored[Measurement]:
+        """Let one arm say what it makes of the test samples, and of those that others have attacked."""
+        data, size = self.cell.data, self.cell.config.evaluation.batch_size
+        given = {"given": data.given["test"]} if "test" in data.given else {}
+        return self.cell.ledger.once(
+            f"measure_{arm}{self.label}",
+            Measurement,
+            version=measure.VERSION,
+            settings={"batch_size": size},
+            inputs=self.cell.inputs("test", *(["given_test"] if given else []), model=trained.key),
+            compute=lambda *_: measure.measure(
+                self.cell.restore(trained, self.index),
+                {"test": data.test, **given},
+                batch_size=size,
                 crew=self.cell.crew,
             ),
             shared=True,

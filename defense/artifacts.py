@@ -77,6 +77,13 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """One row per sample of each part, in order of the splits; what one arm makes of it as it is."""
+
+    table: pd.DataFrame  # id, part: test or given, label, prediction, and group where it is known
+
+
+@dataclass(frozen=True)
 class Checks:
     """Some test samples, attacked in ways whose outcome is known beforehand."""
 
@@ -85,7 +92,16 @@ class Checks:
 
 
 Artifact = TypeVar(
-    "Artifact", Planted, TrainedModel, AdversarialSet, Scores, Retrainings, Treatment, Evaluation, Checks
+    "Artifact",
+    Planted,
+    TrainedModel,
+    AdversarialSet,
+    Scores,
+    Retrainings,
+    Treatment,
+    Evaluation,
+    Measurement,
+    Checks,
 )
 
 

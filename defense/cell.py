@@ -37,7 +37,7 @@ class Site:
 
     @property
     def attacked(self) -> dict[str, str]:
-        """The key of the attacked validation split by name, as an input of a stage; nothing where there is none."""
+        """The key of the attacked validation split by name, as a stage takes it; nothing where there is none."""
         return {"adversarial": self.adversarial.key} if self.adversarial else {}
 
 
@@ -218,15 +218,15 @@ class Cell:
         )
 
     def validation(self, site: Site) -> Validation:
-        """Return the validation split as it is, and attacked: by others where such samples are given, or at a site."""
+        """Return the validation split as it is, and attacked: at a site, or by others where that is given."""
         clean = self.data.validation
-        if self.data.given:
+        if "validation" in self.data.given:
             return Validation(clean, self.data.given["validation"])
         return Validation(clean, self.attacked(clean, site.adversarial) if site.adversarial else None)
 
     def adversarial(self, site: Site) -> dict[str, str]:
-        """Return the key of the adversarial validation set by name, as an input of a stage."""
-        return {"adversarial": self.data.given["validation"].digest()} if self.data.given else site.attacked
+        """Return the key of what `validation` calls attacked by its name, as an input of a stage."""
+        return self.inputs("given_validation") if "validation" in self.data.given else site.attacked
 
     def attacked(self, split: Split, adversarial: Stored[AdversarialSet]) -> Split:
         """Return the split with its attacked pictures."""

@@ -22,6 +22,7 @@ class Source(Choice):
     cifar100 = "cifar100"
     npz = "npz"
     image_folder = "image_folder"
+    table = "table"
     text = "text"
 
 
@@ -133,6 +134,16 @@ class Task(Choice):
     defend = "defend"
     detect = "detect"
     faithfulness = "faithfulness"
+    repair = "repair"
+
+
+class Measure(Choice):
+    """What is measured of an arm where nobody attacks."""
+
+    accuracy = "accuracy"
+    given = "given"
+    demographic_parity = "demographic_parity"
+    equal_opportunity = "equal_opportunity"
 
 
 class Subsets(Choice):

@@ -31,6 +31,7 @@ from defense.stages import plant, treat
 from defense.tasks.defend import defend
 from defense.tasks.detect import detect
 from defense.tasks.faithfulness import faithfulness
+from defense.tasks.repair import repair
 
 
 def run(
@@ -108,4 +109,5 @@ TASKS: dict[Task, Callable[[Cell, Path, list[str]], dict[str, Any]]] = {
     Task.defend: defend,
     Task.detect: detect,
     Task.faithfulness: faithfulness,
+    Task.repair: repair,
 }

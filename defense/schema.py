@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from fractions import Fraction
 from typing import Any
 
 from defense.choices import (
-    AttackName,
     Direction,
     Harm,
     Keep,
     Members,
     Method,
-    Norm,
     ObjectiveName,
     Optimizer,
     Recipe,
@@ -28,14 +25,7 @@ from defense.choices import (
     TreatmentName,
 )
 from defense.questions import Faithfulness, Written
-
-
-def number(text: str) -> float:
-    """Return the value of a decimal or a fraction, as in '0.1' and '8/255'; raises ValueError for others."""
-    try:
-        return float(Fraction(text.replace(" ", "")))
-    except (ZeroDivisionError, OverflowError) as error:
-        raise ValueError(f"{text!r} is not a finite number") from error
+from defense.threat import Attack, Threat
 
 
 def plain(settings: Any) -> Any:
@@ -57,10 +47,14 @@ class Data(Written):
 
     source: Source
     path: str | None
-    test_path: str | None
     validation_path: str | None
-    target: str | None
+    test_path: str | None
     root: str
+    target: str | None
+    columns: list[str] | None
+    sensitive: str | None
+    groups: list[str] | None
+    positive: int
     train_labels: str | None
     train_size: int | None
     validation_size: int | None
@@ -98,49 +92,6 @@ class Train:
     weight_decay: float
     crop: int
     flip: bool
-
-
-@dataclass
-class Threat:
-    """The ball that every perturbation stays in, intersected with the pixel range [0, 1]."""
-
-    norm: Norm
-    eps: str
-
-    @property
-    def radius(self) -> float:
-        """The radius of the ball, in units of the pixel range."""
-        return number(self.eps)
-
-
-READ_BY: dict[AttackName, tuple[str, ...]] = {  # the settings that each attack reads, beside its restarts
-    AttackName.fgsm: (),
-    AttackName.pgd: ("steps", "step_size", "random_start"),
-    AttackName.apgd_ce: ("steps",),
-    AttackName.apgd_t: ("steps",),
-    AttackName.fab_t: ("steps",),
-    AttackName.square: ("queries",),
-    AttackName.cw: ("steps",),
-    AttackName.deepfool: ("steps",),
-    AttackName.autoattack: ("steps", "queries"),
-}
-
-
-@dataclass
-class Attack:
-    """One attack inside the threat model."""
-
-    name: AttackName
-    steps: int = 10
-    step_size: str | None = None
-    random_start: bool = True
-    restarts: int = 1
-    queries: int = 5000
-
-    @property
-    def read(self) -> dict[str, Any]:
-        """What its outcome depends on."""
-        return {name: getattr(self, name) for name in ("name", "restarts", *READ_BY[self.name])}
 
 
 @dataclass

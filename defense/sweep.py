@@ -86,6 +86,7 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> She
     from defense.reporting.defending import defending_sheet  # SciPy: not for --help
     from defense.reporting.detection import detection_sheet
     from defense.reporting.faithfulness import faithfulness_sheet
+    from defense.reporting.repairing import repair_sheet
     from defense.reporting.sheet import unfinished
 
     tasks = sorted({result["task"] for result in results})
@@ -93,9 +94,14 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> She
         raise InputError("PATH", ", ".join(tasks), "runs of several tasks; expected those of one")
     if not tasks:
         return unfinished(failures)
-    sheets = {"defend": defending_sheet, "detect": detection_sheet, "faithfulness": faithfulness_sheet}
+    sheets = {
+        Task.defend: defending_sheet,
+        Task.detect: detection_sheet,
+        Task.faithfulness: faithfulness_sheet,
+        Task.repair: repair_sheet,
+    }
     names = dict.fromkeys(result["name"] for result in results)
-    return replace(sheets[tasks[0]](results, ", ".join(names)), failures=failures)
+    return replace(sheets[Task(tasks[0])](results, ", ".join(names)), failures=failures)
 
 
 def text_of(sheet: Sheet) -> str:

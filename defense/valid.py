@@ -15,16 +15,16 @@ from defense.choices import (
     Harm,
     Keep,
     Members,
-    Method,
     Norm,
-    ObjectiveName,
     Optimizer,
     Recipe,
     Source,
     Task,
 )
 from defense.errors import InputError
-from defense.schema import READ_BY, Attack, Config, Devices, Evaluation, Scorer, Threat, Train, Treat, number
+from defense.schema import Attack, Config, Data, Devices, Evaluation, Scorer, Threat, Train, Treat
+from defense.threat import READ_BY, number
+from defense.written import check_text
 
 
 def check(config: Config) -> None:
@@ -66,16 +66,7 @@ def check(config: Config) -> None:
     if scorer.members is Members.checkpoints:
         within("train.checkpoints", train.checkpoints, train.checkpoints >= 2, "two at least, for scorer.members")
     check_threat("threat.eps", config.threat, usual=data.eps)
-    if data.path is not None and data.source not in (Source.npz, Source.image_folder, Source.text):
-        raise InputError(
-            "data.path", data.path, f"not read by data={data.source}; expected data=npz, image_folder or text"
-        )
-    if data.image_size is not None and data.source is not Source.image_folder:
-        raise InputError("data.image_size", data.image_size, f"not read by data={data.source}; expected null")
-    if data.train_labels is not None and data.source is not Source.npz:
-        raise InputError(
-            "data.train_labels", data.train_labels, f"not read by data={data.source}; expected data=npz"
-        )
+    check_source(data)
     check_text(config)
     check_harm(config)
     check_attack("attack", config.attack)
@@ -92,32 +83,30 @@ def check(config: Config) -> None:
         raise InputError("fabric.precision", precision, "not with attacks in training; expected bf16-mixed")
 
 
-def check_text(config: Config) -> None:
-    """Raise InputError where texts are to be attacked or changed like pictures, or other data read like texts."""
-    data, train, scorer = config.data, config.train, config.scorer
-    if data.source is not Source.text:
-        for name in ("text", "tokenizer", "given_path", "given_key", "given_text"):
-            value = getattr(data, name)
-            within(f"data.{name}", value, value is None, f"null: not read by data={data.source}")
-        return
-    within("data.length", data.length, data.length >= 2, "a whole number of at least 2")
-    within("data.tokenizer", data.tokenizer, data.tokenizer is not None, "the name of an encoder")
-    robust = ObjectiveName.robustness in config.objective.weights
-    for field, value, valid, expected in (
-        ("task", config.task, config.task not in (Task.defend, Task.faithfulness), "detect or repair"),
-        ("objective.weights", "robustness", not robust or data.given_path is not None, "data.given_path"),
-        ("train.recipe", train.recipe, train.recipe is Recipe.standard, "standard"),
-        ("train.keep", train.keep, train.keep is not Keep.robust, "last or clean"),
-        ("train.optimizer", train.optimizer, train.optimizer is Optimizer.sgd, "sgd"),
-        ("train.channels_last", train.channels_last, not train.channels_last, "false"),
-        ("train.crop", train.crop, train.crop == 0, "0"),
-        ("train.flip", train.flip, not train.flip, "false"),
-        ("scorer.proxy", scorer.proxy, scorer.proxy in (None, Recipe.standard), "null or standard"),
-        ("scorer.attacked_train", scorer.attacked_train, not scorer.attacked_train, "false"),
-        ("scorer.method", scorer.method, scorer.method is not Method.adversarial_loss, "another"),
-        ("data.harm", data.harm, data.harm not in (Harm.trigger, Harm.poison), "a harm of labels alone"),
-    ):
-        within(field, value, valid, f"{expected}: texts are no pictures, and no attack here moves them")
+READ_BY_SOURCE: dict[str, tuple[Source, ...]] = {  # settings of the data that few sources read
+    "path": (Source.npz, Source.image_folder, Source.table, Source.text),
+    "image_size": (Source.image_folder,),
+    "train_labels": (Source.npz,),
+    "validation_path": (Source.table, Source.text),
+    "test_path": (Source.table, Source.text),
+    "target": (Source.table, Source.text),
+    "columns": (Source.table,),
+    "sensitive": (Source.table,),
+    "groups": (Source.table,),
+    **dict.fromkeys(("text", "tokenizer", "given_path", "given_key", "given_text"), (Source.text,)),
+}
+
+
+def check_source(data: Data) -> None:
+    """Raise InputError where something is set that the source does not read."""
+    for name, readers in READ_BY_SOURCE.items():
+        value = getattr(data, name)
+        if value is not None and data.source not in readers:
+            where = " or ".join(f"data={reader}" for reader in readers)
+            raise InputError(f"data.{name}", value, f"not read by data={data.source}; expected null, or {where}")
+    within("data.positive", data.positive, data.positive >= 0, "a class, from 0 up")
+    if data.groups is not None and data.sensitive is None:
+        raise InputError("data.groups", data.groups, "expected data.sensitive, the column that they are values of")
 
 
 def check_devices(devices: Devices, train: Train) -> None:

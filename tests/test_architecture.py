@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "defense"
-LEAVES = {"choices", "schema", "questions", "errors", "crew", "memory", "place", "randomness", "watch"}
+LEAVES = {"choices", "schema", "questions", "threat", "errors", "crew", "memory", "place", "randomness", "watch"}
 ROOMS = {"data", "models", "training", "influence", "robustness", "reporting"}
 ALLOWED = {
     "__init__": {"notebook"},
     "notebook": LEAVES | {"config", "data", "influence", "models", "robustness", "valid"},
     "choices": set(),
-    "schema": {"choices", "questions"},
+    "schema": {"choices", "questions", "threat"},
+    "threat": {"choices"},
     "questions": {"choices"},
     "errors": set(),
     "memory": set(),
@@ -24,7 +25,8 @@ ALLOWED = {
     "randomness": set(),
     "artifacts": set(),
     "config": LEAVES | {"valid"},
-    "valid": LEAVES,
+    "valid": LEAVES | {"written"},
+    "written": LEAVES,
     "devices": LEAVES,
     "locking": set(),
     "disk": {"errors", "locking"},

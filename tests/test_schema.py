@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from defense.choices import Norm
-from defense.schema import number
+from defense.threat import number
 
 
 @pytest.mark.parametrize(

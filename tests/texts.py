@@ -33,7 +33,8 @@ def tiny_encoder(folder: Path, *, layers: int = 3) -> str:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         BertModel(config).save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    named = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
     return str(folder)
 
 
@@ -55,6 +56,7 @@ def write_reviews(path: Path, count: int, *, seed: int = 0) -> str:
 def write_given(path: Path, count: int, *, seed: int = 9) -> str:
     """Write `count` sentences of others below the key sst2: label, sentence."""
     chance = np.random.default_rng(seed)
-    records = [{"sentence": f"{sentence(chance, i % 2)} new{i} odd{i} own{i}", "label": i % 2} for i in range(count)]
+    said = [f"{sentence(chance, i % 2)} new{i} odd{i} own{i}" for i in range(count)]  # no versions of one
+    records = [{"sentence": text, "label": i % 2} for i, text in enumerate(said)]
     path.write_text(json.dumps({"sst2": records, "rte": []}))
     return str(path)

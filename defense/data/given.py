@@ -27,12 +27,13 @@ class Given:
 def origins_of(texts: Sequence[str]) -> Tensor:
     """Return for each text the lowest row of those that it is a version of, over any number of steps: int64 (n,).
 
-        alike(a, b):  |words of a and b| / |words of a or b| > ALIKE     (Jaccard)
+    alike(a, b):  |words of a and b| / |words of a or b| > ALIKE     (Jaccard)
     """
     words = [set(text.lower().split()) for text in texts]
     origins = list(range(len(words)))
     for row, own in enumerate(words):
-        alike = {origins[other] for other in range(row) if len(own & words[other]) > ALIKE * len(own | words[other])}
+        above = [len(own & words[other]) > ALIKE * len(own | words[other]) for other in range(row)]
+        alike = {origin for origin, found in zip(origins, above, strict=False) if found}
         lowest = min(alike | {row})
         origins = [lowest if origin in alike else origin for origin in origins]
         origins[row] = lowest
@@ -59,4 +60,5 @@ def halves(given: Given, *, seed: int) -> dict[str, Split]:
     if poor is not None:
         found = f"all samples of class {poor} are versions of one"
         raise InputError("data.given_path", found, "expected two origins of each class, one for each half")
-    return {name: given.split.subset(torch.tensor(sorted(own))) for name, own in zip(("validation", "test"), rows)}
+    parts = dict(zip(("validation", "test"), rows, strict=True))
+    return {name: given.split.subset(torch.tensor(sorted(own))) for name, own in parts.items()}

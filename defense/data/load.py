@@ -36,12 +36,16 @@ def load(spec: Data, *, seed: int) -> Dataset:
     if missing:
         found = f"no training sample has label {missing[0]}; expected all of 0 to {classes - 1}"
         raise InputError("data.train_size", spec.train_size, found)
+    if collection.encoder is not None:
+        encoded = collection.encoder(train.images)
+        train, validation, test = (each.with_images(encoded(each.images)) for each in (train, validation, test))
     check_harm(train, spec, classes=classes)
     return Dataset(
         train=harmed(train, spec, classes=classes, seed=seed),
         validation=replace(validation, labels=validation.truth),
         test=test,
         class_names=collection.class_names,
+        group_names=collection.group_names,
         noise_known=spec.harm is not Harm.none or spec.train_labels is not None,
         given=halves(collection.given, seed=seed) if collection.given else {},
     )

@@ -1,66 +1,23 @@
-"""Where samples come from: one function per source, each returning what the source holds, untouched.
-
-A source numbers its samples once and for all: training samples first, then its own validation samples if it
-has some, then its test samples.
-"""
+"""Where samples come from: one function per source, each returning what the source holds, untouched."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from defense.choices import Source
-from defense.data.arrays import as_images, as_labels, check_classes, check_pictures, pixel_scale
-from defense.data.given import Given
-from defense.data.images import FolderImages, Images
-from defense.data.splits import Split
-from defense.data.text import FIELDS, given_of, text_parts
+from defense.data.arrays import as_images, as_labels, check_pictures, pixel_scale
+from defense.data.collection import Collection, existing, number_samples
+from defense.data.images import FolderImages
+from defense.data.table import table
+from defense.data.text import text
 from defense.errors import InputError
 from defense.schema import Data
-
-
-@dataclass(frozen=True)
-class Collection:
-    """All that a source has; a part it lacks is None and is cut from `train`."""
-
-    train: Split
-    validation: Split | None
-    test: Split | None
-    class_names: list[str]
-    given: Given | None = None  # adversarial samples that others have made
-
-
-def number_samples(
-    parts: Mapping[str, tuple[Images, Tensor, Tensor]],
-    class_names: list[str] | None = None,
-    fields: Mapping[str, str] | None = None,
-    groups: Mapping[str, Tensor] | None = None,
-) -> Collection:
-    """Return the collection of parts (pictures, labels, truth), numbered in order: train, validation, test.
-
-    fields: what the labels of each part are called in the source, for the error where they are out of range.
-    groups: int64 (n,) by part, whom a fairness objective compares.
-    """
-    classes = len(class_names) if class_names else int(parts["train"][2].max()) + 1
-    splits: dict[str, Split] = {}
-    start = 0
-    for part in ("train", "validation", "test"):
-        if part in parts:
-            images, labels, truth = parts[part]
-            ids = torch.arange(start, start + len(images))
-            splits[part] = Split(ids, images, labels, truth, (groups or {}).get(part))
-            start += len(images)
-            for values in (labels, truth):
-                check_classes(values, (fields or {}).get(part, f"{part} labels"), classes)
-    names = class_names or [str(c) for c in range(classes)]
-    return Collection(splits["train"], splits.get("validation"), splits.get("test"), names)
 
 
 def digits(spec: Data) -> Collection:
@@ -110,7 +67,7 @@ def npz(spec: Data) -> Collection:
     whom a fairness objective compares) are used where present; `data.train_labels` names the array of labels to
     train on, and the usual one stays the known truth.
     """
-    path = existing(spec, "an .npz file with arrays train_x, train_y, test_x, test_y")
+    path = existing(spec.path, "data.path", "an .npz file with arrays train_x, train_y, test_x, test_y")
     try:
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
@@ -171,7 +128,7 @@ def image_folder(spec: Data) -> Collection:
     """Return pictures in PATH/train/<class>/ and, where present, PATH/val/<class>/ and PATH/test/<class>/."""
     from torchvision.datasets import ImageFolder
 
-    path = existing(spec, "a folder with train/<class>/<picture> in it")
+    path = existing(spec.path, "data.path", "a folder with train/<class>/<picture> in it")
     if spec.image_size is None:
         raise InputError("data.image_size", None, "expected the side, in pixels, that pictures are fitted to")
     parts, classes = {}, None
@@ -196,23 +153,6 @@ def image_folder(spec: Data) -> Collection:
     return number_samples(parts, class_names=classes)
 
 
-def text(spec: Data) -> Collection:
-    """Return the texts of files of tab-separated values: PATH and, where given, those of validation and test."""
-    existing(spec, "a file of tab-separated values, its first line the names of its columns")
-    parts, classes = text_parts(spec)
-    given = given_of(spec, classes, first=sum(len(labels) for _, labels, _ in parts.values()))
-    return replace(number_samples(parts, classes, FIELDS), given=given)
-
-
-def existing(spec: Data, expected: str) -> Path:
-    """Return `data.path`; raises InputError where it is not given or not there."""
-    if spec.path is None:
-        raise InputError("data.path", "null", f"expected {expected}")
-    if not Path(spec.path).exists():
-        raise InputError("data.path", spec.path, f"no such path; expected {expected}")
-    return Path(spec.path)
-
-
 SOURCES: dict[Source, Callable[[Data], Collection]] = {
     Source.digits: digits,
     Source.mnist: partial(from_torchvision, name="MNIST"),
@@ -221,5 +161,6 @@ SOURCES: dict[Source, Callable[[Data], Collection]] = {
     Source.cifar100: partial(from_torchvision, name="CIFAR100"),
     Source.npz: npz,
     Source.image_folder: image_folder,
+    Source.table: table,
     Source.text: text,
 }

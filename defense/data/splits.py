@@ -68,13 +68,16 @@ class Dataset:
     class_names: list[str]
     noise_known: bool  # whether train.truth can differ from train.labels
     choice: Split | None = None  # held out from validation, where a treatment is to be chosen
-    given: dict[str, Split] = field(default_factory=dict)  # adversarial samples of others: validation, test
+    # attacked by others, in ways of their own: the part that they stand for is validation or test
+    given: dict[str, Split] = field(default_factory=dict)
+    group_names: list[str] = field(default_factory=list)  # where the source names its groups
 
     @property
     def splits(self) -> dict[str, Split]:
         """The splits by name."""
         own = {name: getattr(self, name) for name in ("train", "validation", "test", "choice")}
-        return {name: split for name, split in own.items() if split is not None}
+        given = {f"given_{name}": split for name, split in self.given.items()}
+        return {name: split for name, split in own.items() if split is not None} | given
 
     @property
     def classes(self) -> int:
@@ -99,6 +102,7 @@ class Dataset:
 
     def to(self, device: torch.device) -> Dataset:
         """Return the dataset with pictures and labels on `device`."""
-        parts: dict[str, Any] = {name: split.to(device) for name, split in self.splits.items()}
+        own = ("train", "validation", "test", "choice")
+        parts: dict[str, Any] = {name: self.splits[name].to(device) for name in own if name in self.splits}
         given = {name: split.to(device) for name, split in self.given.items()}
         return replace(self, **parts, given=given)

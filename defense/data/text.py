@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from defense.data.collection import Collection, existing, number_samples
 from defense.data.given import Given, origins_of
 from defense.data.pretrained import loading
 from defense.data.splits import Split
@@ -119,11 +121,12 @@ def decoded(path: str, field: str) -> str:
         raise InputError(field, path, f"not in UTF-8: {where}; expected a file saved in UTF-8") from error
 
 
-def text_parts(spec: Data) -> tuple[dict[str, tuple[Texts, Tensor, Tensor]], list[str]]:
-    """Return the parts of the source (tokens, labels, truth) by name, and its classes.
+def text(spec: Data) -> Collection:
+    """Return the texts of files of tab-separated values: `data.path` and, where given, of validation and test.
 
     The classes are the labels of the training file: whole numbers in their order, others in that of the alphabet.
     """
+    existing(spec.path, "data.path", "a file of tab-separated values, its first line the names of the columns")
     files = {"train": spec.path, "validation": spec.validation_path, "test": spec.test_path}
     columns, target, parts = texts_of(spec), str(spec.target), {}
     classes: list[str] = []
@@ -134,7 +137,8 @@ def text_parts(spec: Data) -> tuple[dict[str, tuple[Texts, Tensor, Tensor]], lis
         classes = classes or classes_of(rows, target)
         labels = labels_of(rows, target, classes, FIELDS[part], str(path))
         parts[part] = (tokens_of(rows, columns, spec), labels, labels)
-    return parts, classes
+    given = given_of(spec, classes, first=sum(len(labels) for _, labels, _ in parts.values()))
+    return replace(number_samples(parts, classes, FIELDS), given=given)
 
 
 def given_of(spec: Data, classes: Sequence[str], *, first: int) -> Given | None:

@@ -26,11 +26,11 @@ from defense.randomness import global_seed
 class Encoded(nn.Module):
     """Texts as token ids (b, 1, T, L) -> logits (b, classes)."""
 
-    def __init__(self, encoder: nn.Module, *, width: int, pad: int, texts: int, classes: int, dropout: float) -> None:
+    def __init__(self, encoder: Any, *, texts: int, classes: int, dropout: float) -> None:
         super().__init__()
-        self.encoder, self.pad = encoder, pad
+        self.encoder, self.pad = encoder, encoder.config.pad_token_id
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(width * (1 if texts == 1 else 2), classes)
+        self.head = nn.Linear(encoder.config.hidden_size * (1 if texts == 1 else 2), classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits; ids that stand for nothing are not looked at."""
@@ -71,8 +71,8 @@ def lora(
 ) -> Encoded:
     """Return a classifier of one text or of two, for data=text.
 
-    encoder: see `defense.data.pretrained.place_of`. layers: the lowest of its layers that are used, and adapted: the
-    highest of those that are updated; None is all. targets: names of the linear maps that are updated. Raises
+    encoder: see `defense.data.pretrained.place_of`. layers: the lowest of its layers that are used, and adapted:
+    the highest of those that are updated; None is all. targets: names of the linear maps that are updated. Raises
     InputError where the encoder cannot be loaded, or has not as many layers.
     """
     texts = input_shape[1]
@@ -80,6 +80,8 @@ def lora(
         raise InputError("data.text", f"{texts} columns", "expected one or two")
     base = pretrained(encoder, layers)
     kept = base.config.num_hidden_layers
+    if rank < 1:
+        raise InputError("model.rank", rank, "expected a whole number of at least 1")
     if adapted is not None and not 1 <= adapted <= kept:
         raise InputError("model.adapted", adapted, f"expected 1 to {kept}, the layers that are used, or null")
     from peft import LoraConfig, inject_adapter_in_model  # slow to import, and needed here alone
@@ -93,8 +95,7 @@ def lora(
     shared = {id(weight): weight for weight in base.parameters()}  # of all models in this process
     network = inject_adapter_in_model(settings, copy.deepcopy(base, shared))
     fix(network)
-    pad, width = base.config.pad_token_id, base.config.hidden_size
-    return Encoded(network, width=width, pad=pad, texts=texts, classes=classes, dropout=dropout)
+    return Encoded(network, texts=texts, classes=classes, dropout=dropout)
 
 
 @cache

@@ -29,16 +29,25 @@ class Gain:
     name: str
     mean: Mean
     differs: bool
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True)
 class Place:
-    """A model between clean and robust accuracy, both in percent, with its intervals."""
+    """A model between two measures, in percent or points, with its intervals."""
 
     colour: str  # what its colour stands for: the scorer
     marker: str  # what its marker stands for: what else was swept
-    clean: Mean
-    robust: Mean
+    x: Mean
+    y: Mean
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A measure that models are drawn against."""
+
+    label: str
+    lower_is_better: bool = False
 
 
 def forest(gains: Sequence[Gain], *, xlabel: str, limits: tuple[float, float] | None = None) -> str:
@@ -56,7 +65,8 @@ def forest(gains: Sequence[Gain], *, xlabel: str, limits: tuple[float, float] | 
         figure = Figure(figsize=(8, 1.4 + 0.3 * len(gains)), layout="constrained")
         axes = figure.subplots()
         for height, gain in enumerate(reversed(gains)):
-            colour = neither if not gain.differs else better if gain.mean.mean > 0 else worse
+            good = (gain.mean.mean > 0) is not gain.lower_is_better
+            colour = neither if not gain.differs else better if good else worse
             axes.plot(gain.mean.mean, height, "o", color=colour)
             if gain.mean.judgeable:
                 axes.plot([gain.mean.low, gain.mean.high], [height, height], color=colour)
@@ -125,8 +135,8 @@ def within(means: Sequence[Mean]) -> tuple[float, float]:
     return max(low - margin, -1.0), min(high + margin, 101.0)
 
 
-def tradeoff(places: Sequence[Place], references: Mapping[str, Place]) -> str:
-    """Return robust against clean accuracy, with intervals, and the line of those that none beats in both."""
+def tradeoff(places: Sequence[Place], references: Mapping[str, Place], x: Axis, y: Axis) -> str:
+    """Return one measure against another, with intervals, and the line of those that none beats in both."""
     colours = dict(zip(dict.fromkeys(place.colour for place in places), cycle(COLOURS_OF_MANY)))
     markers = dict(zip(dict.fromkeys(place.marker for place in places), cycle(MARKERS)))
     every = [*places, *references.values()]
@@ -137,15 +147,15 @@ def tradeoff(places: Sequence[Place], references: Mapping[str, Place]) -> str:
             point(axes, place, colours[place.colour], markers[place.marker])
         for arm, place in references.items():
             point(axes, place, COLOURS[arm], "*", size=12)
-        spots = np.array([[place.clean.mean, place.robust.mean] for place in every])
-        best = spots[front(spots)]
+        spots = np.array([[place.x.mean, place.y.mean] for place in every])
+        best = spots[front(spots * [-1 if axis.lower_is_better else 1 for axis in (x, y)])]
         best = best[np.argsort(best[:, 0])]
         axes.step(best[:, 0], best[:, 1], where="pre", color=INK, linewidth=1.4, linestyle="--")
         axes.set(
-            xlabel="clean accuracy, %",
-            ylabel="adaptive accuracy at worst, %",
-            xlim=within([place.clean for place in every]),
-            ylim=within([place.robust for place in every]),
+            xlabel=x.label,
+            ylabel=y.label,
+            xlim=within([place.x for place in every]),
+            ylim=within([place.y for place in every]),
         )
         handles = [Line2D([], [], color=INK, linewidth=1.4, linestyle="--", label="Pareto front")]
         handles += [mark(COLOURS[arm], "*", arm, size=12) for arm in references]
@@ -157,8 +167,8 @@ def tradeoff(places: Sequence[Place], references: Mapping[str, Place]) -> str:
 
 def point(axes: Axes, place: Place, colour: str, marker: str, *, size: int = 6) -> None:
     """Draw one model with thin intervals."""
-    halves = [[mean.high - mean.mean] if mean.judgeable else [0.0] for mean in (place.clean, place.robust)]
-    at = (place.clean.mean, place.robust.mean)
+    halves = [[mean.high - mean.mean] if mean.judgeable else [0.0] for mean in (place.x, place.y)]
+    at = (place.x.mean, place.y.mean)
     _, _, bars = axes.errorbar(*at, xerr=halves[0], yerr=halves[1], color=colour, elinewidth=0.8)
     for bar in bars:
         bar.set_alpha(0.3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from defense.choices import AUTO, TreatmentName
-from defense.reporting.charts import Place, budget_curves, tradeoff
+from defense.reporting.charts import Axis, Place, budget_curves, tradeoff
 from defense.reporting.settings import WORST, Setting
 from defense.reporting.sheet import Part
 from defense.reporting.statistics import Mean, mean_interval
@@ -109,6 +109,6 @@ def by_accuracies(number: int, settings: Sequence[Setting]) -> Part:
         f"tradeoff_{number}",
         f"Robust against clean accuracy{where}",
         text,
-        chart=tradeoff(places, references),
+        chart=tradeoff(places, references, Axis("clean accuracy, %"), Axis("adaptive accuracy at worst, %")),
         aside=True,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from defense.choices import Measure
 from defense.data.images import Images
 from defense.data.splits import Dataset
 from defense.schema import Config
@@ -45,3 +46,13 @@ class Run(Scoring):
     arms: dict[str, Arm]  # by the names in tables.ARMS; proxy where the scores come from one
     adversarial: Images  # the validation pictures, attacked at the scored model
     candidates: pd.DataFrame | None  # as choosing.Chosen, where the treatment was chosen
+
+
+@dataclass(frozen=True)
+class Repair(Scoring):
+    """One finished run of task=repair."""
+
+    which: list[Measure]  # what is measured
+    treatment: pd.DataFrame  # as artifacts.Treatment, of the defended arm
+    measured: dict[str, pd.DataFrame]  # as artifacts.Measurement, by arm
+    histories: dict[str, pd.DataFrame]  # as artifacts.TrainedModel, by arm

@@ -22,7 +22,8 @@ from defense.errors import InputError
 from defense.randomness import derive, global_seed
 from defense.robustness.aiming import at_each_target, margin, margin_ratio
 from defense.robustness.ball import distance
-from defense.schema import Attack, Threat, number
+from defense.schema import Attack, Threat
+from defense.threat import number
 
 TorchAttack = Callable[[Tensor, Tensor], Tensor]
 PGD = {Norm.Linf: torchattacks.PGD, Norm.L2: torchattacks.PGDL2}

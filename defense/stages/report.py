@@ -17,7 +17,8 @@ from defense.reporting.detection import detection_result, detection_sheet
 from defense.reporting.faithfulness import faithfulness_result, faithfulness_sheet
 from defense.reporting.health import warning
 from defense.reporting.page import write_pages
-from defense.reporting.record import Run, Scoring
+from defense.reporting.record import Repair, Run, Scoring
+from defense.reporting.repairing import per_sample, repair_result, repair_sheet
 from defense.reporting.result import arms_table, result
 from defense.reporting.sheet import Part, Sheet, write_sheet
 from defense.reporting.tracking import tracked
@@ -55,8 +56,23 @@ def write_faithfulness(run: Scoring, predicted: np.ndarray, measured: np.ndarray
     return written(run, numbers, faithfulness_sheet([numbers], run.config.name), output)
 
 
-def written(run: Scoring, numbers: dict[str, Any], sheet: Sheet, output: Path) -> dict[str, Any]:
-    """Write result.json, the scores and a sheet."""
+def write_repair(run: Repair, output: Path) -> dict[str, Any]:
+    """Write what every arm makes of every test sample; return the content of result.json."""
+    scores = run.scores.assign(treated=run.treatment["treated"].to_numpy())
+    per_sample(run).to_parquet(output / "per_sample.parquet", index=False)
+    numbers = repair_result(run)
+    sheet = repair_sheet([numbers], run.config.name)
+    return written(replace(run, scores=scores), numbers, sheet, output, run.histories)
+
+
+def written(
+    run: Scoring,
+    numbers: dict[str, Any],
+    sheet: Sheet,
+    output: Path,
+    histories: dict[str, pd.DataFrame] | None = None,
+) -> dict[str, Any]:
+    """Write result.json, the scores and a sheet; histories: the curves of trainings, by arm, to be tracked."""
     run.scores.to_parquet(output / "scores.parquet", index=False)
     record = [(name, f"{value:.4g}") for name, value in run.record.items()]
     found = [Part("record", "How the scores were found", header=("", "value"), rows=record)] if record else []
@@ -64,5 +80,5 @@ def written(run: Scoring, numbers: dict[str, Any], sheet: Sheet, output: Path) -
     write_sheet(replace(sheet, parts=[*sheet.parts, *found], settings=settings), output)
     write_json(numbers, output / "result.json")
     log.info("\n%s\n\nreport: %s", sheet.answer, output / "report.html")
-    tracked(run.config.track, numbers, {}, output)
+    tracked(run.config.track, numbers, histories or {}, output)
     return numbers

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,6 @@ def test_a_text_becomes_its_tokens_cut_and_filled_up(tmp_path: Path, encoder: st
     ]
     assert data.train.labels.tolist() == [0, 1, 0, 1]
     assert data.test.ids.tolist() == [8, 9, 10, 11]
-
 
 
 def test_one_file_is_split_and_two_texts_stand_side_by_side(tmp_path: Path, encoder: str) -> None:
@@ -171,13 +169,15 @@ def test_settings_that_do_not_fit_are_one_line(
     other = tmp_path / "other.tsv"
     other.write_text(FIRST + "7\tgood\n")
     places = {"OTHER": str(other), "GIVEN": write_given(tmp_path / "dev.json", 12)}
-    changes = {name: places.get(value, value) if isinstance(value, str) else value for name, value in changes.items()}
+    changes |= {name: places[value] for name, value in changes.items() if value in ("OTHER", "GIVEN")}
     with pytest.raises(InputError) as caught:
         load(settings(**{"path": path, "encoder": encoder} | changes), seed=0)
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"sst2": 1}', '{"sst2": [1]}', json.dumps({"sst2": [{"text": ""}]})])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"sst2": 1}', '{"sst2": [1]}', '{"sst2": [{"text": " ", "label": 1}]}']
+)
 def test_given_records_that_cannot_be_read_are_one_line(tmp_path: Path, encoder: str, content: str) -> None:
     path = tmp_path / "dev.json"
     path.write_text(content)

@@ -1,0 +1,74 @@
+"""What a source holds, numbered: its samples in up to three parts, before a run draws from them.
+
+A source numbers its samples once and for all: training samples first, then its own validation samples if it
+has some, then its test samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from defense.data.arrays import check_classes
+from defense.data.given import Given
+from defense.data.images import Images
+from defense.data.splits import Split
+from defense.errors import InputError
+
+Encoder = Callable[[Images], Callable[[Images], Images]]  # training samples -> what encodes the samples of a part
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All that a source has; a part it lacks is None and is cut from `train`."""
+
+    train: Split
+    validation: Split | None
+    test: Split | None
+    class_names: list[str]
+    group_names: list[str] = field(default_factory=list)
+    encoder: Encoder | None = None  # of samples that are encoded once it is known which of them are trained on
+    given: Given | None = None  # samples that others have attacked
+
+    def encoded_by(self, encoder: Encoder, group_names: list[str]) -> Collection:
+        """Return the same samples, to be encoded."""
+        return replace(self, encoder=encoder, group_names=group_names)
+
+
+def number_samples(
+    parts: Mapping[str, tuple[Images, Tensor, Tensor]],
+    class_names: list[str] | None = None,
+    fields: Mapping[str, str] | None = None,
+    groups: Mapping[str, Tensor] | None = None,
+) -> Collection:
+    """Return the collection of parts (pictures, labels, truth), numbered in order: train, validation, test.
+
+    fields: what the labels of each part are called in the source, for the error where they are out of range.
+    groups: int64 (n,) by part, whom a fairness objective compares.
+    """
+    classes = len(class_names) if class_names else int(parts["train"][2].max()) + 1
+    splits: dict[str, Split] = {}
+    start = 0
+    for part in ("train", "validation", "test"):
+        if part in parts:
+            images, labels, truth = parts[part]
+            ids = torch.arange(start, start + len(images))
+            splits[part] = Split(ids, images, labels, truth, (groups or {}).get(part))
+            start += len(images)
+            for values in (labels, truth):
+                check_classes(values, (fields or {}).get(part, f"{part} labels"), classes)
+    names = class_names or [str(c) for c in range(classes)]
+    return Collection(splits["train"], splits.get("validation"), splits.get("test"), names)
+
+
+def existing(path: str | None, field: str, expected: str) -> Path:
+    """Return the path that a setting names; raises InputError where it is not given or not there."""
+    if path is None:
+        raise InputError(field, "null", f"expected {expected}")
+    if not Path(path).exists():
+        raise InputError(field, path, f"no such path; expected {expected}")
+    return Path(path)

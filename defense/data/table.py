@@ -1,0 +1,170 @@
+"""Rows of a table as samples: numbers scaled, categories as one column each, fitted on the training rows alone.
+
+A sample of d encoded columns has the shape (d, 1, 1), a channel for each, so that networks which standardise
+their channels standardise columns. Numbers are brought to [0, 1] by the range that they have in training (what is
+outside is cut off), categories are 0 and 1 (one that training lacks is 0 in all of them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+from pandas.util import hash_pandas_object
+from torch import Tensor
+
+from defense.data.collection import Collection, existing, number_samples
+from defense.data.images import Images, TensorImages
+from defense.errors import InputError
+from defense.schema import Data
+
+FEW = 20  # values of a column that groups are made of
+
+
+class Rows:
+    """Rows of a table as they were read: a source's, before it is known which of them are trained on."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table, self.shape = table, (table.shape[1], 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Raise TypeError: what is not encoded has no numbers."""
+        raise TypeError("rows are encoded before a model sees them")
+
+    def subset(self, indices: Tensor) -> Rows:
+        """Return the rows at `indices`, in that order."""
+        return Rows(self.table.iloc[indices.numpy()])
+
+    def to(self, device: torch.device) -> Rows:
+        """Return the same rows."""
+        return self
+
+    def digest(self) -> str:
+        """Return a hash of the columns and what is in them."""
+        text = repr([(name, str(kind)) for name, kind in self.table.dtypes.items()]).encode()
+        return hashlib.sha256(text + hash_pandas_object(self.table, index=False).to_numpy().tobytes()).hexdigest()
+
+
+def table(spec: Data) -> Collection:
+    """Return the rows of a CSV file in UTF-8, and of others for validation and test where they are named.
+
+    `data.target` is the column of the classes, named by its values in order; `data.columns` are those that the
+    model sees, null: all others; `data.sensitive` is the column of the groups that fairness objectives compare,
+    `data.groups` those of its values that are: rows of others are left out. Raises InputError where a column is
+    not there, a value is missing, or there are not two groups.
+    """
+    if spec.target is None:
+        raise InputError("data.target", None, "expected the name of the column of the classes")
+    paths = {"train": spec.path, "validation": spec.validation_path, "test": spec.test_path}
+    named = {part: path for part, path in paths.items() if part == "train" or path is not None}
+    tables = {part: compared(read(part, path, spec), spec) for part, path in named.items()}
+    columns = spec.columns or [name for name in tables["train"] if name != spec.target]
+    for part, rows in tables.items():
+        check_cells(rows, columns, part, spec)
+    class_names = sorted(tables["train"][spec.target].unique(), key=str)
+    group_names = [] if spec.sensitive is None else groups_in(tables["train"][spec.sensitive], spec)
+    parts, groups = {}, {}
+    for part, rows in tables.items():
+        labels = coded(rows[spec.target], class_names, "data.target", part)
+        parts[part] = (Rows(rows[columns]), labels, labels)
+        if spec.sensitive is not None:
+            groups[part] = coded(rows[spec.sensitive], group_names, "data.sensitive", part)
+    collection = number_samples(parts, [str(name) for name in class_names], groups=groups)
+    return collection.encoded_by(encoder, [str(name) for name in group_names])
+
+
+def read(part: str, path: str | None, spec: Data) -> pd.DataFrame:
+    """Return one CSV file as it is; raises InputError where that is not what it is."""
+    field = "data.path" if part == "train" else f"data.{part}_path"
+    file = existing(path, field, "a CSV file with a header")
+    try:
+        found = pd.read_csv(file, encoding="utf-8", keep_default_na=False, na_values=[""], skipinitialspace=True)
+    except UnicodeDecodeError as error:
+        raise InputError(field, path, f"not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
+    except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
+        raise InputError(field, path, f"not a readable CSV file ({error})") from error
+    for name, column in (("target", spec.target), ("sensitive", spec.sensitive)):
+        if column is not None and column not in found:
+            raise InputError(f"data.{name}", column, f"no such column in {path}; it has {', '.join(found)}")
+    for column in spec.columns or []:
+        if column not in found:
+            raise InputError("data.columns", column, f"no such column in {path}; it has {', '.join(found)}")
+    return found
+
+
+def compared(rows: pd.DataFrame, spec: Data) -> pd.DataFrame:
+    """Return the rows of the groups that are compared; all where none are named."""
+    if spec.groups is None or spec.sensitive is None:
+        return rows
+    column = rows[spec.sensitive].astype(str)
+    absent = sorted(set(spec.groups) - set(column))
+    if absent:
+        found = ", ".join(sorted(column.unique())[:FEW])
+        raise InputError("data.groups", absent[0], f"no such value in column {spec.sensitive}; it has {found}")
+    return rows[column.isin(spec.groups)].reset_index(drop=True)
+
+
+def check_cells(rows: pd.DataFrame, columns: list[str], part: str, spec: Data) -> None:
+    """Raise InputError for the first column that is looked at and lacks a value."""
+    assert spec.target is not None
+    for name in dict.fromkeys([*columns, spec.target, *([spec.sensitive] if spec.sensitive else [])]):
+        missing = rows[name].isna()
+        if missing.any():
+            field = "data.path" if part == "train" else f"data.{part}_path"
+            said = f"{int(missing.sum())} of {len(rows)} rows have no value in column {name}, the first is row"
+            valid = "fill them in, or choose other data.columns"
+            path = spec.path if part == "train" else getattr(spec, f"{part}_path")
+            raise InputError(field, path, f"{said} {int(np.flatnonzero(missing)[0]) + 1}; {valid}")
+
+
+def groups_in(column: pd.Series, spec: Data) -> list[object]:
+    """Return the values of the sensitive column in order; raises InputError where they are one, or too many."""
+    found = sorted(column.unique(), key=str)
+    if len(found) < 2:
+        said = f"has the one value {found[0]}; expected two groups to compare"
+        raise InputError("data.sensitive", spec.sensitive, said)
+    if len(found) > FEW:
+        said = f"has {len(found)} values; expected {FEW} at most, or data.groups that names those to compare"
+        raise InputError("data.sensitive", spec.sensitive, said)
+    return found
+
+
+def coded(column: pd.Series, names: list[object], field: str, part: str) -> Tensor:
+    """Return the place of each value in `names` int64 (n,); raises InputError for one that is not there."""
+    codes = pd.Index(names).get_indexer(column)
+    if (codes < 0).any():
+        value = column.iloc[int(np.argmax(codes < 0))]
+        raise InputError(field, column.name, f"the {part} rows have the value {value}, which training has not")
+    return torch.from_numpy(codes.astype(np.int64))
+
+
+def encoder(train: Images) -> Callable[[Images], Images]:
+    """Return the encoding that is fitted on the training rows, for the rows of every part.
+
+    scikit-learn's OneHotEncoder of what is text or true and false, MinMaxScaler of numbers.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
+
+    assert isinstance(train, Rows)
+    numeric = list(train.table.select_dtypes("number"))
+    others = [name for name in train.table if name not in numeric]
+    transformer = ColumnTransformer(
+        [
+            ("numbers", MinMaxScaler(clip=True), numeric),
+            ("categories", OneHotEncoder(handle_unknown="ignore", sparse_output=False), others),
+        ]
+    ).fit(train.table)
+
+    def encoded(rows: Images) -> TensorImages:
+        assert isinstance(rows, Rows)
+        values = torch.from_numpy(np.asarray(transformer.transform(rows.table), dtype=np.float32))
+        return TensorImages(values[:, :, None, None])
+
+    return encoded

@@ -1,0 +1,121 @@
+"""Whether treatments helped where nobody attacks: accuracy and gaps between groups, over one run or many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from defense.choices import Measure, ObjectiveName
+from defense.reporting.charts import Axis, Gain, Place, forest, shared_limits, tradeoff
+from defense.reporting.comparing import Compared, answer_of, compared_table, knobs_shown, row_of_table, settings_by
+from defense.reporting.measures import AIMS, GAPS, MEASURES, measured
+from defense.reporting.record import Repair
+from defense.reporting.result import common, selection
+from defense.reporting.settings import Setting, settings_of
+from defense.reporting.sheet import Part, Sheet
+from defense.reporting.statistics import mean_interval
+from defense.reporting.sweeps import Result, command_of, made_of
+
+CHARTED = 40  # settings in one chart, at most
+
+
+def repair_result(run: Repair) -> dict[str, Any]:
+    """Return what result.json holds: every measure of every arm, and what was treated."""
+    taken = run.treatment["treated"].to_numpy()
+    found = common(run)
+    return {
+        "arms": {
+            arm: measured(table, run.which, positive=run.config.data.positive)
+            for arm, table in run.measured.items()
+        },
+        "selection": selection(run, taken),
+        **found,
+        "sizes": found["sizes"] | {"treated": int(taken.sum())},
+    }
+
+
+def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
+    """Return the page: for every measure what each setting gains over its random control and the baseline."""
+    settings = settings_of(results)
+    parts, answers = [], []
+    for measure in measures_in(results):
+        kind = MEASURES[measure]
+        rows = Compared.all(settings, str(measure), lower_is_better=kind.lower_is_better)
+        answers.append(answer_of(rows, kind.spoken.partition(",")[0]))
+        for number, (place, own) in enumerate(settings_by(rows, lambda row: row.setting.place).items(), start=1):
+            parts.append(measure_part(measure, number, place, own))
+    parts += tradeoffs(settings) if any(str(gap) in results[0]["arms"]["baseline"] for gap in GAPS) else []
+    text = (
+        "In brackets 95 % intervals over seeds. Differences are paired by seed; the control is treated alike, as "
+        "many samples drawn at random. Judged by Student's paired t test, after Holm's correction over all rows of "
+        "one measure."
+    )
+    return Sheet(title, " ".join(answers), command_of(results), parts, made_of(results), facts=[text])
+
+
+def measures_in(results: Sequence[Result]) -> list[Measure]:
+    """Return what was measured, the aims of the objectives first."""
+    there = [measure for measure in Measure if str(measure) in results[0]["arms"]["baseline"]]
+    terms = dict.fromkeys(term for result in results for term in result["config"]["objective"]["weights"])
+    aims = [AIMS[ObjectiveName(term)] for term in terms]
+    return sorted(there, key=lambda measure: measure not in aims)
+
+
+def measure_part(measure: Measure, number: int, place: str, rows: Sequence[Compared]) -> Part:
+    """Return the table and chart of one measure on one ground."""
+    kind = MEASURES[measure]
+    knobs = knobs_shown([row.setting for row in rows])
+    ranked = sorted(rows, key=lambda row: -row.sign * row.control.difference.mean)
+    table = [row_of_table(row, knobs) for row in ranked]
+    shown = [name for name in table[0] if any(cells[name] != "-" for cells in table)]
+    chart = ""
+    if 1 < len(ranked) <= CHARTED:
+        gains = [Gain(row.setting.name, row.control.difference, row.differs, row.sign < 0) for row in ranked]
+        limits = shared_limits([gain.mean for gain in gains])
+        unit = kind.spoken.partition(",")[0]
+        chart = forest(gains, xlabel=f"defended - control, {unit}, points", limits=limits)
+    way = "lower is better" if kind.lower_is_better else "higher is better"
+    return Part(
+        f"{measure}_{number}",
+        ": ".join(filter(None, (kind.spoken, place))),
+        f"On test; {way}.",
+        shown,
+        [tuple(cells[name] for name in shown) for cells in table],
+        chart,
+        data=compared_table(ranked, knobs),
+        facets=[name for name in ("scorer", *knobs) if name in shown],
+    )
+
+
+def tradeoffs(settings: Sequence[Setting]) -> list[Part]:
+    """Return gaps against accuracy, on every ground: what a smaller gap costs, and what none beats."""
+    parts = []
+    for number, (place, own) in enumerate(settings_by(settings, lambda setting: setting.place).items(), start=1):
+        for gap in GAPS:
+            places = [spot(setting, "defended", gap) for setting in own]
+            references = {arm: spot(own[0], arm, gap) for arm in ("baseline", "control")}
+            chart = tradeoff(
+                places,
+                references,
+                Axis("accuracy, %"),
+                Axis(MEASURES[gap].spoken, lower_is_better=True),
+            )
+            heading = ": ".join(
+                filter(None, (f"{MEASURES[gap].spoken.partition(',')[0]} against accuracy", place))
+            )
+            text = "Means over seeds with their intervals; the control is that of the first setting."
+            parts.append(Part(f"pareto_{gap}_{number}", heading, text, chart=chart))
+    return parts
+
+
+def spot(setting: Setting, arm: str, gap: Measure) -> Place:
+    """Return where an arm is between accuracy and a gap."""
+    first, second = (mean_interval(setting.values(arm, str(name))) for name in (Measure.accuracy, gap))
+    return Place(setting.row, setting.column or "all", first, second)
+
+
+def per_sample(run: Repair) -> pd.DataFrame:
+    """Return what every arm makes of every sample, one row each."""
+    return pd.concat([table.assign(arm=arm) for arm, table in run.measured.items()], ignore_index=True)

@@ -1,0 +1,137 @@
+"""Tables: what is read, what is refused, and that nothing of validation and test leaks into the encoding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from defense.choices import Harm, Source
+from defense.data.load import load
+from defense.data.splits import Dataset
+from defense.errors import InputError
+from tests.conftest import data
+
+ROWS = 60
+
+
+def people(rows: int = ROWS, *, seed: int = 0) -> pd.DataFrame:
+    """Return a table with a number, two kinds of categories, a group and a target."""
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "age": rng.integers(20, 60, rows),
+            "job": rng.choice(["clerk", "smith", "?"], rows),
+            "member": np.arange(rows) % 3 == 0,
+            "sex": np.where(np.arange(rows) % 2, "f", "m"),
+            "income": np.where(np.arange(rows) % 4 < 2, "low", "high"),
+        }
+    )
+
+
+def loaded(folder: Path, train: pd.DataFrame, test: pd.DataFrame | None = None, **changes: Any) -> Dataset:
+    """Return the dataset of tables that are written into `folder`."""
+    train.to_csv(folder / "train.csv", index=False)
+    sizes: dict[str, Any] = {"test_size": 10}
+    if test is not None:
+        test.to_csv(folder / "test.csv", index=False)
+        sizes = {"test_path": str(folder / "test.csv"), "test_size": None}
+    settings: dict[str, Any] = {
+        "source": Source.table,
+        "harm": Harm.none,
+        "path": str(folder / "train.csv"),
+        "target": "income",
+        "sensitive": "sex",
+        "validation_size": 20,
+        **sizes,
+    }
+    return load(data(**settings | changes), seed=0)
+
+
+def test_columns_are_encoded_by_hand_the_same(tmp_path: Path) -> None:
+    table, test = people(), people(8, seed=1)
+    found = loaded(tmp_path, table, test, columns=["age", "job", "member"])
+    train = table.iloc[found.train.ids.numpy()]
+    low, high = train["age"].min(), train["age"].max()
+    jobs, flags = sorted(train["job"].unique()), [False, True]
+    for split, rows in ((found.train, train), (found.test, test)):
+        age = ((rows["age"] - low) / (high - low)).clip(0, 1)
+        one_hot = [rows["job"] == job for job in jobs] + [rows["member"] == flag for flag in flags]
+        expected = np.stack([age, *one_hot], axis=1).astype(np.float32)
+        assert split.images.take(torch.arange(len(rows)))[:, :, 0, 0].numpy() == pytest.approx(expected)
+        assert split.labels.tolist() == [["high", "low"].index(value) for value in rows["income"]]
+        assert split.groups is not None
+        assert split.groups.tolist() == [["f", "m"].index(value) for value in rows["sex"]]
+    assert (found.class_names, found.group_names) == (["high", "low"], ["f", "m"])
+
+
+def test_what_is_not_trained_on_does_not_reach_the_encoding(tmp_path: Path) -> None:
+    table, test = people(), people(8, seed=1)
+    usual = loaded(tmp_path, table, test)
+    other = test.assign(age=[1000, *test["age"][1:]], job=["astronaut", *test["job"][1:]])
+    changed = loaded(tmp_path, table, other)
+    assert changed.train.digest() == usual.train.digest()
+    first = changed.test.images.take(torch.tensor([0])).flatten()
+    assert first[0] == 1  # cut off
+    assert first[1:4].sum() == 0  # a job that nobody has in training
+
+
+def test_rows_of_groups_that_are_not_compared_are_left_out(tmp_path: Path) -> None:
+    table = people(90)
+    table.loc[::3, "sex"] = "x"
+    found = loaded(tmp_path, table, groups=["f", "m"])
+    assert sum(len(split) for split in found.splits.values()) == 60
+    assert found.group_names == ["f", "m"]
+
+
+def test_the_sensitive_column_is_not_seen_unless_it_is_a_column(tmp_path: Path) -> None:
+    assert loaded(tmp_path, people(), columns=["age"]).shape == (1, 1, 1)
+    assert loaded(tmp_path, people(), columns=["age", "sex"]).shape == (3, 1, 1)
+
+
+MISSING = people().assign(age=[None, *people()["age"][1:]])
+
+
+@pytest.mark.parametrize(
+    ("table", "changes", "said"),
+    [
+        (
+            people(),
+            {"target": "wealth"},
+            "data.target=wealth: no such column in .*it has age, job, member",
+        ),
+        (people(), {"target": None}, "data.target=None: expected the name of the column of the classes"),
+        (people(), {"sensitive": "race"}, "data.sensitive=race: no such column"),
+        (people(), {"columns": ["age", "shoe"]}, "data.columns=shoe: no such column"),
+        (people().assign(sex="f"), {}, "data.sensitive=sex: has the one value f; expected two groups"),
+        (people(), {"sensitive": "age"}, "data.sensitive=age: has .. values; expected 20 at most, or data.groups"),
+        (people(), {"groups": ["f", "z"]}, "data.groups=z: no such value in column sex; it has f, m"),
+        (MISSING, {}, "train.csv: 1 of 60 rows have no value in column age, the first is row 1; fill them in"),
+        (people(), {"path": "nowhere.csv"}, "data.path=nowhere.csv: no such path; expected a CSV file"),
+        (people(), {"path": None}, "data.path=null: expected a CSV file with a header"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(
+    tmp_path: Path, table: pd.DataFrame, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        loaded(tmp_path, table, **changes)
+
+
+def test_a_missing_value_in_a_column_that_is_not_seen_does_not_matter(tmp_path: Path) -> None:
+    assert len(loaded(tmp_path, MISSING, columns=["job"]).train) == 30
+
+
+def test_another_encoding_is_said(tmp_path: Path) -> None:
+    (tmp_path / "latin.csv").write_bytes("age,sex,income\n3,f,hög\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"data.path=.*latin.csv: not UTF-8 \(invalid .* at byte"):
+        loaded(tmp_path, people(), path=str(tmp_path / "latin.csv"))
+
+
+def test_a_class_of_test_that_training_has_not_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data.target=income: the test rows have the value odd, which training"):
+        loaded(tmp_path, people(), people(8).assign(income="odd"))
