@@ -12,8 +12,8 @@ def check_text(config: Config) -> None:
     data, train, scorer = config.data, config.train, config.scorer
     if data.source is not Source.text:
         return
-    if data.length < 2:
-        raise InputError("data.length", data.length, "expected a whole number of at least 2")
+    if data.length < 3:
+        raise InputError("data.length", data.length, "expected a whole number of at least 3")
     if data.tokenizer is None:
         raise InputError("data.tokenizer", None, "expected the name of an encoder")
     robust = ObjectiveName.robustness in config.objective.weights

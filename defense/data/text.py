@@ -49,6 +49,12 @@ class Texts:
         """Return the same samples on `device`."""
         return Texts(self.tokens.to(device))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Texts) and torch.equal(self.tokens, other.tokens)
+
+    def __hash__(self) -> int:
+        return hash((self.digest(), self.tokens.device))
+
     def digest(self) -> str:
         """Return a hash of the ids."""
         form = f"tokens {tuple(self.tokens.shape)}"
@@ -160,8 +166,8 @@ def given_of(spec: Data, classes: Sequence[str], *, first: int) -> Given | None:
 
 def texts_of(spec: Data) -> list[str]:
     """Return the columns of text; raises InputError where there are none."""
-    if not spec.text:
-        raise InputError("data.text", spec.text, "expected the columns of text, as in data.text=[text]")
+    if not spec.text or len(spec.text) > 2:
+        raise InputError("data.text", spec.text, "expected one column of text, or two that are compared")
     return list(spec.text)
 
 

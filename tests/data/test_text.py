@@ -152,7 +152,8 @@ def test_a_mark_of_byte_order_and_other_ends_of_lines_are_read(tmp_path: Path) -
     [
         ({"tokenizer": "no-such-encoder"}, "data.tokenizer=no-such-encoder: no folder, installed package"),
         ({"target": "stars"}, "no column 'stars' in it; it has label, text"),
-        ({"text": []}, "data.text=[]: expected the columns of text"),
+        ({"text": []}, "data.text=[]: expected one column of text, or two"),
+        ({"text": ["text", "text", "text"]}, "expected one column of text, or two"),
         ({"path": "nowhere.tsv"}, "data.path=nowhere.tsv: no such path"),
         ({"test_path": "OTHER"}, "sample 1 has label '7'; expected one of 0, 1"),
         ({"given_path": "GIVEN", "given_key": "qqp"}, "data.given_key=qqp: not in"),
