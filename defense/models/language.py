@@ -30,6 +30,8 @@ from defense.randomness import global_seed
 
 log = logging.getLogger(__name__)
 
+SCALE = 0.25  # of the entries of a feature: at 1 the head would outrun the updates, and diverge
+
 
 class Encoded(nn.Module):
     """Texts as token ids int64 (b, 1, T, L), or as states (b, T, L, width) -> logits (b, classes).
@@ -48,7 +50,8 @@ class Encoded(nn.Module):
         states, mask = self.above(x) if x.is_floating_point() else self.whole(x)
         weights = mask[..., None].to(states)
         means = (states * weights).sum(-2) / weights.sum(-2)
-        logits: Tensor = self.head(self.dropout(joined(F.layer_norm(means, means.shape[-1:]))))
+        features = SCALE * F.layer_norm(means, means.shape[-1:])
+        logits: Tensor = self.head(self.dropout(joined(features)))
         return logits
 
     def whole(self, ids: Tensor) -> tuple[Tensor, Tensor]:
