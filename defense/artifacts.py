@@ -62,6 +62,13 @@ class Retrainings:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """What models that have not seen a training sample make of it, in order of the split."""
+
+    tensors: Tensors  # probabilities: float32 (n, classes)
+
+
+@dataclass(frozen=True)
 class Treatment:
     """What a retraining sees of each training sample, in order of the split."""
 
@@ -98,6 +105,7 @@ Artifact = TypeVar(
     AdversarialSet,
     Scores,
     Retrainings,
+    HeldOut,
     Treatment,
     Evaluation,
     Measurement,

@@ -81,6 +81,7 @@ class Method(Choice):
     self_influence = "self_influence"
     loss = "loss"
     adversarial_loss = "adversarial_loss"
+    confident_learning = "confident_learning"
     random = "random"
     oracle = "oracle"
 

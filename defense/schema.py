@@ -116,6 +116,7 @@ class Scorer:
     method: Method
     proxy: Recipe | None
     seeds: int
+    folds: int
     batch_size: int | None
     compile: bool
     precision: str

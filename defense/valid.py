@@ -162,6 +162,7 @@ def check_numbers(scorer: Scorer) -> None:
     """Raise InputError where the numbers of a scorer are not valid."""
     for field, value in (("count", scorer.count), ("iterations", scorer.iterations), ("seeds", scorer.seeds)):
         within(f"scorer.{field}", value, value >= 1, "a whole number of at least 1")
+    within("scorer.folds", scorer.folds, scorer.folds >= 2, "a whole number of at least 2")
     for field, real in (("std", scorer.std), ("damping", scorer.damping), ("scale", scorer.scale)):
         within(f"scorer.{field}", real, real is None or 0 < real < inf, "a number above 0")
     within("scorer.max_rate", scorer.max_rate, 0 <= scorer.max_rate < 1, "a rate in [0, 1)")

@@ -11,6 +11,8 @@ NEEDS = {
     "npz": ["data.path=x.npz"],
     "image_folder": ["data.path=x"],
     "benchmark/cifar10n": ["data.path=x.npz"],
+    "paper/noisy_labels": ["data.path=x.npz"],
+    "table": ["data.path=x.csv", "data.target=y"],
 }
 CHOICES = [
     (group, file.relative_to(CONF / group).with_suffix("").as_posix())

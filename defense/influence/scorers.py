@@ -6,79 +6,32 @@ every report should show beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.choices import Method
-from defense.crew import ALONE, Common, Crew, told
+from defense.crew import ALONE, Crew, told
 from defense.data.splits import Split
 from defense.errors import InputError
-from defense.influence.alignment import Derivative, directional_derivatives, forward_derivative
+from defense.influence.alignment import directional_derivatives
 from defense.influence.batching import fitted, gathered
+from defense.influence.confident import check_cleanlab, label_quality
 from defense.influence.directions import DIRECTIONS, Curvature, Record
 from defense.influence.finite import finite
-from defense.influence.members import Checkpoint, Member, Parameters, members_of, single
-from defense.influence.objectives import Part, Validation, check_objective, parts_of
+from defense.influence.members import Member, Parameters, members_of, single
+from defense.influence.objectives import Part, check_objective, parts_of
 from defense.influence.per_sample import squared_norms
-from defense.influence.precision import check_precision, derivative_for, rank_correlation
-from defense.memory import Computed, Forgetful, Memory, remembered
+from defense.influence.precision import check_precision, rank_correlation
+from defense.influence.problem import Problem, Scored
+from defense.memory import Computed, Forgetful, remembered
 from defense.models.modes import evaluating
 from defense.randomness import generator
 from defense.schema import Objective, Scorer
-from defense.watch import Watch, silent
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a scorer may look at."""
-
-    model: nn.Module
-    train: Split  # as trained on
-    attacked: Split | None  # the same, attacked at the model; None where no setting asks for it
-    validation: Validation
-    objective: Objective
-    scorer: Scorer
-    seed: int
-    watch: Watch
-    states: Sequence[Checkpoint] = ()  # of the training run, for the settings that need them
-    memory: Memory = field(default_factory=Forgetful)
-    crew: Crew = ALONE
-
-    @property
-    def common(self) -> Memory:
-        """What all processes of the crew remember alike."""
-        return Common(self.memory, self.crew)
-
-    @property
-    def scored(self) -> Split:
-        """The training samples as their gradients are taken: as they are, or attacked."""
-        return self.needs_attacked() if self.scorer.attacked_train else self.train
-
-    @cached_property
-    def derivative(self) -> Derivative:
-        """How the derivatives of one batch are computed; compiled once for all members."""
-        return derivative_for(self.scorer, forward_derivative)
-
-    def needs_attacked(self) -> Split:
-        """Return the attacked training samples; raises InputError where there are none."""
-        if self.attacked is None:
-            raise InputError("scorer", self.scorer.name, "expected attacked training samples")
-        return self.attacked
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The scores (n,), what they are the sum of, and how the computation went."""
-
-    total: Tensor
-    parts: dict[str, Tensor] = field(default_factory=dict)  # by objective, where there are several
-    members: dict[str, Tensor] = field(default_factory=dict)  # by member, where there are several
-    record: Record = field(default_factory=dict)
+from defense.watch import silent
 
 
 def check_scorer(
@@ -94,6 +47,8 @@ def check_scorer(
     single(model, pattern=scorer.parameters)
     if scorer.method is Method.oracle and not noise_known:
         raise InputError("scorer", scorer.name, "expected data with known noise, as data.harm plants it")
+    if scorer.method is Method.confident_learning:
+        check_cleanlab()
     if scorer.method is Method.alignment:
         check_precision(scorer, validation.labels.device)
         check_objective(objective, validation, classes)
@@ -231,6 +186,15 @@ def judged(model: nn.Module, split: Split, batch_size: int | None, *, crew: Crew
         return fitted(batch_size, split, one_pass)
 
 
+def confident_learning(problem: Problem) -> Scored:
+    """score_i = p_i(label_i) of models that have not seen i, less 1 where confident learning calls it wrong."""
+    if problem.held_out is None:
+        raise InputError(
+            "scorer", problem.scorer.name, "expected predictions of models that have not seen the samples"
+        )
+    return Scored(label_quality(problem.train.labels, problem.held_out))
+
+
 def random(problem: Problem) -> Scored:
     """score_i uniform in [-1, 1): the rival that every scorer must beat."""
     return Scored(random_scores(len(problem.train), seed=problem.seed))
@@ -260,6 +224,7 @@ METHODS: dict[Method, Callable[[Problem], Scored]] = {
     Method.self_influence: self_influence,
     Method.loss: loss,
     Method.adversarial_loss: adversarial_loss,
+    Method.confident_learning: confident_learning,
     Method.random: random,
     Method.oracle: oracle,
 }

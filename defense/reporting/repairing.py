@@ -49,8 +49,8 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
     parts += tradeoffs(settings) if any(str(gap) in results[0]["arms"]["baseline"] for gap in GAPS) else []
     text = (
         "In brackets 95 % intervals over seeds. Differences are paired by seed; the control is treated alike, as "
-        "many samples drawn at random. Judged by Student's paired t test, after Holm's correction over all rows of "
-        "one measure."
+        "many samples drawn at random. Judged by Student's paired t test, after Holm's correction over all rows "
+        "of one measure."
     )
     return Sheet(title, " ".join(answers), command_of(results), parts, made_of(results), facts=[text])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from defense.artifacts import Scores
 from defense.crew import ALONE, Crew
@@ -29,6 +29,7 @@ def score(
     *,
     attacked: Split | None = None,
     states: Sequence[Checkpoint] = (),
+    held_out: Tensor | None = None,
     seed: int,
     watch: Watch,
     memory: Memory | None = None,
@@ -36,13 +37,15 @@ def score(
 ) -> Scores:
     """Return the score of each training sample, with the model's prediction and loss beside it.
 
-    attacked: the training samples attacked at the model; states: checkpoints of its training; where they are
-    needed. memory: keeps what is finished, so that a killed scoring goes on where it was. crew: the processes that
-    share the samples; each returns all scores. Where the scorer has several members, or the objective several
-    terms, the share of each stands in a column of its own.
+    attacked: the training samples attacked at the model; states: checkpoints of its training; held_out:
+    probabilities (n, classes) of models that have not seen the sample; where they are needed. memory: keeps what
+    is finished, so that a killed scoring goes on where it was. crew: the processes that share the samples; each
+    returns all scores. Where the scorer has several members, or the objective several terms, the share of each
+    stands in a column of its own.
     """
     memory = memory or Forgetful()
-    problem = Problem(model, train, attacked, validation, objective, scorer, seed, watch, states, memory, crew)
+    given = (model, train, attacked, validation, objective, scorer, seed, watch, states, memory, crew, held_out)
+    problem = Problem(*given)
     scored = METHODS[scorer.method](problem)
     prediction, losses = judged(model, train, scorer.batch_size, crew=crew)
     table = pd.DataFrame(

@@ -1,0 +1,70 @@
+"""What a scorer may look at, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from defense.crew import ALONE, Common, Crew
+from defense.data.splits import Split
+from defense.errors import InputError
+from defense.influence.alignment import Derivative, forward_derivative
+from defense.influence.directions import Record
+from defense.influence.members import Checkpoint
+from defense.influence.objectives import Validation
+from defense.influence.precision import derivative_for
+from defense.memory import Forgetful, Memory
+from defense.schema import Objective, Scorer
+from defense.watch import Watch
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a scorer may look at."""
+
+    model: nn.Module
+    train: Split  # as trained on
+    attacked: Split | None  # the same, attacked at the model; None where no setting asks for it
+    validation: Validation
+    objective: Objective
+    scorer: Scorer
+    seed: int
+    watch: Watch
+    states: Sequence[Checkpoint] = ()  # of the training run, for the settings that need them
+    memory: Memory = field(default_factory=Forgetful)
+    crew: Crew = ALONE
+    held_out: Tensor | None = None  # probabilities (n, classes) of models that have not seen the sample
+
+    @property
+    def common(self) -> Memory:
+        """What all processes of the crew remember alike."""
+        return Common(self.memory, self.crew)
+
+    @property
+    def scored(self) -> Split:
+        """The training samples as their gradients are taken: as they are, or attacked."""
+        return self.needs_attacked() if self.scorer.attacked_train else self.train
+
+    @cached_property
+    def derivative(self) -> Derivative:
+        """How the derivatives of one batch are computed; compiled once for all members."""
+        return derivative_for(self.scorer, forward_derivative)
+
+    def needs_attacked(self) -> Split:
+        """Return the attacked training samples; raises InputError where there are none."""
+        if self.attacked is None:
+            raise InputError("scorer", self.scorer.name, "expected attacked training samples")
+        return self.attacked
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores (n,), what they are the sum of, and how the computation went."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)  # by objective, where there are several
+    members: dict[str, Tensor] = field(default_factory=dict)  # by member, where there are several
+    record: Record = field(default_factory=dict)
