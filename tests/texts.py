@@ -60,3 +60,15 @@ def write_given(path: Path, count: int, *, seed: int = 9) -> str:
     records = [{"sentence": text, "label": i % 2} for i, text in enumerate(said)]
     path.write_text(json.dumps({"sst2": records, "rte": []}))
     return str(path)
+
+
+def write_pairs(path: Path, count: int, *, seed: int = 0) -> str:
+    """Write `count` labelled pairs of sentences as label, sentence1, sentence2; every other one is of one meaning."""
+    chance = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        kind = int(chance.integers(0, 2))
+        first, second = (sentence(chance, kind if i % 2 else side) for side in (0, 1))
+        rows.append(f"{i % 2}\t{first}\t{second}")
+    path.write_text("\n".join(["label\tsentence1\tsentence2", *rows]) + "\n")
+    return str(path)
