@@ -63,7 +63,7 @@ def write_given(path: Path, count: int, *, seed: int = 9) -> str:
 
 
 def write_pairs(path: Path, count: int, *, seed: int = 0) -> str:
-    """Write `count` labelled pairs of sentences as label, sentence1, sentence2; every other one is of one meaning."""
+    """Write `count` labelled pairs of sentences as label, sentence1, sentence2; every other one of one kind."""
     chance = np.random.default_rng(seed)
     rows = []
     for i in range(count):

@@ -41,7 +41,7 @@ def files(tmp_path: Path) -> Path:
 
 def test_the_experiment_runs_and_answers(files: Path, command: Command) -> None:
     scorers = "hydra.sweeper.params.scorer='ip_ensemble,datainf'"
-    code, out, err = command(*SMALL, "hydra.sweeper.params.seed='0,1'", scorers)
+    code, _, err = command(*SMALL, "hydra.sweeper.params.seed='0,1'", scorers)
     assert code == 0, err
     page = (files / "sweep" / "report.md").read_text()
     assert "Accuracy: " in page
@@ -56,7 +56,9 @@ def test_the_experiment_runs_and_answers(files: Path, command: Command) -> None:
     samples = pd.read_parquet(files / "sweep" / "0" / "per_sample.parquet")
     counts = samples.groupby(["arm", "part"]).size()
     assert counts.to_dict() == {
-        (arm, part): count for arm in ("baseline", "control", "defended") for part, count in (("given", 8), ("test", 40))
+        (arm, part): count
+        for arm in ("baseline", "control", "defended")
+        for part, count in (("given", 8), ("test", 40))
     }
 
 
