@@ -23,7 +23,7 @@ from defense.errors import InputError
 from defense.influence.scorers import check_scorer
 from defense.ledger import Ledger
 from defense.models.build import build
-from defense.models.language import prepared
+from defense.models.states import prepared
 from defense.randomness import derive
 from defense.reporting.tracking import check_tracker
 from defense.robustness.suite import check_shape

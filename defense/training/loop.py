@@ -166,7 +166,7 @@ def averaged(model: nn.Module, decay: float | None, *, steps: int) -> AveragedMo
 
 
 def smoothing(decay: float) -> Callable[..., None]:
-    """Return what brings averages up to date: numbers by `decay`; whole numbers, such as counts, are taken over."""
+    """Return what brings averages up to date: numbers by `decay`; whole numbers, as counts, are taken over."""
     numbers = get_ema_multi_avg_fn(decay)
 
     def update(averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:

@@ -14,12 +14,7 @@ from defense.data.text import Texts, read_table
 from defense.errors import InputError
 from defense.schema import Data
 from tests.conftest import data as default_data
-from tests.texts import tiny_encoder, write_given, write_reviews
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
+from tests.texts import write_given, write_reviews
 
 
 def settings(path: str, encoder: str, **changes: Any) -> Data:

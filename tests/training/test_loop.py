@@ -209,8 +209,6 @@ def test_an_average_of_the_untrained_start_is_refused(digits: Dataset, fabric: F
         trained(digits, fabric, replace(RECIPE, ema=0.999))
 
 
-@pytest.mark.parametrize("name", list(Recipe))
-@pytest.mark.parametrize("norm", [Threat(Norm.Linf, "0.05"), Threat(Norm.L2, "0.5")])
 def test_averages_take_whole_numbers_over() -> None:
     """Rounding 0.995 * 3 + 0.005 * 3 down would make positions wrong."""
     network = nn.Linear(1, 1)
@@ -226,6 +224,8 @@ def test_averages_take_whole_numbers_over() -> None:
     torch.testing.assert_close(average.module.weight.data, 0.81 * steps[0] + 0.09 * steps[1] + 0.1 * steps[2])
 
 
+@pytest.mark.parametrize("name", list(Recipe))
+@pytest.mark.parametrize("norm", [Threat(Norm.Linf, "0.05"), Threat(Norm.L2, "0.5")])
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_channels_last_is_the_same_training(
     colours: Dataset, fabric: Fabric, name: Recipe, norm: Threat, ema: float | None
