@@ -17,6 +17,7 @@ from defense.config import CONF, checked, register
 from defense.failure import MENDABLE, one_line
 from defense.gpus import take_one
 from defense.multirun import failing_alone
+from defense.orphans import end_with_parent
 from defense.place import one_writes
 
 KEPT = "finished stages are kept, the next run goes on from them"
@@ -29,6 +30,7 @@ def job(composed: DictConfig) -> None:
     folder = Path(hydra_config.runtime.output_dir)
     overrides = [word for word in hydra_config.overrides.task if not word.startswith("launcher=")]
     if hydra_config.mode is RunMode.MULTIRUN:
+        end_with_parent()
         with failing_alone(folder, overrides):
             cell(composed, folder, overrides, alone="BasicLauncher" in hydra_config.launcher["_target_"])
         return

@@ -91,6 +91,13 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Evasion:
+    """One row per test sample, in order of the split: whether one arm is right, also where it is moved."""
+
+    table: pd.DataFrame  # id, clean, and a column for each way
+
+
+@dataclass(frozen=True)
 class Checks:
     """Some test samples, attacked in ways whose outcome is known beforehand."""
 
@@ -109,6 +116,7 @@ Artifact = TypeVar(
     Treatment,
     Evaluation,
     Measurement,
+    Evasion,
     Checks,
 )
 

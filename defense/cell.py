@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,14 @@ from defense.stages import crossval, retrain, score
 from defense.stages.train import checkpoints_of
 from defense.store import Stored
 from defense.trainings import Site, Trainings
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an objective looks at, and the keys of those of its parts that are stages."""
+
+    validation: Validation
+    keys: dict[str, str]
 
 
 class Cell(Trainings):
@@ -38,18 +46,21 @@ class Cell(Trainings):
             ),
         )
 
-    def score(self, site: Site, target: str = "", rows: Tensor | None = None) -> Stored[Scores]:
-        """Score the training split at one site; see `scores`."""
+    def score(
+        self, site: Site, target: str = "", rows: Tensor | None = None, seen: Seen | None = None
+    ) -> Stored[Scores]:
+        """Score the training split at one site; see `scores`. seen: by the objective, instead of validation."""
         config, data = self.config, self.data
         scorer = replace(config.scorer, proxy=None, seeds=1)  # said by the site
         states = checkpoints_of(site.trained.artifact) if scorer.members is Members.checkpoints else []
-        validation = self.validation(site)
+        looks = ObjectiveName.robustness in config.objective.weights
+        seen = seen or Seen(self.validation(site), self.adversarial(site) if looks else {})
+        validation = seen.validation
         attack = None
         if scorer.attacked_train or scorer.method is Method.adversarial_loss:
             label = "attack_train" + ("" if site.name == "baseline" else f"_{site.name}")
             attack = self.attack(label, "train", site.model, site.trained.key, config.attack)
-        seen = self.adversarial(site) if ObjectiveName.robustness in config.objective.weights else {}
-        keys = {**seen, **({"attacked": attack.key} if attack else {})}
+        keys = {**seen.keys, **({"attacked": attack.key} if attack else {})}
         held_out = None
         if scorer.method is Method.confident_learning:
             held_out = self.cross_validated(site)

@@ -136,6 +136,7 @@ class Task(Choice):
     detect = "detect"
     faithfulness = "faithfulness"
     repair = "repair"
+    evade = "evade"
 
 
 class Measure(Choice):

@@ -33,3 +33,9 @@ def out_of_memory_names(field: str, value: int) -> Iterator[None]:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether torch ran out of memory: an error of its own on a GPU, a plain one on the CPU."""
     return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
+def within(field: str, value: object, valid: bool, expected: str) -> None:
+    """Raise InputError unless `valid`."""
+    if not valid:
+        raise InputError(field, value, f"expected {expected}")

@@ -31,6 +31,7 @@ from defense.schema import Config
 from defense.stages import plant, treat
 from defense.tasks.defend import defend
 from defense.tasks.detect import detect
+from defense.tasks.evade import evade
 from defense.tasks.faithfulness import faithfulness
 from defense.tasks.repair import repair
 
@@ -111,4 +112,5 @@ TASKS: dict[Task, Callable[[Cell, Path, list[str]], dict[str, Any]]] = {
     Task.detect: detect,
     Task.faithfulness: faithfulness,
     Task.repair: repair,
+    Task.evade: evade,
 }

@@ -26,3 +26,11 @@ class Written:
     given_path: str | None
     given_key: str | None
     given_text: list[str] | None
+
+
+@dataclass
+class Evade:
+    """The points that are moved across the boundary, for task=evade."""
+
+    shares: list[float]
+    ratio: float

@@ -24,7 +24,7 @@ from defense.choices import (
     Tracker,
     TreatmentName,
 )
-from defense.questions import Faithfulness, Written
+from defense.questions import Evade, Faithfulness, Written
 from defense.threat import Attack, Threat
 
 
@@ -205,6 +205,7 @@ class Config:
     treatment: Treat
     evaluation: Evaluation
     faithfulness: Faithfulness
+    evade: Evade
     fabric: Devices
     track: Track
 
@@ -212,4 +213,4 @@ class Config:
     def attacks_validation(self) -> bool:
         """Whether the validation split is attacked: where an objective, a report or a retraining looks at it."""
         looks = ObjectiveName.robustness in self.objective.weights and self.data.given_path is None
-        return looks or self.task in (Task.defend, Task.faithfulness)
+        return self.task in (Task.defend, Task.faithfulness) or (looks and self.task is not Task.evade)

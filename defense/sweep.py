@@ -85,6 +85,7 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> She
     """Return the page of results of one task, and of what failed; raises InputError where they are of several."""
     from defense.reporting.defending import defending_sheet  # SciPy: not for --help
     from defense.reporting.detection import detection_sheet
+    from defense.reporting.evading import evaded_sheet
     from defense.reporting.faithfulness import faithfulness_sheet
     from defense.reporting.repairing import repair_sheet
     from defense.reporting.sheet import unfinished
@@ -99,6 +100,7 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> She
         Task.detect: detection_sheet,
         Task.faithfulness: faithfulness_sheet,
         Task.repair: repair_sheet,
+        Task.evade: evaded_sheet,
     }
     names = dict.fromkeys(result["name"] for result in results)
     return replace(sheets[Task(tasks[0])](results, ", ".join(names)), failures=failures)

@@ -18,13 +18,13 @@ from defense.choices import (
     Norm,
     Optimizer,
     Recipe,
-    Source,
     Task,
 )
-from defense.errors import InputError
-from defense.schema import Attack, Config, Data, Devices, Evaluation, Scorer, Threat, Train, Treat
+from defense.errors import InputError, within
+from defense.schema import Attack, Config, Devices, Evaluation, Scorer, Threat, Train, Treat
 from defense.threat import READ_BY, number
-from defense.written import check_text
+from defense.valid_data import check_source, check_text
+from defense.valid_tasks import check_evade
 
 
 def check(config: Config) -> None:
@@ -68,6 +68,7 @@ def check(config: Config) -> None:
     check_threat("threat.eps", config.threat, usual=data.eps)
     check_source(data)
     check_text(config)
+    check_evade(config)
     check_harm(config)
     check_attack("attack", config.attack)
     check_suite(config.evaluation)
@@ -81,32 +82,6 @@ def check(config: Config) -> None:
     attacks = {train.recipe, scorer.proxy} - {None, Recipe.standard} or train.keep is Keep.robust
     if attacks and precision == "16-mixed":  # the gradient of a picture, of a mean over the batch, becomes zero
         raise InputError("fabric.precision", precision, "not with attacks in training; expected bf16-mixed")
-
-
-READ_BY_SOURCE: dict[str, tuple[Source, ...]] = {  # settings of the data that few sources read
-    "path": (Source.npz, Source.image_folder, Source.table, Source.text),
-    "image_size": (Source.image_folder,),
-    "train_labels": (Source.npz,),
-    "validation_path": (Source.table, Source.text),
-    "test_path": (Source.table, Source.text),
-    "target": (Source.table, Source.text),
-    "columns": (Source.table,),
-    "sensitive": (Source.table,),
-    "groups": (Source.table,),
-    **dict.fromkeys(("text", "tokenizer", "given_path", "given_key", "given_text"), (Source.text,)),
-}
-
-
-def check_source(data: Data) -> None:
-    """Raise InputError where something is set that the source does not read."""
-    for name, readers in READ_BY_SOURCE.items():
-        value = getattr(data, name)
-        if value is not None and data.source not in readers:
-            where = " or ".join(f"data={reader}" for reader in readers)
-            raise InputError(f"data.{name}", value, f"not read by data={data.source}; expected null, or {where}")
-    within("data.positive", data.positive, data.positive >= 0, "a class, from 0 up")
-    if data.groups is not None and data.sensitive is None:
-        raise InputError("data.groups", data.groups, "expected data.sensitive, the column that they are values of")
 
 
 def check_devices(devices: Devices, train: Train) -> None:
@@ -235,9 +210,3 @@ def positive(field: str, text: str) -> float:
         raise InputError(field, text, "expected a number above 0, as in 0.1 or 8/255") from None
     within(field, text, 0 < value < inf, "a number above 0, as in 0.1 or 8/255")
     return value
-
-
-def within(field: str, value: object, valid: bool, expected: str) -> None:
-    """Raise InputError unless `valid`."""
-    if not valid:
-        raise InputError(field, value, f"expected {expected}")

@@ -188,3 +188,21 @@ def front(points: np.ndarray) -> np.ndarray:
     no_lower = np.all(points[:, None] <= points[None], axis=2)  # (i, j): j is as high as i in both
     higher = np.any(points[:, None] < points[None], axis=2)
     return ~np.any(no_lower & higher, axis=1)
+
+
+def steps(names: Sequence[str], lines: Mapping[str, Sequence[Mean]], *, ylabel: str) -> str:
+    """Return the means of each line at every one of `names`, in order, with their intervals."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.6), layout="constrained")
+        axes = figure.subplots()
+        for number, ((name, means), (colour, dashes, marker)) in enumerate(zip(lines.items(), cycle(STYLES))):
+            at = np.arange(len(names)) + 0.06 * (number - (len(lines) - 1) / 2)  # beside each other
+            axes.plot(at, [mean.mean for mean in means], dashes, color=colour, marker=marker, label=name)
+            for x, mean in zip(at, means, strict=True):
+                if mean.judgeable:
+                    axes.plot([x, x], [mean.low, mean.high], color=colour, linewidth=0.8)
+        axes.axhline(0, color=INK, linewidth=1)
+        axes.set_xticks(range(len(names)), [name.replace(", ", ",\n") for name in names], fontsize=8)
+        axes.set(ylabel=ylabel)
+        figure.legend(loc="outside right upper", fontsize=9)
+        return svg(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from defense.choices import Measure
@@ -56,3 +57,11 @@ class Repair(Scoring):
     treatment: pd.DataFrame  # as artifacts.Treatment, of the defended arm
     measured: dict[str, pd.DataFrame]  # as artifacts.Measurement, by arm
     histories: dict[str, pd.DataFrame]  # as artifacts.TrainedModel, by arm
+
+
+@dataclass(frozen=True)
+class Evaded(Scoring):
+    """One finished run of task=evade; its scores are those of the last share, by the strict protocol."""
+
+    tables: dict[tuple[float, str], dict[str, pd.DataFrame]]  # as artifacts.Evasion, by share, protocol and arm
+    chosen: dict[float, np.ndarray]  # by share: which test points are moved, bool (n,)

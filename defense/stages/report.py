@@ -14,10 +14,11 @@ import pandas as pd
 
 from defense.artifacts import write_json
 from defense.reporting.detection import detection_result, detection_sheet
+from defense.reporting.evading import evaded_result, evaded_sheet
 from defense.reporting.faithfulness import faithfulness_result, faithfulness_sheet
 from defense.reporting.health import warning
 from defense.reporting.page import write_pages
-from defense.reporting.record import Repair, Run, Scoring
+from defense.reporting.record import Evaded, Repair, Run, Scoring
 from defense.reporting.repairing import per_sample, repair_result, repair_sheet
 from defense.reporting.result import arms_table, result
 from defense.reporting.sheet import Part, Sheet, write_sheet
@@ -63,6 +64,18 @@ def write_repair(run: Repair, output: Path) -> dict[str, Any]:
     numbers = repair_result(run)
     sheet = repair_sheet([numbers], run.config.name)
     return written(replace(run, scores=scores), numbers, sheet, output, run.histories)
+
+
+def write_evaded(run: Evaded, output: Path) -> dict[str, Any]:
+    """Write what every arm makes of every test point, moved or not; return the content of result.json."""
+    every = [
+        table.assign(share=share, protocol=protocol, arm=arm, moved=run.chosen[share])
+        for (share, protocol), tables in run.tables.items()
+        for arm, table in tables.items()
+    ]
+    pd.concat(every).to_parquet(output / "per_sample.parquet", index=False)
+    numbers = evaded_result(run)
+    return written(run, numbers, evaded_sheet([numbers], run.config.name), output)
 
 
 def written(

@@ -1,0 +1,30 @@
+"""What is valid of the settings of single tasks, and of others beside them; a part of `defense.valid`."""
+
+from __future__ import annotations
+
+from math import inf
+
+from defense.choices import Method, ObjectiveName, Task
+from defense.errors import InputError, within
+from defense.schema import Config
+
+
+def check_evade(config: Config) -> None:
+    """Raise InputError where the numbers of task=evade are not valid, or it is asked what it cannot say."""
+    shares, ratio = config.evade.shares, config.evade.ratio
+    within("evade.shares", shares, bool(shares) and all(0 < s <= 1 for s in shares), "fractions in (0, 1]")
+    within("evade.ratio", ratio, 1 < ratio < inf, "a number above 1: at 1 a point is on the boundary")
+    if config.task is not Task.evade:
+        return
+    scorer, weights = config.scorer, config.objective.weights
+    for field, value, fits in (
+        ("objective.weights", [str(term) for term in weights], ObjectiveName.robustness in weights),
+        ("scorer.attacked_train", scorer.attacked_train, not scorer.attacked_train),
+        ("scorer.method", scorer.method, scorer.method is not Method.adversarial_loss),
+        ("scorer.proxy", scorer.proxy, scorer.proxy is None),
+        ("scorer.seeds", scorer.seeds, scorer.seeds == 1),
+    ):
+        if not fits:
+            raise InputError(
+                field, value, "not with task=evade; expected objective=robustness, at the model itself"
+            )

@@ -1,0 +1,74 @@
+"""The page of task=repair: what is called better and worse, by measures of which some are better when lower."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from defense.reporting.comparing import Compared, answer_of
+from defense.reporting.repairing import measures_in, repair_sheet
+from defense.reporting.settings import settings_of
+from tests.test_sweep import swept
+
+
+def cell(seed: int, scorer: str, gain: float, gap: float) -> dict[str, Any]:
+    """Return the result of a run whose defended arm gains in accuracy, and whose gap changes."""
+    result = swept(seed, gain, scorer)
+    spread = 0.1 * (-1) ** seed
+    arms = {
+        "baseline": {"accuracy": 80.0, "demographic_parity": 20.0, "equal_opportunity": 10.0},
+        "control": {"accuracy": 80.0 + spread, "demographic_parity": 20.0, "equal_opportunity": 10.0 - spread},
+        "defended": {
+            "accuracy": 80.0 + gain + 2 * spread,
+            "demographic_parity": 20.0 + gap + spread,
+            "equal_opportunity": 10.0 + spread,
+        },
+    }
+    config = result["config"] | {"objective": {"weights": {"demographic_parity": 1.0}, "positive": 1}}
+    found = {"auc": None, "precision": None, "recall": None, "noise": None}
+    return result | {"arms": arms, "config": config, "task": "repair", "selection": found}
+
+
+RESULTS = [
+    cell(seed, scorer, gain, gap)
+    for seed in range(5)
+    for scorer, gain, gap in (("ip", -3, -8), ("loss", 2, 5), ("random", 0, 0))
+]
+
+
+def test_a_gap_that_falls_is_better_and_one_that_grows_worse() -> None:
+    rows = Compared.all(settings_of(RESULTS), "demographic_parity", lower_is_better=True)
+    assert {row.setting.row: row.word for row in rows} == {
+        "ip": "better",
+        "loss": "worse",
+        "random": "not distinguishable",
+    }
+    said = answer_of(rows, "gap")
+    assert said.startswith("Gap: 1 of 2 settings is better than random, 1 worse")
+    assert "best ip" in said
+    assert "last loss" in said
+
+
+def test_accuracy_that_falls_is_worse() -> None:
+    rows = Compared.all(settings_of(RESULTS), "accuracy")
+    assert {row.setting.row: row.word for row in rows}["ip"] == "worse"
+
+
+def test_one_seed_is_not_judged() -> None:
+    rows = Compared.all(settings_of(RESULTS[:3]), "accuracy")
+    assert {row.word for row in rows} == {"not judged"}
+    assert answer_of(rows, "accuracy").startswith("Accuracy: not judged, for that takes several seeds")
+
+
+def test_what_the_objective_is_about_comes_first() -> None:
+    assert str(measures_in(RESULTS)[0]) == "demographic_parity"
+    sheet = repair_sheet(RESULTS, "fairness")
+    assert sheet.answer.startswith("Demographic parity gap: 1 of 2")
+    names = [part.name for part in sheet.parts]
+    assert names[:2] == ["demographic_parity_1", "accuracy_1"]
+    assert "pareto_demographic_parity_1" in names
+    first = sheet.parts[0]
+    assert first.rows[0][0] == "ip"  # the best, which is the lowest
+    assert first.data is not None
+    assert first.data.set_index("scorer")["gain"]["ip"] == pytest.approx(-8.0, abs=0.2)
