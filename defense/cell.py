@@ -54,7 +54,7 @@ class Cell(Trainings):
         scorer = replace(config.scorer, proxy=None, seeds=1)  # said by the site
         states = checkpoints_of(site.trained.artifact) if scorer.members is Members.checkpoints else []
         looks = ObjectiveName.robustness in config.objective.weights
-        seen = seen or Seen(self.validation(site), site.attacked if looks else {})
+        seen = seen or Seen(self.validation(site), self.adversarial(site) if looks else {})
         validation = seen.validation
         attack = None
         if scorer.attacked_train or scorer.method is Method.adversarial_loss:
@@ -116,9 +116,15 @@ class Cell(Trainings):
         )
 
     def validation(self, site: Site) -> Validation:
-        """Return the validation split as it is, and attacked at a site."""
+        """Return the validation split as it is, and attacked: at a site, or by others where that is given."""
         clean = self.data.validation
+        if "validation" in self.data.given:
+            return Validation(clean, self.data.given["validation"])
         return Validation(clean, self.attacked(clean, site.adversarial) if site.adversarial else None)
+
+    def adversarial(self, site: Site) -> dict[str, str]:
+        """Return the key of what `validation` calls attacked by its name, as an input of a stage."""
+        return self.inputs("given_validation") if "validation" in self.data.given else site.attacked
 
     def attacked(self, split: Split, adversarial: Stored[AdversarialSet]) -> Split:
         """Return the split with its attacked pictures."""

@@ -23,6 +23,7 @@ class Source(Choice):
     npz = "npz"
     image_folder = "image_folder"
     table = "table"
+    text = "text"
 
 
 class Harm(Choice):

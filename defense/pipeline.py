@@ -23,6 +23,7 @@ from defense.errors import InputError
 from defense.influence.scorers import check_scorer
 from defense.ledger import Ledger
 from defense.models.build import build
+from defense.models.states import prepared
 from defense.randomness import derive
 from defense.reporting.tracking import check_tracker
 from defense.robustness.suite import check_shape
@@ -64,7 +65,7 @@ def run(
     check_shape("threat.eps", used.items(), config.threat, data.shape)
     noise = data.noise_known
     check_scorer(model, data.validation, config.objective, config.scorer, classes=data.classes, noise_known=noise)
-    data = planted(config, data, fabric, ledger)
+    data = planted(config, prepared(config.model, data, model), fabric, ledger)
     return TASKS[config.task](Cell(config, data, fabric, ledger), output, overrides)
 
 

@@ -17,6 +17,18 @@ class Faithfulness:
 
 
 @dataclass
+class Written:
+    """What a source of texts reads, beside what every source does."""
+
+    text: list[str] | None
+    tokenizer: str | None
+    length: int
+    given_path: str | None
+    given_key: str | None
+    given_text: list[str] | None
+
+
+@dataclass
 class Evade:
     """The points that are moved across the boundary, for task=evade."""
 

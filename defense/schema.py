@@ -24,7 +24,7 @@ from defense.choices import (
     Tracker,
     TreatmentName,
 )
-from defense.questions import Evade, Faithfulness
+from defense.questions import Evade, Faithfulness, Written
 from defense.threat import Attack, Threat
 
 
@@ -42,7 +42,7 @@ def plain(settings: Any) -> Any:
 
 
 @dataclass
-class Data:
+class Data(Written):
     """Which samples, how many, and what harm is planted in them."""
 
     source: Source
@@ -212,5 +212,5 @@ class Config:
     @property
     def attacks_validation(self) -> bool:
         """Whether the validation split is attacked: where an objective, a report or a retraining looks at it."""
-        looks = ObjectiveName.robustness in self.objective.weights
+        looks = ObjectiveName.robustness in self.objective.weights and self.data.given_path is None
         return self.task in (Task.defend, Task.faithfulness) or (looks and self.task is not Task.evade)

@@ -23,7 +23,7 @@ from defense.choices import (
 from defense.errors import InputError, within
 from defense.schema import Attack, Config, Devices, Evaluation, Scorer, Threat, Train, Treat
 from defense.threat import READ_BY, number
-from defense.valid_data import check_source
+from defense.valid_data import check_source, check_text
 from defense.valid_tasks import check_evade
 
 
@@ -67,6 +67,7 @@ def check(config: Config) -> None:
         within("train.checkpoints", train.checkpoints, train.checkpoints >= 2, "two at least, for scorer.members")
     check_threat("threat.eps", config.threat, usual=data.eps)
     check_source(data)
+    check_text(config)
     check_evade(config)
     check_harm(config)
     check_attack("attack", config.attack)

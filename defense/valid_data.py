@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from defense.choices import Source
+from defense.choices import Harm, Keep, Method, ObjectiveName, Optimizer, Recipe, Source, Task
 from defense.errors import InputError, within
-from defense.schema import Data
+from defense.schema import Config, Data
 
 READ_BY_SOURCE: dict[str, tuple[Source, ...]] = {  # settings of the data that few sources read
-    "path": (Source.npz, Source.image_folder, Source.table),
+    "path": (Source.npz, Source.image_folder, Source.table, Source.text),
     "image_size": (Source.image_folder,),
     "train_labels": (Source.npz,),
-    "validation_path": (Source.table,),
-    "test_path": (Source.table,),
-    "target": (Source.table,),
+    "validation_path": (Source.table, Source.text),
+    "test_path": (Source.table, Source.text),
+    "target": (Source.table, Source.text),
     "columns": (Source.table,),
     "sensitive": (Source.table,),
     "groups": (Source.table,),
+    **dict.fromkeys(("text", "tokenizer", "given_path", "given_key", "given_text"), (Source.text,)),
 }
 
 
@@ -29,3 +30,28 @@ def check_source(data: Data) -> None:
     within("data.positive", data.positive, data.positive >= 0, "a class, from 0 up")
     if data.groups is not None and data.sensitive is None:
         raise InputError("data.groups", data.groups, "expected data.sensitive, the column that they are values of")
+
+
+def check_text(config: Config) -> None:
+    """Raise InputError where texts are to be attacked or changed like pictures."""
+    data, train, scorer = config.data, config.train, config.scorer
+    if data.source is not Source.text:
+        return
+    within("data.length", data.length, data.length >= 3, "a whole number of at least 3")
+    within("data.tokenizer", data.tokenizer, data.tokenizer is not None, "the name of an encoder")
+    robust = ObjectiveName.robustness in config.objective.weights
+    for field, value, valid, expected in (
+        ("task", config.task, config.task in (Task.detect, Task.repair), "detect or repair"),
+        ("objective.weights", "robustness", not robust or data.given_path is not None, "data.given_path"),
+        ("train.recipe", train.recipe, train.recipe is Recipe.standard, "standard"),
+        ("train.keep", train.keep, train.keep is not Keep.robust, "last or clean"),
+        ("train.optimizer", train.optimizer, train.optimizer is Optimizer.sgd, "sgd"),
+        ("train.channels_last", train.channels_last, not train.channels_last, "false"),
+        ("train.crop", train.crop, train.crop == 0, "0"),
+        ("train.flip", train.flip, not train.flip, "false"),
+        ("scorer.proxy", scorer.proxy, scorer.proxy in (None, Recipe.standard), "null or standard"),
+        ("scorer.attacked_train", scorer.attacked_train, not scorer.attacked_train, "false"),
+        ("scorer.method", scorer.method, scorer.method is not Method.adversarial_loss, "another"),
+        ("data.harm", data.harm, data.harm not in (Harm.trigger, Harm.poison), "a harm of labels alone"),
+    ):
+        within(field, value, valid, f"{expected}, for data=text: no attack here moves texts")

@@ -19,6 +19,7 @@ from defense.data.images import TensorImages
 from defense.data.load import load
 from defense.data.splits import Dataset, Split
 from defense.schema import Data, Scorer, Threat, Train
+from tests.texts import tiny_encoder
 
 DEFAULT = composed()
 TINY = [
@@ -38,6 +39,12 @@ def digits() -> Dataset:
 @pytest.fixture(scope="session")
 def fabric() -> Fabric:
     return Fabric(accelerator="cpu", devices=1)
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny pretrained encoder of texts."""
+    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture

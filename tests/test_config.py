@@ -13,6 +13,7 @@ NEEDS = {
     "benchmark/cifar10n": ["data.path=x.npz"],
     "paper/noisy_labels": ["data.path=x.npz"],
     "table": ["data.path=x.csv", "data.target=y"],
+    **{name: ["task=repair", "objective=utility"] for name in ("text", "sst2", "mrpc", "advglue")},
 }
 CHOICES = [
     (group, file.relative_to(CONF / group).with_suffix("").as_posix())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from defense.data.arrays import check_classes
+from defense.data.given import Given
 from defense.data.images import Images
 from defense.data.splits import Split
 from defense.errors import InputError
@@ -31,6 +32,7 @@ class Collection:
     class_names: list[str]
     group_names: list[str] = field(default_factory=list)
     encoder: Encoder | None = None  # of samples that are encoded once it is known which of them are trained on
+    given: Given | None = None  # samples that others have attacked
 
     def encoded_by(self, encoder: Encoder, group_names: list[str]) -> Collection:
         """Return the same samples, to be encoded."""

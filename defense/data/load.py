@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from defense.choices import Harm
+from defense.data.given import halves
 from defense.data.harm import check_harm, harmed
 from defense.data.sources import SOURCES
 from defense.data.splits import Dataset, Split
@@ -46,6 +47,7 @@ def load(spec: Data, *, seed: int) -> Dataset:
         class_names=collection.class_names,
         group_names=collection.group_names,
         noise_known=spec.harm is not Harm.none or spec.train_labels is not None,
+        given=halves(collection.given, seed=seed) if collection.given else {},
     )
 
 

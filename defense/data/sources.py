@@ -15,6 +15,7 @@ from defense.data.arrays import as_images, as_labels, check_pictures, pixel_scal
 from defense.data.collection import Collection, existing, number_samples
 from defense.data.images import FolderImages
 from defense.data.table import table
+from defense.data.text import text
 from defense.errors import InputError
 from defense.schema import Data
 
@@ -161,4 +162,5 @@ SOURCES: dict[Source, Callable[[Data], Collection]] = {
     Source.npz: npz,
     Source.image_folder: image_folder,
     Source.table: table,
+    Source.text: text,
 }

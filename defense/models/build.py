@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from defense.data.splits import Dataset
 from defense.errors import InputError
+from defense.models.language import encoder_digest
 from defense.models.modes import evaluating
 from defense.randomness import global_seed
+
+BEGIN_WITH = {"defense.models.language.lora": encoder_digest}  # networks of ours that read weights from elsewhere
 
 
 def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
@@ -35,6 +38,8 @@ def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
             facts |= dict(zip(("mean", "std"), data.pixel_statistics, strict=True))
         with global_seed(seed, "initial weights"):
             model = builder(**{name: value for name, value in facts.items() if name in named} | arguments)
+    except InputError:
+        raise
     except Exception as error:  # a user's code can raise anything
         raise InputError("model._target_", path, f"{type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
@@ -44,8 +49,13 @@ def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
 
 
 def source_digest(settings: dict[str, Any]) -> str | None:
-    """Return a hash of the file that a user's network is defined in; None for ours and for compiled code."""
+    """Return a hash of the file that a user's network is defined in, or of the weights that ours begins with.
+
+    None for ours without such weights, and for compiled code.
+    """
     path = str(settings.get("_target_"))
+    if path in BEGIN_WITH:
+        return BEGIN_WITH[path](settings)
     if path.startswith("defense."):
         return None
     try:

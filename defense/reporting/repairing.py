@@ -42,10 +42,11 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
     parts, answers = [], []
     for measure in measures_in(results):
         kind = MEASURES[measure]
-        rows = Compared.all(settings, str(measure), lower_is_better=kind.lower_is_better)
+        own = [setting for setting in settings if str(measure) in setting.runs[0]["arms"]["baseline"]]
+        rows = Compared.all(own, str(measure), lower_is_better=kind.lower_is_better)
         answers.append(answer_of(rows, kind.spoken.partition(",")[0]))
-        for number, (place, own) in enumerate(settings_by(rows, lambda row: row.setting.place).items(), start=1):
-            parts.append(measure_part(measure, number, place, own))
+        for number, (place, here) in enumerate(settings_by(rows, lambda row: row.setting.place).items(), start=1):
+            parts.append(measure_part(measure, number, place, here))
     parts += tradeoffs(settings) if any(str(gap) in results[0]["arms"]["baseline"] for gap in GAPS) else []
     text = (
         "In brackets 95 % intervals over seeds. Differences are paired by seed; the control is treated alike, as "
@@ -56,8 +57,9 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
 
 
 def measures_in(results: Sequence[Result]) -> list[Measure]:
-    """Return what was measured, the aims of the objectives first."""
-    there = [measure for measure in Measure if str(measure) in results[0]["arms"]["baseline"]]
+    """Return what was measured of some results at least, the aims of the objectives first."""
+    found = {name for result in results for name in result["arms"]["baseline"]}
+    there = [measure for measure in Measure if str(measure) in found]
     terms = dict.fromkeys(term for result in results for term in result["config"]["objective"]["weights"])
     aims = [AIMS[ObjectiveName(term)] for term in terms]
     return sorted(there, key=lambda measure: measure not in aims)

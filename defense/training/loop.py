@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -162,7 +162,21 @@ def averaged(model: nn.Module, decay: float | None, *, steps: int) -> AveragedMo
     if decay**steps > UNTRAINED:
         found = f"after {steps} steps {100 * decay**steps:.0f} % of the average is the untrained start; lower it"
         raise InputError("train.ema", decay, found)
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return AveragedModel(model, multi_avg_fn=smoothing(decay), use_buffers=True)
+
+
+def smoothing(decay: float) -> Callable[..., None]:
+    """Return what brings averages up to date: numbers by `decay`; whole numbers, as counts, are taken over."""
+    numbers = get_ema_multi_avg_fn(decay)
+
+    def update(averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+        if averages[0].is_floating_point():  # all are of one type
+            numbers(averages, values, count)
+        else:
+            for average, value in zip(averages, values, strict=True):
+                average.copy_(value)
+
+    return update
 
 
 def diverged(recipe: Train, found: str, epoch: int) -> InputError:

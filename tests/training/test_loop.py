@@ -23,7 +23,7 @@ from defense.errors import InputError
 from defense.models.build import build
 from defense.schema import Threat, Train
 from defense.training.augment import plan_epoch
-from defense.training.loop import fit
+from defense.training.loop import averaged, fit
 from defense.training.recipes import losses_of
 from defense.training.validation import measuring
 from defense.watch import Watch, silent
@@ -207,6 +207,21 @@ def test_an_average_of_the_untrained_start_is_refused(digits: Dataset, fabric: F
         InputError, match=r"train.ema=0.999: after \d+ steps 9\d % of the average is the untrained"
     ):
         trained(digits, fabric, replace(RECIPE, ema=0.999))
+
+
+def test_averages_take_whole_numbers_over() -> None:
+    """Rounding 0.995 * 3 + 0.005 * 3 down would make positions wrong."""
+    network = nn.Linear(1, 1)
+    network.register_buffer("positions", torch.arange(100))
+    average = averaged(network, 0.9, steps=50)
+    assert average is not None
+    for _ in range(3):
+        network.weight.data += 1
+        average.update_parameters(network)
+    assert torch.equal(average.module.get_buffer("positions"), torch.arange(100))
+    start = network.weight.data - 3
+    steps = [start + k for k in (1, 2, 3)]
+    torch.testing.assert_close(average.module.weight.data, 0.81 * steps[0] + 0.09 * steps[1] + 0.1 * steps[2])
 
 
 @pytest.mark.parametrize("name", list(Recipe))

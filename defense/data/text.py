@@ -1,0 +1,204 @@
+"""Texts as token ids: a table of tab-separated values, its columns of text cut into the tokens of an encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from defense.data.collection import Collection, existing, number_samples
+from defense.data.given import Given, origins_of
+from defense.data.pretrained import loading
+from defense.data.splits import Split
+from defense.errors import InputError
+from defense.schema import Data
+
+Row = dict[str, str]  # by column
+FIELDS = {"train": "data.path", "validation": "data.validation_path", "test": "data.test_path"}
+
+
+class Texts:
+    """n samples of T texts each as token ids int64 (n, T, L), filled up with the id that stands for nothing.
+
+    They stand where pictures do: their shape is (1, T, L), and a batch is int64 (b, 1, T, L).
+    """
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.tokens = tokens
+        _, texts, length = tokens.shape
+        self.shape = (1, texts, length)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Return the ids at `indices` as int64 (b, 1, T, L)."""
+        return self.tokens[indices.to(self.tokens.device)].unsqueeze(1)
+
+    def subset(self, indices: Tensor) -> Texts:
+        """Return the samples at `indices`, in that order."""
+        return Texts(self.tokens[indices.to(self.tokens.device)])
+
+    def to(self, device: torch.device) -> Texts:
+        """Return the same samples on `device`."""
+        return Texts(self.tokens.to(device))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Texts) and torch.equal(self.tokens, other.tokens)
+
+    def __hash__(self) -> int:
+        return hash((self.digest(), self.tokens.device))
+
+    def digest(self) -> str:
+        """Return a hash of the ids."""
+        form = f"tokens {tuple(self.tokens.shape)}"
+        return hashlib.sha256(form.encode() + self.tokens.cpu().numpy().tobytes()).hexdigest()
+
+
+def read_table(path: str, field: str, columns: Sequence[str]) -> list[Row]:
+    """Return the rows of a file of tab-separated values in UTF-8 whose first line names its columns.
+
+    Quotes are characters like others. Raises InputError where the file, one of `columns` or a cell is missing.
+    """
+    rows = [line.rstrip("\r").split("\t") if line.strip() else [] for line in decoded(path, field).split("\n")]
+    header = rows[0]
+    for column in columns:
+        if column not in header:
+            raise InputError(field, path, f"no column {column!r} in it; it has {', '.join(header) or 'none'}")
+    table = []
+    for number, row in enumerate(rows[1:], start=2):
+        if row and len(row) != len(header):
+            raise InputError(
+                field, path, f"line {number} has {len(row)} cells; expected {len(header)}, one a column"
+            )
+        if row:
+            table.append(dict(zip(header, row, strict=True)))
+            filled(table[-1], columns, field, path, f"line {number}")
+    if not table:
+        raise InputError(field, path, "no row in it; expected samples below a line of column names")
+    return table
+
+
+def read_records(path: str, field: str, key: str | None, columns: Sequence[str]) -> list[Row]:
+    """Return the records below `key` of a JSON file, {key: [{column: value}]}, or all of a file that is a list.
+
+    Raises InputError where the file, the key, a column or a value is missing.
+    """
+    try:
+        content: Any = json.loads(decoded(path, field))
+    except ValueError as error:
+        raise InputError(field, path, f"not a readable JSON file ({error})") from error
+    if isinstance(content, dict):
+        if key not in content:
+            raise InputError("data.given_key", key, f"not in {path}; expected one of {', '.join(content)}")
+        content = content[key]
+    if not (isinstance(content, list) and content and all(isinstance(record, dict) for record in content)):
+        raise InputError(field, path, "expected a list of records, or lists of them by key")
+    for number, record in enumerate(content, start=1):
+        for column in columns:
+            if column not in record:
+                named = ", ".join(map(str, record))
+                raise InputError(field, path, f"no {column!r} in record {number}; it has {named}")
+        filled(record, columns, field, path, f"record {number}")
+    return [{column: str(record[column]) for column in columns} for record in content]
+
+
+def filled(row: dict[str, Any], columns: Sequence[str], field: str, path: str, where: str) -> None:
+    """Raise InputError where a cell is empty."""
+    for column in columns:
+        if not str(row[column]).strip():
+            raise InputError(field, path, f"{where} has nothing in column {column!r}; expected text")
+
+
+def decoded(path: str, field: str) -> str:
+    """Return the text of a file in UTF-8; raises InputError where it is not there or of another encoding."""
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(field, path, f"expected a file of text ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        where = f"byte {error.object[error.start]:#04x} at position {error.start}"
+        raise InputError(field, path, f"not in UTF-8: {where}; expected a file saved in UTF-8") from error
+
+
+def text(spec: Data) -> Collection:
+    """Return the texts of files of tab-separated values: `data.path` and, where given, of validation and test.
+
+    The classes are the labels of the training file: whole numbers in their order, others in that of the alphabet.
+    """
+    existing(spec.path, "data.path", "a file of tab-separated values, its first line the names of the columns")
+    files = {"train": spec.path, "validation": spec.validation_path, "test": spec.test_path}
+    columns, target, parts = texts_of(spec), str(spec.target), {}
+    classes: list[str] = []
+    for part, path in files.items():
+        if path is None and part != "train":
+            continue
+        rows = read_table(str(path), FIELDS[part], [target, *columns])
+        classes = classes or classes_of(rows, target)
+        labels = labels_of(rows, target, classes, FIELDS[part], str(path))
+        parts[part] = (tokens_of(rows, columns, spec), labels, labels)
+    given = given_of(spec, classes, first=sum(len(labels) for _, labels, _ in parts.values()))
+    return replace(number_samples(parts, classes, FIELDS), given=given)
+
+
+def given_of(spec: Data, classes: Sequence[str], *, first: int) -> Given | None:
+    """Return the samples of `data.given_path`, numbered from `first`; None where there are none."""
+    path, field, target = spec.given_path, "data.given_path", str(spec.target)
+    if path is None:
+        return None
+    columns = spec.given_text or texts_of(spec)
+    if len(columns) != len(texts_of(spec)):
+        raise InputError("data.given_text", columns, f"expected {len(texts_of(spec))} columns, as in data.text")
+    if path.endswith(".json"):
+        rows = read_records(path, field, spec.given_key, [target, *columns])
+    else:
+        rows = read_table(path, field, [target, *columns])
+    labels = labels_of(rows, target, classes, field, path)
+    split = Split(torch.arange(first, first + len(rows)), tokens_of(rows, columns, spec), labels, labels)
+    return Given(split, origins_of([" ".join(row[column] for column in columns) for row in rows]))
+
+
+def texts_of(spec: Data) -> list[str]:
+    """Return the columns of text; raises InputError where there are none."""
+    if not spec.text or len(spec.text) > 2:
+        raise InputError("data.text", spec.text, "expected one column of text, or two that are compared")
+    return list(spec.text)
+
+
+def tokens_of(rows: Sequence[Row], columns: Sequence[str], spec: Data) -> Texts:
+    """Return the `columns` of every row as token ids, cut or filled up to `spec.length`.
+
+    Raises InputError where the tokenizer cannot be loaded, or has nothing to fill up with.
+    """
+    name = str(spec.tokenizer)
+    with loading("data.tokenizer", name) as place:
+        from transformers import AutoTokenizer  # slow to import, and needed here alone
+
+        tokenizer = AutoTokenizer.from_pretrained(place)
+    if tokenizer.pad_token_id is None:
+        raise InputError("data.tokenizer", name, "has no token to fill up with; expected that of an encoder")
+    cut = {"padding": "max_length", "truncation": True, "max_length": spec.length}
+    ids = [tokenizer([row[column] for row in rows], **cut)["input_ids"] for column in columns]
+    return Texts(torch.tensor(ids).transpose(0, 1).contiguous())
+
+
+def labels_of(rows: Sequence[Row], target: str, classes: Sequence[str], field: str, path: str) -> Tensor:
+    """Return the place of each label among `classes`: int64 (n,); raises InputError for another label."""
+    places = {name: place for place, name in enumerate(classes)}
+    for number, row in enumerate(rows, start=1):
+        if row[target] not in places:
+            valid = f"sample {number} has label {row[target]!r}; expected one of {', '.join(classes)}"
+            raise InputError(field, path, valid)
+    return torch.tensor([places[row[target]] for row in rows])
+
+
+def classes_of(rows: Sequence[Row], target: str) -> list[str]:
+    """Return the labels that there are, whole numbers in their order, others in that of the alphabet."""
+    found = {row[target] for row in rows}
+    return sorted(found, key=int) if all(name.isdecimal() for name in found) else sorted(found)

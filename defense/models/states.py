@@ -1,0 +1,108 @@
+"""Texts as the layers that stay as they are leave them: computed once for all arms and epochs of a run."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from defense.data.pretrained import content_digest, place_of
+from defense.data.splits import Dataset, Split
+from defense.data.text import Texts
+from defense.models.language import Encoded, pretrained
+
+log = logging.getLogger(__name__)
+
+ROOM = 4.0  # GiB, of states in memory
+
+
+class States:
+    """n samples of T texts as states float32 (n, T, L, width), made of `texts` in a way that `made` names."""
+
+    def __init__(self, values: Tensor, made: str) -> None:
+        self.values, self.made = values, made
+        _, texts, length, width = values.shape
+        self.shape = (texts, length, width)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Return the states at `indices` as float32 (b, T, L, width)."""
+        return self.values[indices.to(self.values.device)]
+
+    def subset(self, indices: Tensor) -> States:
+        """Return the samples at `indices`, in that order."""
+        rows = hashlib.sha256(indices.cpu().numpy().tobytes()).hexdigest()
+        return States(self.values[indices.to(self.values.device)], f"{self.made} {rows}")
+
+    def to(self, device: torch.device) -> States:
+        """Return the same samples on `device`."""
+        return States(self.values.to(device), self.made)
+
+    def digest(self) -> str:
+        """Return a hash of what the states were made from: no rounding of a device is in it."""
+        return hashlib.sha256(f"states {self.made}".encode()).hexdigest()
+
+
+def prepared(settings: dict[str, Any], data: Dataset, model: nn.Module) -> Dataset:
+    """Return the data with every text as what the layers below the updated ones make of it.
+
+    model: of these settings, on token ids. Where there are no such layers the data come back as they are; so do
+    they where the encoder cannot be taken apart, or its states take more than `ROOM`, both of which the log says.
+    """
+    if not isinstance(model, Encoded) or model.below == 0 or not isinstance(data.train.images, Texts):
+        return data
+    samples = sum(len(split) for split in data.splits.values())
+    taken = 4 * samples * math.prod(data.shape) * model.encoder.config.hidden_size / 2**30
+    if taken > ROOM:
+        log.info(
+            "all layers of %s are run for every batch: states would take %.0f GiB", settings["encoder"], taken
+        )
+        return data
+    bring = partial(brought, name=str(settings["encoder"]), layers=settings.get("layers"), below=model.below)
+    if not apart(model, data.train.subset(torch.arange(min(8, len(data.train)))), bring):
+        log.info("all layers of %s are run for every batch: it cannot be taken apart", settings["encoder"])
+        return data
+    parts: dict[str, Any] = {name: bring(getattr(data, name)) for name in ("train", "validation", "test")}
+    return replace(data, **parts, given={name: bring(split) for name, split in data.given.items()})
+
+
+@torch.no_grad()
+def apart(model: Encoded, few: Split, bring: Callable[[Split], Split]) -> bool:
+    """Return whether the model says the same of texts and of what the layers below make of them."""
+    own = copy.deepcopy(model).to(few.labels.device).eval()
+    rows = torch.arange(len(few))
+    try:
+        return torch.allclose(own(few.images.take(rows)), own(bring(few).images.take(rows)), atol=1e-4)
+    except (StopIteration, TypeError, ValueError, RuntimeError):  # layers that are no list, or that want more
+        return False
+
+
+def brought(split: Split, name: str, layers: int | None, below: int) -> Split:
+    """Return the samples with their texts as what the lowest layers make of them, `below` of all."""
+    assert isinstance(split.images, Texts)
+    made = f"{content_digest(place_of(name))} {layers} {below} {split.images.digest()}"
+    return split.with_images(States(states_of(split.images, name, layers, below), made))
+
+
+@lru_cache(maxsize=8)  # the splits of one run; the next run in this process has the same, most of the time
+@torch.no_grad()
+def states_of(texts: Texts, name: str, layers: int | None, below: int, *, size: int = 64) -> Tensor:
+    """Return the states (n, T, L, width) behind the lowest layers, `below` of those that are used."""
+    device = texts.tokens.device
+    encoder = copy.deepcopy(pretrained(name, layers)).to(device).eval()
+    found = []
+    for ids in texts.tokens.flatten(0, 1).split(size):
+        mask = ids != encoder.config.pad_token_id
+        said = encoder(input_ids=ids, attention_mask=mask[:, None, None, :], output_hidden_states=True)
+        found.append(said.hidden_states[below] * mask[..., None])
+    return torch.cat(found).unflatten(0, texts.tokens.shape[:2])
