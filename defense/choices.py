@@ -22,6 +22,8 @@ class Source(Choice):
     cifar100 = "cifar100"
     npz = "npz"
     image_folder = "image_folder"
+    blobs = "blobs"
+    moons = "moons"
 
 
 class Harm(Choice):
@@ -30,6 +32,7 @@ class Harm(Choice):
     none = "none"
     symmetric = "symmetric"
     pair = "pair"
+    boxes = "boxes"
     boundary = "boundary"
     trigger = "trigger"
     poison = "poison"
@@ -96,6 +99,7 @@ class Direction(Choice):
     """What is done to the gradient of the objective before training gradients are aligned with it."""
 
     identity = "identity"
+    hessian = "hessian"
     cg = "cg"
     lissa = "lissa"
     ekfac = "ekfac"
@@ -132,6 +136,7 @@ class Task(Choice):
     defend = "defend"
     detect = "detect"
     faithfulness = "faithfulness"
+    order = "order"
 
 
 class Subsets(Choice):

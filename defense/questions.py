@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from defense.choices import Subsets
+from defense.choices import Direction, Subsets
 
 
 @dataclass
@@ -14,3 +14,12 @@ class Faithfulness:
     subsets: Subsets
     count: int | None
     targets: int
+
+
+@dataclass
+class Order:
+    """The influence that the order of scores is compared with, for task=order."""
+
+    reference: Direction
+    dampings: list[float]
+    share: float

@@ -27,7 +27,7 @@ from defense.choices import (
     Tracker,
     TreatmentName,
 )
-from defense.questions import Faithfulness
+from defense.questions import Faithfulness, Order
 
 
 def number(text: str) -> float:
@@ -68,6 +68,7 @@ class Data:
     harm_patch: int | None
     harm_eps: str | None
     image_size: int | None
+    spread: float
     eps: str
     crop: int
     flip: bool
@@ -250,6 +251,7 @@ class Config:
     treatment: Treat
     evaluation: Evaluation
     faithfulness: Faithfulness
+    order: Order
     fabric: Devices
     track: Track
 

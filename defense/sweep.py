@@ -86,6 +86,7 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> She
     from defense.reporting.defending import defending_sheet  # SciPy: not for --help
     from defense.reporting.detection import detection_sheet
     from defense.reporting.faithfulness import faithfulness_sheet
+    from defense.reporting.ordering import order_sheet
     from defense.reporting.sheet import unfinished
 
     tasks = sorted({result["task"] for result in results})
@@ -93,7 +94,12 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> She
         raise InputError("PATH", ", ".join(tasks), "runs of several tasks; expected those of one")
     if not tasks:
         return unfinished(failures)
-    sheets = {"defend": defending_sheet, "detect": detection_sheet, "faithfulness": faithfulness_sheet}
+    sheets = {
+        "defend": defending_sheet,
+        "detect": detection_sheet,
+        "faithfulness": faithfulness_sheet,
+        "order": order_sheet,
+    }
     names = dict.fromkeys(result["name"] for result in results)
     return replace(sheets[tasks[0]](results, ", ".join(names)), failures=failures)
 

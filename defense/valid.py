@@ -12,6 +12,7 @@ from defense.choices import (
     SCORER_PRECISIONS,
     STRATEGIES,
     AttackName,
+    Direction,
     Harm,
     Keep,
     Members,
@@ -22,6 +23,7 @@ from defense.choices import (
     Task,
 )
 from defense.errors import InputError
+from defense.questions import Order
 from defense.schema import READ_BY, Attack, Config, Devices, Evaluation, Scorer, Threat, Train, Treat, number
 
 
@@ -75,6 +77,7 @@ def check(config: Config) -> None:
             "data.train_labels", data.train_labels, f"not read by data={data.source}; expected data=npz"
         )
     check_harm(config)
+    check_order(config.order)
     check_attack("attack", config.attack)
     check_suite(config.evaluation)
     checked = config.evaluation.checked
@@ -129,6 +132,7 @@ def check_harm(config: Config) -> None:
     """Raise InputError where the numbers of a planted harm are not valid, or the data have noise of their own."""
     data = config.data
     within("data.harm_rate", data.harm_rate, 0 < data.harm_rate < 1, "a fraction in (0, 1)")
+    within("data.spread", data.spread, 0 < data.spread < inf, "a number above 0")
     within("data.harm_target", data.harm_target, data.harm_target >= 0, "a class, from 0 up")
     patch = data.harm_patch
     within("data.harm_patch", patch, patch is None or patch >= 1, "a whole number of at least 1, or null")
@@ -136,6 +140,17 @@ def check_harm(config: Config) -> None:
         check_threat("data.harm_eps", replace(config.threat, eps=data.harm_eps))
     if data.harm is not Harm.none and data.train_labels is not None:
         raise InputError("data.harm", data.harm, "data.train_labels has noise of its own; expected none")
+
+
+def check_order(order: Order) -> None:
+    """Raise InputError where the numbers of task=order are not valid."""
+    inverse = order.reference is not Direction.identity
+    within("order.reference", order.reference, inverse, "an inverse, as hessian or cg: identity is ip itself")
+    valid = bool(order.dampings) and all(0 < damping < inf for damping in order.dampings)
+    within("order.dampings", order.dampings, valid, "numbers above 0, one at least")
+    apart = len({f"{damping:g}" for damping in order.dampings}) == len(order.dampings)
+    within("order.dampings", order.dampings, apart, "numbers that differ in six digits")
+    within("order.share", order.share, 0 < order.share < 1, "a fraction in (0, 1)")
 
 
 def check_numbers(scorer: Scorer) -> None:

@@ -178,3 +178,16 @@ def front(points: np.ndarray) -> np.ndarray:
     no_lower = np.all(points[:, None] <= points[None], axis=2)  # (i, j): j is as high as i in both
     higher = np.any(points[:, None] < points[None], axis=2)
     return ~np.any(no_lower & higher, axis=1)
+
+
+def lines_with_bands(lines: Mapping[str, Curve], *, xlabel: str, ylabel: str) -> str:
+    """Return means against a number on a logarithmic axis, with intervals as bands; by name."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        axes = figure.subplots()
+        for (name, curve), (colour, dashes, marker) in zip(lines.items(), cycle(STYLES)):
+            line(axes, curve, colour, dashes, marker, name)
+        axes.axhline(0, color=INK, linewidth=1)
+        axes.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+        figure.legend(loc="outside right upper", fontsize=9)
+        return svg(figure)

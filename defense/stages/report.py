@@ -16,6 +16,7 @@ from defense.artifacts import write_json
 from defense.reporting.detection import detection_result, detection_sheet
 from defense.reporting.faithfulness import faithfulness_result, faithfulness_sheet
 from defense.reporting.health import warning
+from defense.reporting.ordering import Reference, order_result, order_sheet
 from defense.reporting.page import write_pages
 from defense.reporting.record import Run, Scoring
 from defense.reporting.result import arms_table, result
@@ -53,6 +54,12 @@ def write_faithfulness(run: Scoring, predicted: np.ndarray, measured: np.ndarray
     """Write how well the scores foresee retraining, (targets, m) both; return the content of result.json."""
     numbers = faithfulness_result(run, predicted, measured)
     return written(run, numbers, faithfulness_sheet([numbers], run.config.name), output)
+
+
+def write_order(run: Scoring, reference: Reference, output: Path) -> dict[str, Any]:
+    """Write how alike the order of the scores and that of a reference are; return the content of result.json."""
+    numbers = order_result(run, reference)
+    return written(run, numbers, order_sheet([numbers], run.config.name), output)
 
 
 def written(run: Scoring, numbers: dict[str, Any], sheet: Sheet, output: Path) -> dict[str, Any]:
