@@ -23,3 +23,4 @@ class Order:
     reference: Direction
     dampings: list[float]
     share: float
+    draw: bool

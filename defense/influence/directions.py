@@ -31,7 +31,7 @@ from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.datainf import datainf_direction
 from defense.influence.forward_mode import load_forward_mode, scripting_in_silence
-from defense.influence.hessian import inverted, joined, mean_hessian
+from defense.influence.hessian import Tridiagonal, inverted, joined, mean_hessian
 from defense.influence.members import Member, Parameters, masked
 from defense.models.modes import evaluating
 from defense.schema import Scorer
@@ -70,14 +70,9 @@ class Curvature:
         return Batches(self.train, self.batch_size)
 
     @cached_property
-    def hessian(self) -> Tensor:
-        """The dense Hessian, float64 on the CPU; computed once for all dampings."""
-        return mean_hessian(self.model, self.member, self.train, batch_size=self.batch_size)
-
-    @cached_property
-    def lowest(self) -> float:
-        """The lowest eigenvalue of the Hessian."""
-        return float(torch.linalg.eigvalsh(self.hessian)[0])
+    def hessian(self) -> Tridiagonal:
+        """The dense Hessian, ready to be inverted; computed once for all dampings."""
+        return Tridiagonal.of(mean_hessian(self.model, self.member, self.train, batch_size=self.batch_size))
 
     @contextmanager
     def installed(self) -> Iterator[list[nn.Parameter]]:
@@ -112,7 +107,7 @@ def identity(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tupl
 
 def hessian(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
     """u = (H + lambda I)^-1 grad v; see `defense.influence.hessian`. Where the lowest eigenvalue of H is said."""
-    return inverted(curvature.hessian, gradient, scorer.damping), {"lowest eigenvalue": curvature.lowest}
+    return inverted(curvature.hessian, gradient, scorer.damping), {"lowest eigenvalue": curvature.hessian.lowest}
 
 
 def cg(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:

@@ -9,8 +9,12 @@ the inverse, not what it says of retraining.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.linalg import LinAlgError, eigvalsh_tridiagonal, lapack, solve_banded
 from torch import Tensor, nn
 from torch.func import grad, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -71,13 +75,48 @@ def apart(values: Tensor, like: Parameters) -> Parameters:
     return {name: part.view(value.shape) for (name, value), part in zip(like.items(), parts, strict=True)}
 
 
-def inverted(hessian: Tensor, gradient: Parameters, damping: float) -> Parameters:
-    """Return (H + damping I)^-1 gradient, solved in float64. Raises InputError where the matrix is singular."""
-    right = joined(gradient).cpu().double()
-    try:
-        found = torch.linalg.solve(hessian + damping * torch.eye(len(right), dtype=torch.float64), right)
-    except torch.linalg.LinAlgError as error:
-        raise InputError(
-            "scorer.damping", damping, f"expected another: H + damping I is singular ({error})"
-        ) from error
+@dataclass(frozen=True)
+class Tridiagonal:
+    """A symmetric matrix H = Q T Q^T, T tridiagonal, of which H + lambda I is inverted for every lambda.
+
+    By LAPACK's dsytrd; Q is kept as the reflectors that it is the product of.
+    """
+
+    reflectors: np.ndarray  # (p, p), below the diagonal
+    scales: np.ndarray  # (p - 1,), of the reflectors
+    diagonal: np.ndarray  # (p,), of T
+    beside: np.ndarray  # (p - 1,), of T, beside its diagonal
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> Tridiagonal:
+        """Reduce a symmetric float64 matrix (p, p), p > 1."""
+        space = int(lapack.dsytrd_lwork(len(matrix), lower=1)[0])
+        reflectors, diagonal, beside, scales, _ = lapack.dsytrd(matrix.numpy(), lower=1, lwork=space)
+        return cls(reflectors, scales, diagonal, beside)
+
+    @property
+    def lowest(self) -> float:
+        """The lowest eigenvalue of H."""
+        return float(eigvalsh_tridiagonal(self.diagonal, self.beside, select="i", select_range=(0, 0))[0])
+
+    def solve(self, right: np.ndarray, damping: float) -> np.ndarray:
+        """Return (H + damping I)^-1 right (p,). Raises InputError where the matrix is singular."""
+        bands = np.zeros((3, len(right)))
+        bands[0, 1:] = bands[2, :-1] = self.beside
+        bands[1] = self.diagonal + damping
+        try:
+            return self.turned(solve_banded((1, 1), bands, self.turned(right, "T")), "N")
+        except LinAlgError as error:
+            raise InputError("scorer.damping", damping, "expected another: H + damping I is singular") from error
+
+    def turned(self, vector: np.ndarray, trans: str) -> np.ndarray:
+        """Return Q vector for trans 'N', Q^T vector for 'T'; Q leaves the first entry as it is."""
+        below, count = self.reflectors[1:, :-1], len(vector)
+        rest, _, _ = lapack.dormqr("L", trans, below, self.scales, vector[1:, None], lwork=count)
+        return np.concatenate([vector[:1], rest[:, 0]])
+
+
+def inverted(hessian: Tridiagonal, gradient: Parameters, damping: float) -> Parameters:
+    """Return (H + damping I)^-1 gradient, solved in float64."""
+    found = torch.from_numpy(hessian.solve(joined(gradient).cpu().double().numpy(), damping))
     return {name: value.to(gradient[name]) for name, value in apart(found, gradient).items()}

@@ -58,7 +58,7 @@ def order_result(run: Scoring, reference: Reference) -> dict[str, Any]:
             "angles": angles_of(reference.cosines, wrong),
             "seconds": {name: run.seconds.get(name) for name in ("score", "reference")},
         },
-        **({"points": points_of(run, reference)} if run.data.shape == POINTS else {}),
+        **({"points": points_of(run, reference)} if run.config.order.draw and run.data.shape == POINTS else {}),
         **common(run),
     }
 

@@ -78,8 +78,8 @@ def parts_by_factor(orders: Orders) -> list[Part]:
 
 
 def chart(orders: Orders, factor: str) -> str:
-    """Return Spearman's rho against damping by level, or by scorer; nothing for one damping."""
-    if "damping" not in orders.factors:
+    """Return Spearman's rho against damping by level, or by scorer; nothing for one damping or seed."""
+    if "damping" not in orders.factors or len(orders.seeds) < 2:
         return ""
     main = orders.main
     if factor == "damping":

@@ -82,14 +82,20 @@ def outcome(gain: Gain) -> str:
 
 
 def words(mean: Mean | None, metric: str) -> str:
-    """Return '+0.912 (+0.901 to +0.923)', an overlap in percent, an AUC without sign; '-' for nothing."""
+    """Return '+0.912 (+0.901 to +0.923)', an overlap in percent, an AUC without sign; '-' for nothing.
+
+    No interval leaves the range of its metric.
+    """
     if mean is None:
         return "-"
-    form, scale = {"overlap": ("{:.1f}", 100.0), "auc": ("{:.3f}", 1.0)}.get(metric, ("{:+.3f}", 1.0))
+    form, scale, least = {"overlap": ("{:.1f}", 100.0, 0.0), "auc": ("{:.3f}", 1.0, 0.0)}.get(
+        metric, ("{:+.3f}", 1.0, -1.0)
+    )
     said = form.format(scale * mean.mean)
     if not mean.judgeable:
         return said
-    return f"{said} ({form.format(scale * mean.low)} to {form.format(scale * mean.high)})"
+    ends = (form.format(scale * end) for end in (max(mean.low, least), min(mean.high, 1.0)))
+    return f"{said} ({' to '.join(ends)})"
 
 
 def signed(paired: Paired, form: str, scale: float) -> str:

@@ -22,6 +22,8 @@ CLASSES = ("#1d6f8a", "#b7791f")
 
 def planes_parts(orders: Orders) -> list[Part]:
     """Return, by level of the first factor, the points of its first run, and the angles of all of its runs."""
+    if len(orders.results) == 1 and not orders.results[0]["config"]["order"]["draw"]:
+        return []
     parts = []
     for number, (name, results) in enumerate(by_case(orders).items(), start=1):
         where = f": {name}" if name else ""
@@ -69,7 +71,8 @@ def panels(result: Mapping[str, Any], damping: float) -> str:
     scores = {"influence by the inverse": points["reference"][f"{damping:g}"], scorer: points["score"]}
     lowest = max(1, round(result["config"]["order"]["share"] * len(labels)))
     with mpl.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(10, 2.9), layout="constrained")
+        figure = Figure(figsize=(10, 2.9))  # without a layout engine, which takes as long as the drawing
+        figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.9, wspace=0.04)
         axes = figure.subplots(1, 4, sharex=True, sharey=True)
         coloured(axes[0], x, labels, "training set")
         wrong = x[labels != truth]
@@ -96,8 +99,8 @@ def rose(results: Sequence[Mapping[str, Any]]) -> str:
     """Return how many training gradients are at which angle to grad v, and where u is at each damping."""
     kinds = {"harmful": ("wrong label", NOISY), "others": ("others", CLEAN)}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 4), layout="constrained")
-        axes: Any = figure.add_subplot(projection="polar")
+        figure = Figure(figsize=(8, 3.4))
+        axes: Any = figure.add_axes((0.06, -0.35, 0.62, 1.6), projection="polar")
         axes.set(thetamin=0, thetamax=180, rticks=[], ylim=(0, 1.05))
         for kind, (name, colour) in reversed(kinds.items()):
             each = [
@@ -126,5 +129,5 @@ def rose(results: Sequence[Mapping[str, Any]]) -> str:
             arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.6}
             axes.annotate("", (angle, 1), (0, 0), arrowprops=arrow)
             axes.plot([], [], color=colour, label=f"u, lambda {damping:g}")
-        figure.legend(loc="outside right upper", fontsize=9)
+        figure.legend(loc="upper right", fontsize=9)
         return svg(figure)
