@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from defense.reporting.sweeps import Grid, row_of, swept
 
 Result = dict[str, Any]
 ALL = "all"  # of a gain: over everything
+MATRIX = "matrix"  # definite, or indefinite: whether an eigenvalue of H + lambda I is below zero
 METRICS = ("spearman", "kendall", "overlap")
 
 
@@ -54,8 +56,20 @@ class Orders:
         names = [name for name in table.columns if name not in (*known, "reference_seconds", "harmful", "others")]
         table[names] = table[names].fillna("-")
         several = table["damping"].nunique() > 1
+        indefinite = table["lowest"] + table["damping"] < 0
+        table[MATRIX] = np.where(table["lowest"].isna(), "-", np.where(indefinite, "indefinite", "definite"))
         rivals = {row_of(result, results) for result in results if is_rival(result["config"])}
         return cls(once, table, [*names, *(["damping"] if several else [])], frozenset(rivals))
+
+    @property
+    def grounds(self) -> list[str]:
+        """The factors, and whether the matrix that is inverted is definite, where both occur."""
+        return [*self.factors, *([MATRIX] if self.table[MATRIX].nunique() > 1 else [])]
+
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns of the table as arrays: a page asks for hundreds of means."""
+        return {str(name): self.table[name].to_numpy() for name in self.table}
 
     @property
     def seeds(self) -> list[int]:
@@ -77,15 +91,18 @@ class Orders:
         found = list(dict.fromkeys(self.table[factor]))
         return sorted(found) if all(isinstance(level, int | float) for level in found) else found
 
-    def by_seed(self, metric: str, scorer: str, factor: str = "", level: Any = None) -> pd.Series:
-        """Return the mean of a metric of each seed over all else, at one level of a factor, or everywhere."""
-        rows = self.table[self.table["scorer"] == scorer]
-        rows = rows[rows[factor] == level] if factor else rows
-        return rows.dropna(subset=[metric]).groupby("seed")[metric].mean()
+    def by_seed(self, metric: str, scorer: str, place: Mapping[str, Any] | None = None) -> np.ndarray:
+        """Return the mean of a metric over all else by seed, at levels of factors; seeds that lack it are out."""
+        values = self.columns[metric]
+        kept = (self.columns["scorer"] == scorer) & ~np.isnan(values)
+        for factor, level in (place or {}).items():
+            kept &= self.columns[factor] == level
+        seeds, groups = np.unique(self.columns["seed"][kept], return_inverse=True)
+        return np.bincount(groups, values[kept]) / np.bincount(groups) if len(seeds) else np.empty(0)
 
-    def mean(self, metric: str, scorer: str, factor: str = "", level: Any = None) -> Mean | None:
+    def mean(self, metric: str, scorer: str, place: Mapping[str, Any] | None = None) -> Mean | None:
         """Return the mean over seeds of `by_seed`, with its interval; None where there is nothing."""
-        values = self.by_seed(metric, scorer, factor, level).to_numpy()
+        values = self.by_seed(metric, scorer, place)
         return mean_interval(values) if len(values) else None
 
     def gains(self) -> list[Gain]:
@@ -93,7 +110,7 @@ class Orders:
         if "ip" not in self.scorers:
             return []
         others = [scorer for scorer in self.scorers if scorer != "ip" and scorer not in self.rivals]
-        places = [("", ALL), *((factor, level) for factor in self.factors for level in self.levels(factor))]
+        places = [("", ALL), *((factor, level) for factor in self.grounds for level in self.levels(factor))]
         found = [
             (
                 scorer,

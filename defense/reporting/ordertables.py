@@ -39,21 +39,21 @@ def overall_part(orders: Orders) -> Part:
 def parts_by_factor(orders: Orders) -> list[Part]:
     """Return a table for each factor, and a chart of how the levels fare with damping."""
     parts = []
-    for number, factor in enumerate(orders.factors, start=1):
+    for number, factor in enumerate(orders.grounds, start=1):
         rows = [
             (
                 shown(level),
                 scorer,
-                *(words(orders.mean(metric, scorer, factor, level), metric) for metric in METRICS),
+                *(words(orders.mean(metric, scorer, {factor: level}), metric) for metric in METRICS),
                 *(
-                    plain(orders.mean(name, scorer, factor, level), ".0f")
+                    plain(orders.mean(name, scorer, {factor: level}), ".0f")
                     for name in ("angle", "harmful", "others")
                 ),
                 f"{100 * indefinite(orders, factor, level):.0f}" if "lowest" in known(orders) else "-",
             )
             for level in orders.levels(factor)
             for scorer in orders.scorers
-            if orders.mean("spearman", scorer, factor, level)
+            if orders.mean("spearman", scorer, {factor: level})
         ]
         text = (
             "Angles in degrees, means: of u to grad v; of the gradients of samples with a wrong label and of the "
@@ -81,33 +81,17 @@ def chart(orders: Orders, factor: str) -> str:
     """Return Spearman's rho against damping by level, or by scorer; nothing for one damping or seed."""
     if "damping" not in orders.factors or len(orders.seeds) < 2:
         return ""
-    main = orders.main
+    main, dampings = orders.main, orders.levels("damping")
     if factor == "damping":
-        lines = {
-            scorer: {
-                damping: orders.mean("spearman", scorer, "damping", damping)
-                for damping in orders.levels("damping")
-            }
-            for scorer in orders.scorers
-        }
+        places: list[tuple[str, str, dict[str, Any]]] = [(scorer, scorer, {}) for scorer in orders.scorers]
     else:
-        lines = {
-            f"{main}, {shown(level)}": {
-                damping: at(orders, "spearman", main, {factor: level, "damping": damping})
-                for damping in orders.levels("damping")
-            }
-            for level in orders.levels(factor)
-        }
+        places = [(f"{main}, {shown(level)}", main, {factor: level}) for level in orders.levels(factor)]
+    lines = {
+        name: {damping: orders.mean("spearman", scorer, place | {"damping": damping}) for damping in dampings}
+        for name, scorer, place in places
+    }
     found = {name: {x: mean for x, mean in line.items() if mean} for name, line in lines.items()}
     return lines_with_bands(found, xlabel="damping lambda", ylabel="Spearman's rho")
-
-
-def at(orders: Orders, metric: str, scorer: str, place: dict[str, Any]) -> Mean | None:
-    """Return the mean over seeds at levels of several factors."""
-    rows = orders.table
-    for factor, level in place.items():
-        rows = rows[rows[factor] == level]
-    return Orders(orders.results, rows, orders.factors, orders.rivals).mean(metric, scorer)
 
 
 def gains_part(orders: Orders, gains: Sequence[Gain]) -> list[Part]:

@@ -41,8 +41,8 @@ def kept(orders: Orders) -> str:
 def broken(orders: Orders) -> str:
     """Return the level at which the order is kept worst and best, of every factor."""
     said = []
-    for factor in orders.factors:
-        means = {level: orders.mean("spearman", orders.main, factor, level) for level in orders.levels(factor)}
+    for factor in orders.grounds:
+        means = {level: orders.mean("spearman", orders.main, {factor: level}) for level in orders.levels(factor)}
         found = {level: mean for level, mean in means.items() if mean}
         if len(found) > 1:
             worst, best = (pick(found, key=lambda level: found[level].mean) for pick in (min, max))
