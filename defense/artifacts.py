@@ -50,7 +50,9 @@ class AdversarialSet:
 class Scores:
     """One row per training sample, in order of the split, and how the computation went."""
 
-    table: pd.DataFrame  # id, score, label, truth, prediction, loss, and score.<part or member> where several
+    # id, score, label, truth, prediction, loss, and score.<part or member> where several; of a reference id and
+    # score.<damping> alone
+    table: pd.DataFrame
     record: pd.DataFrame  # name, value: objectives, residuals, iterations
 
 

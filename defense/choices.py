@@ -24,6 +24,8 @@ class Source(Choice):
     image_folder = "image_folder"
     table = "table"
     text = "text"
+    blobs = "blobs"
+    moons = "moons"
 
 
 class Harm(Choice):
@@ -32,6 +34,7 @@ class Harm(Choice):
     none = "none"
     symmetric = "symmetric"
     pair = "pair"
+    boxes = "boxes"
     boundary = "boundary"
     trigger = "trigger"
     poison = "poison"
@@ -99,6 +102,7 @@ class Direction(Choice):
     """What is done to the gradient of the objective before training gradients are aligned with it."""
 
     identity = "identity"
+    hessian = "hessian"
     cg = "cg"
     lissa = "lissa"
     ekfac = "ekfac"
@@ -137,6 +141,7 @@ class Task(Choice):
     faithfulness = "faithfulness"
     repair = "repair"
     evade = "evade"
+    order = "order"
 
 
 class Measure(Choice):

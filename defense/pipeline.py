@@ -14,12 +14,14 @@ from lightning_fabric import Fabric
 
 from defense.artifacts import Planted
 from defense.cell import Cell
-from defense.choices import AUTO, Harm, Keep, Recipe, Task
+from defense.choices import AUTO, Direction, Harm, Keep, Recipe, Task
 from defense.crew import ALONE, Crew, first
 from defense.data.load import held_out, load
 from defense.data.splits import Dataset
 from defense.devices import make_fabric
 from defense.errors import InputError
+from defense.influence.hessian import check_size
+from defense.influence.members import single
 from defense.influence.scorers import check_scorer
 from defense.ledger import Ledger
 from defense.models.build import build
@@ -33,6 +35,7 @@ from defense.tasks.defend import defend
 from defense.tasks.detect import detect
 from defense.tasks.evade import evade
 from defense.tasks.faithfulness import faithfulness
+from defense.tasks.order import order
 from defense.tasks.repair import repair
 
 
@@ -65,6 +68,8 @@ def run(
     check_shape("threat.eps", used.items(), config.threat, data.shape)
     noise = data.noise_known
     check_scorer(model, data.validation, config.objective, config.scorer, classes=data.classes, noise_known=noise)
+    if config.task is Task.order and config.order.reference is Direction.hessian:
+        check_size(single(model, pattern=config.scorer.parameters).parameters, "order.reference")
     data = planted(config, prepared(config.model, data, model), fabric, ledger)
     return TASKS[config.task](Cell(config, data, fabric, ledger), output, overrides)
 
@@ -113,4 +118,5 @@ TASKS: dict[Task, Callable[[Cell, Path, list[str]], dict[str, Any]]] = {
     Task.faithfulness: faithfulness,
     Task.repair: repair,
     Task.evade: evade,
+    Task.order: order,
 }

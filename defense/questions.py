@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from defense.choices import Subsets
+from defense.choices import Direction, Subsets
 
 
 @dataclass
@@ -34,3 +34,13 @@ class Evade:
 
     shares: list[float]
     ratio: float
+
+
+@dataclass
+class Order:
+    """The influence that the order of scores is compared with, for task=order."""
+
+    reference: Direction
+    dampings: list[float]
+    share: float
+    draw: bool

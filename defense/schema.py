@@ -24,7 +24,7 @@ from defense.choices import (
     Tracker,
     TreatmentName,
 )
-from defense.questions import Evade, Faithfulness, Written
+from defense.questions import Evade, Faithfulness, Order, Written
 from defense.threat import Attack, Threat
 
 
@@ -65,6 +65,7 @@ class Data(Written):
     harm_patch: int | None
     harm_eps: str | None
     image_size: int | None
+    spread: float
     eps: str
     crop: int
     flip: bool
@@ -206,6 +207,7 @@ class Config:
     evaluation: Evaluation
     faithfulness: Faithfulness
     evade: Evade
+    order: Order
     fabric: Devices
     track: Track
 

@@ -87,6 +87,7 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> She
     from defense.reporting.detection import detection_sheet
     from defense.reporting.evading import evaded_sheet
     from defense.reporting.faithfulness import faithfulness_sheet
+    from defense.reporting.ordering import order_sheet
     from defense.reporting.repairing import repair_sheet
     from defense.reporting.sheet import unfinished
 
@@ -101,6 +102,7 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> She
         Task.faithfulness: faithfulness_sheet,
         Task.repair: repair_sheet,
         Task.evade: evaded_sheet,
+        Task.order: order_sheet,
     }
     names = dict.fromkeys(result["name"] for result in results)
     return replace(sheets[Task(tasks[0])](results, ", ".join(names)), failures=failures)

@@ -24,7 +24,7 @@ from defense.errors import InputError, within
 from defense.schema import Attack, Config, Devices, Evaluation, Scorer, Threat, Train, Treat
 from defense.threat import READ_BY, number
 from defense.valid_data import check_source, check_text
-from defense.valid_tasks import check_evade
+from defense.valid_tasks import check_evade, check_order
 
 
 def check(config: Config) -> None:
@@ -70,6 +70,7 @@ def check(config: Config) -> None:
     check_text(config)
     check_evade(config)
     check_harm(config)
+    check_order(config.order)
     check_attack("attack", config.attack)
     check_suite(config.evaluation)
     checked = config.evaluation.checked
@@ -124,6 +125,7 @@ def check_harm(config: Config) -> None:
     """Raise InputError where the numbers of a planted harm are not valid, or the data have noise of their own."""
     data = config.data
     within("data.harm_rate", data.harm_rate, 0 < data.harm_rate < 1, "a fraction in (0, 1)")
+    within("data.spread", data.spread, 0 < data.spread < inf, "a number above 0")
     within("data.harm_target", data.harm_target, data.harm_target >= 0, "a class, from 0 up")
     patch = data.harm_patch
     within("data.harm_patch", patch, patch is None or patch >= 1, "a whole number of at least 1, or null")

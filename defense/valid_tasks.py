@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from math import inf
 
-from defense.choices import Method, ObjectiveName, Task
+from defense.choices import Direction, Method, ObjectiveName, Task
 from defense.errors import InputError, within
+from defense.questions import Order
 from defense.schema import Config
 
 
@@ -28,3 +29,14 @@ def check_evade(config: Config) -> None:
             raise InputError(
                 field, value, "not with task=evade; expected objective=robustness, at the model itself"
             )
+
+
+def check_order(order: Order) -> None:
+    """Raise InputError where the numbers of task=order are not valid."""
+    inverse = order.reference is not Direction.identity
+    within("order.reference", order.reference, inverse, "an inverse, as hessian or cg: identity is ip itself")
+    valid = bool(order.dampings) and all(0 < damping < inf for damping in order.dampings)
+    within("order.dampings", order.dampings, valid, "numbers above 0, one at least")
+    apart = len({f"{damping:g}" for damping in order.dampings}) == len(order.dampings)
+    within("order.dampings", order.dampings, apart, "numbers that differ in six digits")
+    within("order.share", order.share, 0 < order.share < 1, "a fraction in (0, 1)")

@@ -95,6 +95,28 @@ def trigger(train: Split, spec: Data, classes: int, chance: torch.Generator) -> 
     return replace(train, images=Stamped(train.images, marked, patch_of(spec, train)), labels=labels)
 
 
+def boxes(train: Split, spec: Data, classes: int, chance: torch.Generator) -> Split:
+    """Give the samples of a class that lie in a box the label of the next class; one box for every class.
+
+    A box is the smallest square (a cube, with more features) around a sample of the class, drawn at random, that
+    holds as many of the class as are to be flipped: its share of round(rate * n). Others in it stay.
+    """
+    rows = torch.arange(len(train))
+    points, labels = train.images.take(rows).flatten(1), train.labels.clone()
+    for label, count in enumerate(in_each_class(train, spec, classes)):
+        own = rows[train.labels == label]
+        centre = points[own[torch.randint(len(own), (1,), generator=chance)]]
+        distances = (points[own] - centre).abs().amax(1)
+        labels[own[distances.argsort(stable=True)[:count]]] = (label + 1) % classes
+    return replace(train, labels=labels)
+
+
+def in_each_class(train: Split, spec: Data, classes: int) -> list[int]:
+    """Return how many samples of each class are to be flipped, as evenly as they can be."""
+    each, left = divmod(round(spec.harm_rate * len(train)), classes)
+    return [each + (label < left) for label in range(classes)]
+
+
 def patch_of(spec: Data, split: Split) -> int:
     """Return the side of the trigger's patch in pixels: an eighth of the picture's unless it is given."""
     return max(1, min(split.images.shape[1:]) // 8) if spec.harm_patch is None else spec.harm_patch
@@ -112,6 +134,13 @@ def check_harm(train: Split, spec: Data, *, classes: int) -> None:
         return
     if round(spec.harm_rate * len(train)) < 1:
         raise InputError("data.harm_rate", spec.harm_rate, f"is less than one of {len(train)} training samples")
+    if spec.harm is Harm.boxes:
+        if train.images.shape[1:] != (1, 1):
+            raise InputError("data.harm", spec.harm, "expected points, as those of data=moons")
+        least = int(torch.bincount(train.labels, minlength=classes).min())
+        if max(in_each_class(train, spec, classes)) > least:
+            valid = f"asks for more samples in a box than the {least} of the smallest class; expected a lower rate"
+            raise InputError("data.harm_rate", spec.harm_rate, valid)
     if spec.harm is Harm.trigger:
         if spec.harm_target >= classes:
             raise InputError("data.harm_target", spec.harm_target, f"expected a class, 0 to {classes - 1}")
@@ -132,5 +161,6 @@ def whole(train: Split, spec: Data, *, classes: int) -> Split:
 HARMS: dict[Harm, Callable[[Split, Data, int, torch.Generator], Split]] = {
     Harm.symmetric: symmetric,
     Harm.pair: pair,
+    Harm.boxes: boxes,
     Harm.trigger: trigger,
 }

@@ -11,7 +11,8 @@ from torch import Tensor
 from defense.choices import Harm
 from defense.data.given import halves
 from defense.data.harm import check_harm, harmed
-from defense.data.sources import SOURCES
+from defense.data.points import DRAWN
+from defense.data.sources import SOURCES, Collection
 from defense.data.splits import Dataset, Split
 from defense.errors import InputError
 from defense.randomness import derive
@@ -25,7 +26,7 @@ def load(spec: Data, *, seed: int) -> Dataset:
     Validation and test carry the known truth: the objective is measured on a small trusted set. Raises InputError
     where sizes, labels or harm do not fit.
     """
-    collection = SOURCES[spec.source](spec)
+    collection = collected(spec, seed=seed)
     test, pool = cut(collection.test, collection.train, spec.test_size, "data.test_size", seed)
     validation, pool = cut(collection.validation, pool, spec.validation_size, "data.validation_size", seed)
     train, _ = cut(pool, pool, spec.train_size, "data.train_size", seed)
@@ -49,6 +50,11 @@ def load(spec: Data, *, seed: int) -> Dataset:
         noise_known=spec.harm is not Harm.none or spec.train_labels is not None,
         given=halves(collection.given, seed=seed) if collection.given else {},
     )
+
+
+def collected(spec: Data, *, seed: int) -> Collection:
+    """Return all that a source has: what is there, or what is drawn anew for every seed."""
+    return DRAWN[spec.source](spec, seed=seed) if spec.source in DRAWN else SOURCES[spec.source](spec)
 
 
 def held_out(data: Dataset, share: float, *, seed: int) -> Dataset:

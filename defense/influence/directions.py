@@ -1,12 +1,14 @@
 """The direction u that training losses are differentiated along, made from grad v.
 
     identity   u = grad v                                 inner product (Yang et al. 2026)
-    cg         u = (G + lambda I)^-1 grad v               influence function (Koh and Liang 2017)
+    hessian    u = (H + lambda I)^-1 grad v               exact, dense (Koh and Liang 2017)
+    cg         u = (G + lambda I)^-1 grad v               influence function by the Gauss-Newton matrix
     lissa      the same by a Neumann series               (Agarwal et al. 2017)
     ekfac      the same with G in Kronecker factors       (George et al. 2018, Grosse et al. 2023)
     datainf    the same with a mean of inverses           (Kwon et al. 2024)
 
-G is the generalized Gauss-Newton matrix of the mean training loss. The linear algebra is curvlinops'.
+H is the Hessian of the mean training loss, G its generalized Gauss-Newton matrix. The linear algebra of the latter
+is curvlinops'.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from math import ceil
+from functools import cache, cached_property
+from math import ceil, degrees
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +31,7 @@ from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.datainf import datainf_direction
 from defense.influence.forward_mode import load_forward_mode, scripting_in_silence
+from defense.influence.hessian import Tridiagonal, inverted, joined, mean_hessian
 from defense.influence.members import Member, Parameters, masked
 from defense.models.modes import evaluating
 from defense.schema import Scorer
@@ -66,6 +69,11 @@ class Curvature:
         """Return the training data as curvlinops takes it."""
         return Batches(self.train, self.batch_size)
 
+    @cached_property
+    def hessian(self) -> Tridiagonal:
+        """The dense Hessian, ready to be inverted; computed once for all dampings."""
+        return Tridiagonal.of(mean_hessian(self.model, self.member, self.train, batch_size=self.batch_size))
+
     @contextmanager
     def installed(self) -> Iterator[list[nn.Parameter]]:
         """Put the member's parameters and masks into the model while inside; yield the differentiated ones."""
@@ -95,6 +103,11 @@ def load_curvlinops() -> ModuleType:
 def identity(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
     """u = grad v."""
     return gradient, {}
+
+
+def hessian(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
+    """u = (H + lambda I)^-1 grad v; see `defense.influence.hessian`. Where the lowest eigenvalue of H is said."""
+    return inverted(curvature.hessian, gradient, scorer.damping), {"lowest eigenvalue": curvature.hessian.lowest}
 
 
 def cg(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
@@ -214,8 +227,24 @@ def solved(solver: Any, operator: Any, gradient: Parameters, scorer: Scorer) -> 
     }
 
 
+def direction_of(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
+    """Return u for grad v, and how it was found; of an inverse, the angle between both in degrees, too."""
+    direction, record = DIRECTIONS[scorer.direction](gradient, curvature, scorer)
+    if scorer.direction is not Direction.identity:
+        record = record | {"angle to grad v": angle_between(direction, gradient)}
+    return direction, record
+
+
+def angle_between(first: Parameters, second: Parameters) -> float:
+    """Return the angle in degrees, 0 to 180, between two vectors of parameters."""
+    one, other = (joined(vector).cpu().double() for vector in (first, {name: second[name] for name in first}))
+    cosine = one @ other / (one.norm() * other.norm()).clamp_min(torch.finfo(torch.float64).tiny)
+    return degrees(float(cosine.clamp(-1, 1).arccos()))
+
+
 DIRECTIONS: dict[Direction, Callable[[Parameters, Curvature, Scorer], tuple[Parameters, Record]]] = {
     Direction.identity: identity,
+    Direction.hessian: hessian,
     Direction.cg: cg,
     Direction.lissa: lissa,
     Direction.ekfac: ekfac,

@@ -13,15 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defense.choices import Method
+from defense.choices import Direction, Method
 from defense.crew import ALONE, Crew, told
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.alignment import directional_derivatives
 from defense.influence.batching import fitted, gathered
 from defense.influence.confident import check_cleanlab, label_quality
-from defense.influence.directions import DIRECTIONS, Curvature, Record
+from defense.influence.directions import Curvature, Record, direction_of
 from defense.influence.finite import finite
+from defense.influence.hessian import check_size
 from defense.influence.members import Member, Parameters, members_of, single
 from defense.influence.objectives import Part, check_objective, parts_of
 from defense.influence.per_sample import squared_norms
@@ -44,13 +45,15 @@ def check_scorer(
     noise_known: bool,
 ) -> None:
     """Raise InputError where a scorer cannot work on this model and data; costs nothing."""
-    single(model, pattern=scorer.parameters)
+    member = single(model, pattern=scorer.parameters)
     if scorer.method is Method.oracle and not noise_known:
         raise InputError("scorer", scorer.name, "expected data with known noise, as data.harm plants it")
     if scorer.method is Method.confident_learning:
         check_cleanlab()
     if scorer.method is Method.alignment:
         check_precision(scorer, validation.labels.device)
+        if scorer.direction is Direction.hessian:
+            check_size(member.parameters, "scorer.direction")
         check_objective(objective, validation, classes)
 
 
@@ -98,7 +101,7 @@ def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Recor
 
     def solve(size: int) -> tuple[Parameters, Record]:
         curvature = Curvature(problem.model, member, problem.train, size)
-        return DIRECTIONS[scorer.direction](part.gradient, curvature, scorer)
+        return direction_of(part.gradient, curvature, scorer)
 
     def solved() -> tuple[Parameters, Record]:
         return told(crew, partial(fitted, size, problem.train, solve))

@@ -206,3 +206,16 @@ def steps(names: Sequence[str], lines: Mapping[str, Sequence[Mean]], *, ylabel: 
         axes.set(ylabel=ylabel)
         figure.legend(loc="outside right upper", fontsize=9)
         return svg(figure)
+
+
+def lines_with_bands(lines: Mapping[str, Curve], *, xlabel: str, ylabel: str) -> str:
+    """Return means against a number on a logarithmic axis, with intervals as bands; by name."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        axes = figure.subplots()
+        for (name, curve), (colour, dashes, marker) in zip(lines.items(), cycle(STYLES)):
+            line(axes, curve, colour, dashes, marker, name)
+        axes.axhline(0, color=INK, linewidth=1)
+        axes.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+        figure.legend(loc="outside right upper", fontsize=9)
+        return svg(figure)

@@ -29,8 +29,9 @@ def proxy_of(settings: Settings) -> str | None:
 
 
 def objective_of(settings: Settings) -> Settings | None:
-    """Return the objective; None where nothing looks at it. Faithfulness measures by it, whatever the scorer."""
-    read = settings["scorer"]["method"] == Method.alignment.value or settings["task"] == Task.faithfulness.value
+    """Return the objective; None where nothing looks at it. Some tasks measure by it, whatever the scorer."""
+    measured = settings["task"] in (Task.faithfulness.value, Task.order.value)
+    read = measured or settings["scorer"]["method"] == Method.alignment.value
     return settings["objective"] if read else None
 
 

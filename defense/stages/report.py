@@ -17,6 +17,7 @@ from defense.reporting.detection import detection_result, detection_sheet
 from defense.reporting.evading import evaded_result, evaded_sheet
 from defense.reporting.faithfulness import faithfulness_result, faithfulness_sheet
 from defense.reporting.health import warning
+from defense.reporting.ordering import Reference, order_result, order_sheet
 from defense.reporting.page import write_pages
 from defense.reporting.record import Evaded, Repair, Run, Scoring
 from defense.reporting.repairing import per_sample, repair_result, repair_sheet
@@ -55,6 +56,12 @@ def write_faithfulness(run: Scoring, predicted: np.ndarray, measured: np.ndarray
     """Write how well the scores foresee retraining, (targets, m) both; return the content of result.json."""
     numbers = faithfulness_result(run, predicted, measured)
     return written(run, numbers, faithfulness_sheet([numbers], run.config.name), output)
+
+
+def write_order(run: Scoring, reference: Reference, output: Path) -> dict[str, Any]:
+    """Write how alike the order of the scores and that of a reference are; return the content of result.json."""
+    numbers = order_result(run, reference)
+    return written(run, numbers, order_sheet([numbers], run.config.name), output)
 
 
 def write_repair(run: Repair, output: Path) -> dict[str, Any]:

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from defense.choices import Direction, ObjectiveName
+from defense.data.images import TensorImages
+from defense.data.splits import Dataset
+from defense.influence.objectives import Validation
+from defense.models.build import build
+from defense.schema import Objective, Order
+from defense.stages.reference import reference
+from defense.stages.score import score
+from defense.watch import silent
+from tests.conftest import scorer
+
+
+@pytest.mark.parametrize("direction", [Direction.hessian, Direction.ekfac])
+def test_it_is_the_score_by_that_direction_at_every_damping(digits: Dataset, direction: Direction) -> None:
+    """One damping at a time, by the stage that scores; with an objective of two terms."""
+    model = build({"_target_": "defense.models.networks.mlp", "hidden": [4]}, digits, seed=0).eval()
+    clean = digits.validation
+    moved = TensorImages(1 - clean.images.take(torch.arange(len(clean))))
+    validation = Validation(clean, clean.with_images(moved))
+    objective = Objective({ObjectiveName.utility: 0.3, ObjectiveName.robustness: 0.7}, positive=1)
+    order = Order(direction, [0.05, 2.0], 0.05, True)
+    found = reference(model, digits.train, validation, objective, scorer(), order, watch=silent)
+    assert found.table["id"].tolist() == digits.train.ids.tolist()
+    record = dict(zip(found.record["name"], found.record["value"], strict=True))
+    assert 0 < record["2 angle to grad v"] < record["0.05 angle to grad v"] < 180
+    for damping in order.dampings:
+        spec = scorer(direction=direction, damping=damping)
+        expected = score(model, digits.train, validation, objective, spec, seed=0, watch=silent).table["score"]
+        own = found.table[f"score.{damping:g}"]
+        np.testing.assert_allclose(own, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
