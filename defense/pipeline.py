@@ -33,6 +33,7 @@ from defense.tasks.detect import detect
 from defense.tasks.evade import evade
 from defense.tasks.faithfulness import faithfulness
 from defense.tasks.repair import repair
+from defense.tasks.speed import speed
 
 
 def run(
@@ -112,4 +113,5 @@ TASKS: dict[Task, Callable[[Cell, Path, list[str]], dict[str, Any]]] = {
     Task.faithfulness: faithfulness,
     Task.repair: repair,
     Task.evade: evade,
+    Task.speed: speed,
 }

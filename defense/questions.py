@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from defense.choices import Subsets
+from defense.choices import Clock, Peer, Subsets
 
 
 @dataclass
@@ -22,3 +23,15 @@ class Evade:
 
     shares: list[float]
     ratio: float
+
+
+@dataclass
+class Speed:
+    """The scores whose time is compared with that of the run's own scorer, and on what, for task=speed."""
+
+    scorers: dict[str, Any]  # of schema.Scorer, by the name they have in the report
+    peers: list[Peer] | None
+    works: list[list[int]]
+    clock: Clock
+    rounds: int
+    seconds: float

@@ -24,7 +24,7 @@ from defense.choices import (
     Tracker,
     TreatmentName,
 )
-from defense.questions import Evade, Faithfulness
+from defense.questions import Evade, Faithfulness, Speed
 from defense.threat import Attack, Threat
 
 
@@ -206,6 +206,7 @@ class Config:
     evaluation: Evaluation
     faithfulness: Faithfulness
     evade: Evade
+    speed: Speed
     fabric: Devices
     track: Track
 

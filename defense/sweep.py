@@ -89,6 +89,7 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> She
     from defense.reporting.faithfulness import faithfulness_sheet
     from defense.reporting.repairing import repair_sheet
     from defense.reporting.sheet import unfinished
+    from defense.reporting.timing import timing_sheet
 
     tasks = sorted({result["task"] for result in results})
     if len(tasks) > 1:
@@ -101,6 +102,7 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> She
         Task.faithfulness: faithfulness_sheet,
         Task.repair: repair_sheet,
         Task.evade: evaded_sheet,
+        Task.speed: timing_sheet,
     }
     names = dict.fromkeys(result["name"] for result in results)
     return replace(sheets[Task(tasks[0])](results, ", ".join(names)), failures=failures)
