@@ -16,8 +16,8 @@ from defense.reporting.sweeps import Grid, columns_of, command_of, made_of
 from defense.reporting.timings import Timings, number, said, spoken
 
 CLOCKS = {
-    Clock.processor: "Seconds that the processor worked, which other work on the machine does not add to",
-    Clock.wall: "Seconds by the clock on the wall",
+    Clock.processor: "Processor time, to which other work on the machine adds nothing",
+    Clock.wall: "Time by the clock on the wall",
 }
 
 
@@ -117,6 +117,7 @@ def table_of(place: int, own: str, found: Timings) -> Part:
         "speed.seconds on a smaller work.",
         ("scorer", *map(str, found.works)),
         [*rows, *absent],
+        data=found.numbers(own),
     )
 
 
@@ -196,9 +197,14 @@ def same(timings: Sequence[Timings]) -> str:
 
 
 def machine(results: Sequence[dict[str, Any]]) -> str:
-    """Return threads, and how much else the machine had to do."""
+    """Return how time was taken, how much else the machine had to do, and what larger works are made of."""
     clocks = sorted({CLOCKS[Clock(result["config"]["speed"]["clock"])] for result in results})
     threads = sorted({result["speed"]["threads"] for result in results})
     loads = [load for result in results for load in result["speed"]["load"] if load is not None]
     beside = f"; load average of the machine {min(loads):.1f} to {max(loads):.1f}" if loads else ""
-    return f"{', '.join(clocks)}, {' or '.join(map(str, threads))} thread(s){beside}."
+    sizes = results[0]["sizes"]
+    return (
+        f"{', '.join(clocks)}; {' or '.join(map(str, threads))} thread(s){beside}. There are {sizes['train']:,} "
+        f"training and {sizes['validation']:,} validation samples; larger works have some of them again, which "
+        "costs the same."
+    )

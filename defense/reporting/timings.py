@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from defense.reporting.statistics import Mean, geometric
 
 
@@ -76,7 +78,7 @@ class Timings:
     def values(self, name: str, work: Work, what: str) -> list[float]:
         """Return a number of a rival on one work, by seed."""
         place = self.works.index(work)
-        each = (found["works"][place]["rivals"][name].get(what) for found in self.found)
+        each = (found["works"][place]["rivals"].get(name, {}).get(what) for found in self.found)
         return [value for value in each if value is not None]
 
     def own(self, work: Work) -> Mean:
@@ -95,6 +97,20 @@ class Timings:
         """Return how many times as long as the scorer a rival takes; None where it was not run."""
         values = self.values(name, work, "factor") if work in self.works else []
         return geometric(values) if values else None
+
+    def numbers(self, own: str) -> pd.DataFrame:
+        """Return the factors of all on all works that they were run on, in plain numbers; `own`: the scorer itself."""
+        rows = []
+        for work in self.works:
+            for name in (own, *self.rivals):
+                factor = Mean(1, 1, 1, self.count) if name == own else self.factor(name, work)
+                seconds = self.seconds(name, work)
+                if factor and seconds:
+                    ends = {"low": factor.low, "high": factor.high} if factor.count > 1 else {}
+                    sizes = {"train": work.train, "validation": work.validation}
+                    numbers = {"seconds": seconds.mean, "factor": factor.mean, **ends, "seeds": factor.count}
+                    rows.append({"scorer": name, **sizes, **numbers})
+        return pd.DataFrame(rows)
 
     def cell(self, name: str, work: Work) -> str:
         """Return a factor as a table shows it; of one that was run under some seeds, under how many."""

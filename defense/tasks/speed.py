@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from defense.cell import Cell, Site
-from defense.choices import Clock, Members, Peer
+from defense.choices import Clock, Direction, Members, Method, Peer
 from defense.errors import InputError
 from defense.influence.peers import PEERS, Library
 from defense.influence.scorers import METHODS, Problem, check_scorer
@@ -66,12 +66,18 @@ def speed(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
     found = {
         "works": works,
         "missing": missing,
-        "exact": [str(peer) for peer, library in libraries.items() if library.exact],
+        "exact": [str(peer) for peer, library in libraries.items() if library.exact and is_plain(config.scorer)],
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "threads": 1 if spec.clock is Clock.processor else torch.get_num_threads(),
         "load": loads,
     }
     return write_speed(run, found, output)
+
+
+def is_plain(scorer: Scorer) -> bool:
+    """Return whether a scorer is the inner product itself: at the model, of all parameters."""
+    kind = (scorer.method, scorer.members, scorer.direction, scorer.cosine, scorer.parameters)
+    return kind == (Method.alignment, Members.single, Direction.identity, False, "*")
 
 
 def timed(
