@@ -99,7 +99,7 @@ class Timings:
         return geometric(values) if values else None
 
     def numbers(self, own: str) -> pd.DataFrame:
-        """Return the factors of all on all works that they were run on, in plain numbers; `own`: the scorer itself."""
+        """Return all factors in plain numbers, those of the scorer itself under the name `own`."""
         rows = []
         for work in self.works:
             for name in (own, *self.rivals):

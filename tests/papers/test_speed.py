@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from defense.choices import Direction, Members
 from defense.influence import peers
+from defense.tasks.speed import is_plain
+from tests.conftest import scorer
 
 Command = Callable[..., tuple[int, str, str]]
 SMALL = [
@@ -77,6 +81,15 @@ def test_a_library_that_is_not_there(command: Command, tmp_path: Path, monkeypat
     assert code == 2
     said = "defense: speed.peers=dattri_trak: dattri is not installed; expected pip install 'defense[peers]'"
     assert err.strip() == said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"cosine": True}, {"members": Members.dropout}, {"direction": Direction.cg}, {"parameters": "head.*"}],
+)
+def test_libraries_compute_the_plain_inner_product_alone(changes: dict[str, Any]) -> None:
+    assert is_plain(scorer())
+    assert not is_plain(scorer(**changes))
 
 
 BAD = {
