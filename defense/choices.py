@@ -142,6 +142,7 @@ class Task(Choice):
     repair = "repair"
     evade = "evade"
     order = "order"
+    speed = "speed"
 
 
 class Measure(Choice):
@@ -151,6 +152,21 @@ class Measure(Choice):
     given = "given"
     demographic_parity = "demographic_parity"
     equal_opportunity = "equal_opportunity"
+
+
+class Peer(Choice):
+    """Scores of other libraries, that the cost of a score is compared with."""
+
+    captum_tracin = "captum_tracin"
+    dattri_tracin = "dattri_tracin"
+    dattri_trak = "dattri_trak"
+
+
+class Clock(Choice):
+    """What time is measured by."""
+
+    processor = "processor"
+    wall = "wall"
 
 
 class Subsets(Choice):

@@ -6,6 +6,7 @@ Types and closed choices are checked by the schema while the run is composed; ra
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from defense.errors import InputError
-from defense.schema import Attack, Config, Evaluation, Objective, plain
+from defense.questions import Speed
+from defense.schema import Attack, Config, Evaluation, Objective, Scorer, plain
 from defense.valid import check
 
 PACKAGE = Path(__file__).resolve().parent
@@ -25,10 +27,10 @@ CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path
 def register() -> None:
     """Make the schema known to Hydra as the base of conf/config.yaml."""
     schema = OmegaConf.structured(Config)
-    schema.model, schema.evaluation, schema.objective = {}, Evaluation, Objective
-    schema.evaluation.attacks, schema.objective.weights = {}, {}
-    # keys that a person chooses: arguments of any class, names for attacks, terms of an objective
-    for chosen in (schema.model, schema.evaluation.attacks, schema.objective.weights):
+    schema.model, schema.evaluation, schema.objective, schema.speed = {}, Evaluation, Objective, Speed
+    schema.evaluation.attacks, schema.objective.weights, schema.speed.scorers = {}, {}, {}
+    # keys that a person chooses: arguments of any class, names for attacks and scorers, terms of an objective
+    for chosen in (schema.model, schema.evaluation.attacks, schema.objective.weights, schema.speed.scorers):
         OmegaConf.set_struct(chosen, False)
     ConfigStore.instance().store(name="schema", node=schema)
 
@@ -47,6 +49,9 @@ def checked(composed: DictConfig) -> Config:
     attacks = config.evaluation.attacks
     for name, spec in attacks.items():
         attacks[name] = typed_attack(f"evaluation.attacks.{name}", spec)
+    for name, spec in config.speed.scorers.items():
+        typed = typed_scorer(f"speed.scorers.{name}", spec, config.scorer)
+        config.speed.scorers[name] = replace(typed, name=name)
     check(config)
     return config
 
@@ -57,6 +62,16 @@ def typed_attack(field: str, spec: Any) -> Attack:
         raise InputError(field, spec, "expected the settings of an attack, as in {name: pgd, steps: 20}")
     try:
         return cast(Attack, OmegaConf.to_object(OmegaConf.merge(Attack, spec)))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise InputError(field, spec, str(error).splitlines()[0]) from error
+
+
+def typed_scorer(field: str, spec: Any, base: Scorer) -> Scorer:
+    """Return `base` with the settings of `spec`, a mapping; raises InputError where they do not fit."""
+    if not isinstance(spec, dict):
+        raise InputError(field, spec, "expected what it has other than scorer, as in {direction: ekfac}")
+    try:
+        return cast(Scorer, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), spec)))
     except (OmegaConfBaseException, ValueError) as error:
         raise InputError(field, spec, str(error).splitlines()[0]) from error
 

@@ -21,7 +21,8 @@ from defense.models.predict import predict
 from defense.robustness.suite import check_shape, in_turn, perturb
 from defense.schema import Attack, Objective, Scorer, Threat
 from defense.schema import Evaluation as Suite
-from defense.valid import check_attack, check_numbers, check_suite, check_threat
+from defense.valid import check_attack, check_suite, check_threat
+from defense.valid_scorer import check_numbers
 from defense.watch import silent
 
 Samples = tuple[Tensor, Tensor]  # pictures (n, C, H, W) in [0, 1] and labels (n,) int64, where the model is
@@ -54,7 +55,7 @@ def score(
     named = composed(*(f"{group}={name}" for group, name in choices.items() if isinstance(name, str)))
     objective = named.objective if isinstance(objective, str) else objective
     scorer = named.scorer if isinstance(scorer, str) else scorer
-    check_numbers(scorer)
+    check_numbers("scorer", scorer)
     if scorer.proxy is not None or scorer.seeds != 1:
         raise InputError("scorer", scorer, "trains models of its own; expected proxy null and seeds 1 here")
     samples, held_out = as_split("train", *train), as_split("validation", *validation)

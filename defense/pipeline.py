@@ -37,6 +37,7 @@ from defense.tasks.evade import evade
 from defense.tasks.faithfulness import faithfulness
 from defense.tasks.order import order
 from defense.tasks.repair import repair
+from defense.tasks.speed import speed
 
 
 def run(
@@ -119,4 +120,5 @@ TASKS: dict[Task, Callable[[Cell, Path, list[str]], dict[str, Any]]] = {
     Task.repair: repair,
     Task.evade: evade,
     Task.order: order,
+    Task.speed: speed,
 }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from defense.choices import Direction, Subsets
+from defense.choices import Clock, Direction, Peer, Subsets
 
 
 @dataclass
@@ -44,3 +45,15 @@ class Order:
     dampings: list[float]
     share: float
     draw: bool
+
+
+@dataclass
+class Speed:
+    """The scores whose time is compared with that of the run's own scorer, and on what, for task=speed."""
+
+    scorers: dict[str, Any]  # of schema.Scorer, by the name they have in the report
+    peers: list[Peer] | None
+    works: list[list[int]]
+    clock: Clock
+    rounds: int
+    seconds: float

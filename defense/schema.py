@@ -24,7 +24,7 @@ from defense.choices import (
     Tracker,
     TreatmentName,
 )
-from defense.questions import Evade, Faithfulness, Order, Written
+from defense.questions import Evade, Faithfulness, Order, Speed, Written
 from defense.threat import Attack, Threat
 
 
@@ -208,6 +208,7 @@ class Config:
     faithfulness: Faithfulness
     evade: Evade
     order: Order
+    speed: Speed
     fabric: Devices
     track: Track
 

@@ -90,6 +90,7 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> She
     from defense.reporting.ordering import order_sheet
     from defense.reporting.repairing import repair_sheet
     from defense.reporting.sheet import unfinished
+    from defense.reporting.timing import timing_sheet
 
     tasks = sorted({result["task"] for result in results})
     if len(tasks) > 1:
@@ -103,6 +104,7 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> She
         Task.repair: repair_sheet,
         Task.evade: evaded_sheet,
         Task.order: order_sheet,
+        Task.speed: timing_sheet,
     }
     names = dict.fromkeys(result["name"] for result in results)
     return replace(sheets[Task(tasks[0])](results, ", ".join(names)), failures=failures)

@@ -9,12 +9,10 @@ from defense.choices import (
     AUTO,
     BALANCES,
     PRECISIONS,
-    SCORER_PRECISIONS,
     STRATEGIES,
     AttackName,
     Harm,
     Keep,
-    Members,
     Norm,
     Optimizer,
     Recipe,
@@ -24,6 +22,7 @@ from defense.errors import InputError, within
 from defense.schema import Attack, Config, Devices, Evaluation, Scorer, Threat, Train, Treat
 from defense.threat import READ_BY, number
 from defense.valid_data import check_source, check_text
+from defense.valid_scorer import check_members, check_numbers, check_speed
 from defense.valid_tasks import check_evade, check_order
 
 
@@ -46,7 +45,7 @@ def check(config: Config) -> None:
         if size is not None and size < 1:
             raise InputError(field, size, "expected a whole number of at least 1")
     scorer = config.scorer
-    check_numbers(scorer)
+    check_numbers("scorer", scorer)
     weights = config.objective.weights
     within(
         "objective.weights",
@@ -61,10 +60,8 @@ def check(config: Config) -> None:
         check_unread(train, scorer)
     count = config.faithfulness.count
     within("faithfulness.count", count, count is None or count >= 3, "three retrainings at least, or null")
-    if scorer.members is Members.checkpoints and (train.optimizer is Optimizer.lbfgs or train.epochs < 2):
-        raise InputError("scorer.members", scorer.members, "expected a training of several epochs, by sgd")
-    if scorer.members is Members.checkpoints:
-        within("train.checkpoints", train.checkpoints, train.checkpoints >= 2, "two at least, for scorer.members")
+    check_members("scorer", scorer, train)
+    check_speed(config)
     check_threat("threat.eps", config.threat, usual=data.eps)
     check_source(data)
     check_text(config)
@@ -133,21 +130,6 @@ def check_harm(config: Config) -> None:
         check_threat("data.harm_eps", replace(config.threat, eps=data.harm_eps))
     if data.harm is not Harm.none and data.train_labels is not None:
         raise InputError("data.harm", data.harm, "data.train_labels has noise of its own; expected none")
-
-
-def check_numbers(scorer: Scorer) -> None:
-    """Raise InputError where the numbers of a scorer are not valid."""
-    for field, value in (("count", scorer.count), ("iterations", scorer.iterations), ("seeds", scorer.seeds)):
-        within(f"scorer.{field}", value, value >= 1, "a whole number of at least 1")
-    within("scorer.folds", scorer.folds, scorer.folds >= 2, "a whole number of at least 2")
-    for field, real in (("std", scorer.std), ("damping", scorer.damping), ("scale", scorer.scale)):
-        within(f"scorer.{field}", real, real is None or 0 < real < inf, "a number above 0")
-    within("scorer.max_rate", scorer.max_rate, 0 <= scorer.max_rate < 1, "a rate in [0, 1)")
-    precisions = SCORER_PRECISIONS
-    within("scorer.precision", scorer.precision, scorer.precision in precisions, f"one of {', '.join(precisions)}")
-    within("scorer.tolerance", scorer.tolerance, 0 < scorer.tolerance < inf, "a number above 0")
-    size = scorer.batch_size
-    within("scorer.batch_size", size, size is None or size >= 1, "a whole number of at least 1, or null")
 
 
 def check_treatment(spec: Treat, task: Task) -> None:

@@ -117,6 +117,7 @@ def cg(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Para
         solver = load_curvlinops().CGInverseLinearOperator(
             damped,
             max_iter=scorer.iterations,
+            max_tridiag_iter=0,  # its default does not allow fewer than 20 iterations
             tolerance=scorer.tolerance,
             stop_updating_after=scorer.tolerance,
             eps=torch.finfo(damped.dtype).tiny,  # at its default progress ends at a residual of 1e-5

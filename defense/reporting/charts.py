@@ -114,6 +114,23 @@ def budget_curves(lines: Mapping[str, Curve], references: Mapping[str, Curve], g
         return svg(figure)
 
 
+def growth(lines: Mapping[str, Curve], *, xlabel: str, ylabel: str, level: float | None = None) -> str:
+    """Return curves on two logarithmic axes, with intervals as bands; level: where a horizontal line is drawn."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.6), layout="constrained")
+        axes = figure.subplots()
+        for (name, curve), (colour, dashes, marker) in zip(lines.items(), cycle(STYLES)):
+            line(axes, curve, colour, dashes, marker, name)
+        if level is not None:
+            axes.axhline(level, color=INK, linewidth=1)
+        axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
+        ticks = sorted({x for curve in lines.values() for x in curve})
+        axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
+        axes.minorticks_off()
+        figure.legend(loc="outside right upper", fontsize=9)
+        return svg(figure)
+
+
 def line(axes: Axes, curve: Curve, colour: str, dashes: str, marker: str, label: str) -> None:
     """Draw one curve, and its band where there are several seeds."""
     at = sorted(curve)

@@ -23,6 +23,7 @@ from defense.reporting.record import Evaded, Repair, Run, Scoring
 from defense.reporting.repairing import per_sample, repair_result, repair_sheet
 from defense.reporting.result import arms_table, result
 from defense.reporting.sheet import Part, Sheet, write_sheet
+from defense.reporting.timing import timing_result, timing_sheet
 from defense.reporting.tracking import tracked
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,12 @@ def write_order(run: Scoring, reference: Reference, output: Path) -> dict[str, A
     """Write how alike the order of the scores and that of a reference are; return the content of result.json."""
     numbers = order_result(run, reference)
     return written(run, numbers, order_sheet([numbers], run.config.name), output)
+
+
+def write_speed(run: Scoring, found: dict[str, Any], output: Path) -> dict[str, Any]:
+    """Write how long the scorers took, as `found` by `defense.tasks.speed`; return the content of result.json."""
+    numbers = timing_result(run, found)
+    return written(run, numbers, timing_sheet([numbers], run.config.name), output)
 
 
 def write_repair(run: Repair, output: Path) -> dict[str, Any]:

@@ -24,11 +24,11 @@ from defense.influence.compiled import Compiled
 from defense.influence.directions import DIRECTIONS, Curvature
 from defense.influence.members import Member, Parameters, dropout, single
 from defense.influence.objectives import mean_loss, value_and_gradient
+from defense.influence.peers import captum_scores, dattri_scores
 from defense.models.networks import cnn, resnet18
 from defense.models.predict import predict
 from defense.watch import silent
 from tests.conftest import make_split
-from tests.peers import captum_scores, dattri_scores
 
 SHAPE, CLASSES = (3, 32, 32), 10
 MODELS = {"cnn": cnn, "resnet18": resnet18}

@@ -63,6 +63,15 @@ def test_too_few_iterations_are_said(caplog: pytest.LogCaptureFixture) -> None:
     assert "has not converged" in caplog.text
 
 
+def test_a_few_steps_of_conjugate_gradient() -> None:
+    """As many as are asked for: in exact arithmetic 4 steps leave more than 12 do."""
+    residuals = []
+    for iterations in (4, 12):
+        _, gradient, solve, curvature, spec = setting(Direction.cg, iterations=iterations, tolerance=1e-12)
+        residuals.append(solve(gradient, curvature, spec)[1]["residual"])
+    assert residuals[0] > 2 * residuals[1] > 0
+
+
 def test_the_scale_of_lissa_is_found() -> None:
     """One over the largest eigenvalue of the dense matrix; the series then converges, whatever the network."""
     model, gradient, solve, curvature, spec = setting(Direction.lissa, iterations=800, tolerance=1e-6, scale=None)

@@ -9,17 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from defense.choices import Method, ObjectiveName
+from defense.choices import Method, ObjectiveName, Peer
 from defense.data.splits import Split
 from defense.influence.alignment import directional_derivatives
 from defense.influence.members import single
 from defense.influence.objectives import Validation, mean_loss, value_and_gradient
+from defense.influence.peers import PEERS as LIBRARIES
+from defense.influence.peers import RIDGE, State, captum_scores, dattri_pairs, dattri_scores, trak_scores
 from defense.influence.scorers import METHODS, Problem
 from defense.models.networks import cnn, mlp
 from defense.schema import Objective
 from defense.watch import silent
 from tests.conftest import doubles, make_split, scorer
-from tests.peers import Checkpoint, captum_scores, dattri_pairs, dattri_scores
 
 SHAPE = (3, 8, 8)
 TRAIN = doubles(make_split(7, 4, SHAPE))
@@ -39,7 +40,7 @@ def network(name: str) -> nn.Module:
     return model.eval()
 
 
-def trajectory(model: nn.Module) -> list[Checkpoint]:
+def trajectory(model: nn.Module) -> list[State]:
     """Return the states of three steps of training, batch norm's statistics among them, and the rates there."""
     model, checkpoints = deepcopy(model).train(), []
     x = TRAIN.images.take(torch.arange(len(TRAIN)))
@@ -61,7 +62,7 @@ def inner_product(model: nn.Module, pattern: str = "*") -> Tensor:
     return directional_derivatives(model, member, TRAIN, direction, batch_size=4, watch=silent)
 
 
-def along(model: nn.Module, checkpoints: list[Checkpoint]) -> Tensor:
+def along(model: nn.Module, checkpoints: list[State]) -> Tensor:
     """Return sum_c rate_c * inner product at theta_c (n,)."""
     total = torch.zeros(len(TRAIN), dtype=torch.float64)
     for state, rate in checkpoints:
@@ -123,3 +124,39 @@ def test_linear_and_convolution_layers() -> None:
         model, [(deepcopy(model.state_dict()), 1.0)], TRAIN, VALIDATION, batch_size=4, layers=layers
     )
     close(sum((inner_product(model, f"{name}.*") for name in layers), torch.zeros_like(expected)), expected)
+
+
+def test_trak_is_the_formula_that_it_is_said_to_be() -> None:
+    """By a loop over samples, with the projection that dattri draws."""
+    from dattri.func.projection import random_project
+
+    model = network("mlp")
+    parameters = list(model.parameters())
+    count = sum(parameter.numel() for parameter in parameters)
+    eye = torch.eye(count, dtype=torch.float64)
+    draw = random_project(eye, count, proj_dim=5, proj_max_batch_size=32, proj_seed=0, device="cpu")
+    projection = draw(eye, ensemble_id=0) / count**0.5
+
+    def features(split: Split) -> tuple[Tensor, Tensor]:
+        rows, chances = [], []
+        for x, label in zip(split.images.take(torch.arange(len(split))), split.labels, strict=True):
+            chance = model(x[None])[0].softmax(0)[label]
+            gradient = torch.autograd.grad(torch.log(chance / (1 - chance)), parameters)
+            rows.append(torch.cat([part.flatten() for part in gradient]) @ projection)
+            chances.append(chance.detach())
+        return torch.stack(rows), torch.stack(chances)
+
+    train, chances = features(TRAIN)
+    kernel = train.T @ train + RIDGE * torch.eye(5, dtype=torch.float64)
+    expected = (1 - chances) * (features(VALIDATION)[0] @ torch.linalg.solve(kernel, train.T)).mean(0)
+    found = trak_scores(model, TRAIN, VALIDATION, batch_size=4, directions=5)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("peer", [peer for peer in Peer if LIBRARIES[peer].exact])
+def test_those_called_exact_are(peer: Peer) -> None:
+    """And leave the model as it is."""
+    model = network("cnn")
+    before = deepcopy(model.state_dict())
+    close(LIBRARIES[peer].scores(model, TRAIN, VALIDATION), inner_product(model))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from defense.reporting.statistics import judged, mean_interval, paired_difference
+from defense.reporting.statistics import geometric, judged, mean_interval, paired_difference
 
 
 def test_equals_scipys_paired_t_test() -> None:
@@ -50,3 +50,13 @@ def test_nan_is_an_error() -> None:
 )
 def test_words(values: list[float], words: str) -> None:
     assert words in judged(mean_interval(values), rival="random removal")
+
+
+def test_the_geometric_mean_of_ratios() -> None:
+    """That of the inverse ratios is its inverse, interval and all; one value is itself."""
+    values = [2.0, 3.0, 7.0]
+    found, inverse = geometric(values), geometric([1 / value for value in values])
+    assert found.mean == pytest.approx(stats.gmean(values))
+    assert (found.low, found.high) == pytest.approx((1 / inverse.high, 1 / inverse.low))
+    assert geometric([5.0]).mean == pytest.approx(5)
+    assert not geometric([5.0]).judgeable
