@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from defense.errors import InputError
 from defense.questions import Speed
 from defense.schema import Attack, Config, Evaluation, Objective, Scorer, plain
-from defense.valid import check
+from defense.valid.run import check
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())

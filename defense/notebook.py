@@ -21,8 +21,8 @@ from defense.models.predict import predict
 from defense.robustness.suite import check_shape, in_turn, perturb
 from defense.schema import Attack, Objective, Scorer, Threat
 from defense.schema import Evaluation as Suite
-from defense.valid import check_attack, check_suite, check_threat
-from defense.valid_scorer import check_numbers
+from defense.valid.run import check_attack, check_suite, check_threat
+from defense.valid.scorer import check_numbers
 from defense.watch import silent
 
 Samples = tuple[Tensor, Tensor]  # pictures (n, C, H, W) in [0, 1] and labels (n,) int64, where the model is

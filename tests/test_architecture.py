@@ -12,7 +12,7 @@ LEAVES = {"choices", "schema", "questions", "threat", "errors", "crew", "memory"
 ROOMS = {"data", "models", "training", "influence", "robustness", "reporting"}
 ALLOWED = {
     "__init__": {"notebook"},
-    "notebook": LEAVES | {"config", "data", "influence", "models", "robustness", "valid", "valid_scorer"},
+    "notebook": LEAVES | {"config", "data", "influence", "models", "robustness", "valid"},
     "choices": set(),
     "schema": {"choices", "questions", "threat"},
     "threat": {"choices"},
@@ -25,10 +25,7 @@ ALLOWED = {
     "randomness": set(),
     "artifacts": set(),
     "config": LEAVES | {"valid"},
-    "valid": LEAVES | {"valid_data", "valid_scorer", "valid_tasks"},
-    "valid_data": LEAVES,
-    "valid_scorer": LEAVES,
-    "valid_tasks": LEAVES,
+    "valid": LEAVES | {"valid"},
     "devices": LEAVES,
     "locking": set(),
     "disk": {"errors", "locking"},

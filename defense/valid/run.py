@@ -1,4 +1,4 @@
-"""What is valid across the settings of a run: ranges and combinations; types are checked while it is composed."""
+"""What is valid of a whole run; types are checked while it is composed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from defense.choices import (
 from defense.errors import InputError, within
 from defense.schema import Attack, Config, Devices, Evaluation, Scorer, Threat, Train, Treat
 from defense.threat import READ_BY, number
-from defense.valid_data import check_source, check_text
-from defense.valid_scorer import check_members, check_numbers, check_speed
-from defense.valid_tasks import check_evade, check_order
+from defense.valid.data import check_source, check_text
+from defense.valid.scorer import check_members, check_numbers, check_speed
+from defense.valid.tasks import check_evade, check_order
 
 
 def check(config: Config) -> None:

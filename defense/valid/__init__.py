@@ -1,0 +1,1 @@
+"""What is valid across the settings of a run: ranges and combinations."""
