@@ -16,7 +16,7 @@ from defense.reporting.sweeps import Grid, columns_of, command_of, made_of
 from defense.reporting.timings import Timings, number, said, spoken
 
 CLOCKS = {
-    Clock.processor: "Processor time, to which other work on the machine adds nothing",
+    Clock.processor: "Processor time, to which other work on the machine adds little",
     Clock.wall: "Time by the clock on the wall",
 }
 
@@ -89,7 +89,7 @@ def over_all(own: str, timings: Sequence[Timings]) -> str:
             f"{found.column} {work}".strip(): factor
             for found in timings
             for work in found.works
-            if (factor := found.factor(name, work))
+            if (factor := found.factor(name, work)) and factor.count == found.count
         }
         if not factors:
             continue
@@ -98,7 +98,7 @@ def over_all(own: str, timings: Sequence[Timings]) -> str:
         lost = [where for where, factor in factors.items() if not (decided(factor) and factor.mean > 1)]
         if lost:
             losses.append(f"{name} on {'all' if len(lost) == len(factors) else ', '.join(lost)}")
-    lines = f"Factors over all {count} works: {', '.join(ranges)}."
+    lines = f"Factors over {count} works, those that each was run on under all seeds: {', '.join(ranges)}."
     return f"{lines} Where {own} is slower, or not distinguishable: {'; '.join(losses) or 'nowhere'}."
 
 

@@ -117,7 +117,8 @@ class Timings:
         factor = self.factor(name, work)
         if factor is None:
             return "not run"
-        return said(factor) + (f", {factor.count} seeds alone" if factor.count < self.count else "")
+        few = f", {factor.count} of {self.count} seeds" if factor.count < self.count else ""
+        return said(factor) + few
 
 
 def said(found: Mean) -> str:

@@ -68,7 +68,7 @@ def test_the_first_sentence_answers_with_factors_intervals_and_losses() -> None:
         "as fast as ekfac (means and 95 % intervals over 3 seeds). It is slower than loss, 0.2 times (" in answer
     )
     assert "Not distinguishable from it: mid, 1.03 times (" in answer
-    assert "Factors over all 6 works: ekfac 49.9 to 99.7" in answer
+    assert "Factors over 6 works, those that each was run on under all seeds: ekfac 49.9 to 99.7" in answer
     assert answer.endswith("mid on cnn 256 x 64, cnn 1,024 x 64, cnn 1,024 x 256; loss on all.")
     table = next(part for part in sheet.parts if "cnn" in part.heading)
     assert table.header[1:] == ("256 x 64", "1,024 x 64", "1,024 x 256")
