@@ -62,6 +62,12 @@ class Orders:
         return cls(once, table, [*names, *(["damping"] if several else [])], frozenset(rivals))
 
     @property
+    def reference(self) -> str:
+        """What scores are compared with, in words."""
+        kinds = dict.fromkeys(result["config"]["order"]["reference"] for result in self.results)
+        return "exact influence" if list(kinds) == ["hessian"] else f"influence by {', '.join(kinds)}"
+
+    @property
     def grounds(self) -> list[str]:
         """The factors, and whether the matrix that is inverted is definite, where both occur."""
         return [*self.factors, *([MATRIX] if self.table[MATRIX].nunique() > 1 else [])]
@@ -147,7 +153,7 @@ def rows_of_result(result: Result, results: Sequence[Result]) -> list[dict[str, 
     place = ({"name": result["name"]} if len(names) > 1 else {}) | dict(
         factor_of(part)
         for part in swept(result, results)
-        if not part.startswith(("scorer", "experiment=", "store=", "order."))
+        if not part.startswith(("scorer", "experiment=", "store="))
     )
     common = {
         "auc": order["auc"],

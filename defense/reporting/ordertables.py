@@ -9,7 +9,7 @@ import pandas as pd
 
 from defense.reporting.charts import lines_with_bands
 from defense.reporting.orders import ALL, METRICS, Gain, Orders, shown
-from defense.reporting.orderwords import EXACT, outcome, signed, words
+from defense.reporting.orderwords import outcome, signed, words
 from defense.reporting.sheet import Part
 from defense.reporting.statistics import Mean, p_value
 
@@ -26,7 +26,7 @@ def overall_part(orders: Orders) -> Part:
         for scorer in orders.scorers
     ]
     main = orders.table[orders.table["scorer"] == orders.main]
-    exact = (EXACT, "-", "-", "-", words(orders.mean("reference_auc", orders.main), "auc"))
+    exact = (orders.reference, "-", "-", "-", words(orders.mean("reference_auc", orders.main), "auc"))
     text = (
         "AUC: the chance that a sample whose label is known to be wrong scores lower than another, over all runs "
         "with known noise; of the influence, over all dampings. Seconds of one scoring, the median; of the "
@@ -45,6 +45,7 @@ def parts_by_factor(orders: Orders) -> list[Part]:
                 shown(level),
                 scorer,
                 *(words(orders.mean(metric, scorer, {factor: level}), metric) for metric in METRICS),
+                *(words(orders.mean(name, scorer, {factor: level}), "auc") for name in ("auc", "reference_auc")),
                 *(
                     plain(orders.mean(name, scorer, {factor: level}), ".0f")
                     for name in ("angle", "harmful", "others")
@@ -57,8 +58,8 @@ def parts_by_factor(orders: Orders) -> list[Part]:
         ]
         text = (
             "Angles in degrees, means: of u to grad v; of the gradients of samples with a wrong label and of the "
-            "others to grad v. Indefinite: of how many of the matrices that are inverted an eigenvalue is below "
-            "zero, in %: their inverse is no longer what retraining would do."
+            "others to grad v. AUC: as above. Indefinite: of how many of the matrices that are inverted an "
+            "eigenvalue is below zero, in %: their inverse does not tell what retraining would do."
         )
         header = (
             factor,
@@ -66,6 +67,8 @@ def parts_by_factor(orders: Orders) -> list[Part]:
             "Spearman",
             "Kendall",
             "overlap, %",
+            "AUC",
+            f"AUC of {orders.reference}",
             "angle",
             "wrong",
             "others",

@@ -8,8 +8,6 @@ from defense.reporting.orders import ALL, Gain, Orders, shown
 from defense.reporting.significance import Paired
 from defense.reporting.statistics import ALPHA, Mean, p_value
 
-EXACT = "influence by the inverse"
-
 
 def answer(orders: Orders, gains: Sequence[Gain]) -> str:
     """Return whether the main scorer keeps the order, where it breaks, and whether another mends it."""
@@ -32,7 +30,7 @@ def kept(orders: Orders) -> str:
         verb = "reverses"
     seeds = f"{rho.count} seeds" if rho.count > 1 else "one seed, no interval"
     return (
-        f"{main} {verb} the order of influence by the inverse: rank correlation {words(rho, 'spearman')} "
+        f"{main} {verb} the order of {orders.reference}: rank correlation {words(rho, 'spearman')} "
         f"({seeds}{''.join(beside)}), and {words(overlap, 'overlap')} % of the lowest {share:g} % are shared "
         f"({share:g} % by chance)."
     )
@@ -69,7 +67,9 @@ def detecting(orders: Orders) -> str:
     own, other = (orders.mean(name, orders.main) for name in ("auc", "reference_auc"))
     if not own or not other:
         return ""
-    return f"AUC for the wrong labels: {orders.main} {words(own, 'auc')}, {EXACT} {words(other, 'auc')}."
+    return (
+        f"AUC for the wrong labels: {orders.main} {words(own, 'auc')}, {orders.reference} {words(other, 'auc')}."
+    )
 
 
 def outcome(gain: Gain) -> str:

@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 
 from defense.reporting.figures import CLEAN, COLOURS_OF_MANY, INK, NOISY, STYLE, svg
 from defense.reporting.orders import Orders, factor_of, shown
+from defense.reporting.reading import is_rival
 from defense.reporting.sheet import Part
 from defense.reporting.sweeps import swept
 
@@ -21,23 +22,33 @@ CLASSES = ("#1d6f8a", "#b7791f")
 
 
 def planes_parts(orders: Orders) -> list[Part]:
-    """Return, by level of the first factor, the points of its first run, and the angles of all of its runs."""
-    if len(orders.results) == 1 and not orders.results[0]["config"]["order"]["draw"]:
+    """Return, by level of the first factor, the points of its first run, and the angles of all of its runs.
+
+    On the page of a single run nothing where that is not wanted, nor for chance, which has nothing to show.
+    """
+    first = orders.results[0]["config"]
+    if len(orders.results) == 1 and (not first["order"]["draw"] or is_rival(first)):
         return []
     parts = []
     for number, (name, results) in enumerate(by_case(orders).items(), start=1):
         where = f": {name}" if name else ""
         drawn = [result for result in results if "points" in result]
         if drawn and number <= CASES:
-            first = drawn[0]
-            damping = middle(first)
+            one = drawn[0]
+            damping = middle(one)
             text = (
-                f"Of {first['config']['scorer']['name']}, seed {first['seed']}, lambda {damping:g}. Training and "
+                f"Of {one['config']['scorer']['name']}, seed {one['seed']}, lambda {damping:g}. Training and "
                 "test points by their label, wrong labels ringed; scores by their rank, the lowest red, and the "
-                f"lowest {100 * first['config']['order']['share']:g} % crossed."
+                f"lowest {100 * one['config']['order']['share']:g} % crossed."
             )
             parts.append(
-                Part(f"points_{number}", f"Points{where}", text, chart=panels(first, damping), aside=True)
+                Part(
+                    f"points_{number}",
+                    f"Points{where}",
+                    text,
+                    chart=panels(one, damping, orders.reference),
+                    aside=True,
+                )
             )
         text = (
             "Of the gradients of training samples to grad v, counted over all runs (each model once), and of u to "
@@ -64,11 +75,11 @@ def middle(result: Mapping[str, Any]) -> float:
     return float(sorted(dampings)[(len(dampings) - 1) // 2])
 
 
-def panels(result: Mapping[str, Any], damping: float) -> str:
+def panels(result: Mapping[str, Any], damping: float, reference: str) -> str:
     """Return training points, test points, influence and score side by side."""
     points, scorer = result["points"], result["config"]["scorer"]["name"]
     x, labels, truth = (np.array(points["train"][name]) for name in ("x", "label", "truth"))
-    scores = {"influence by the inverse": points["reference"][f"{damping:g}"], scorer: points["score"]}
+    scores = {reference: points["reference"][f"{damping:g}"], scorer: points["score"]}
     lowest = max(1, round(result["config"]["order"]["share"] * len(labels)))
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(10, 2.9))  # without a layout engine, which takes as long as the drawing

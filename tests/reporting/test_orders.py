@@ -88,7 +88,7 @@ def test_both_signs_of_what_the_ensemble_does_are_said(gain: float, word: str) -
 
 def test_the_page_begins_with_the_answer_and_shows_chance(tmp_path: Path) -> None:
     sheet = order_sheet(sweep(0.1), "x")
-    assert sheet.answer.startswith("ip keeps much of the order of influence by the inverse: rank correlation +0.6")
+    assert sheet.answer.startswith("ip keeps much of the order of exact influence: rank correlation +0.6")
     assert "5 seeds; at random" in sheet.answer
     assert "It is kept worst at train.epochs 5 (+0.56; 20: +0.76), damping 0.01 (+0.42; 1: +0.90)" in sheet.answer
     write_sheet(sheet, tmp_path)
@@ -102,7 +102,12 @@ def test_the_page_begins_with_the_answer_and_shows_chance(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("rho", "said"), [(-0.95, "ip reverses the order"), (0.99, "ip keeps the order"), (-0.85, "keeps little of")]
+    ("rho", "said"),
+    [
+        (-0.95, "ip reverses the order of exact influence"),
+        (0.99, "ip keeps the order"),
+        (-0.85, "keeps little of"),
+    ],
 )
 def test_one_run_is_judged_by_what_was_found(rho: float, said: str) -> None:
     single = ordered(0, "ip", rho)
