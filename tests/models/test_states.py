@@ -8,7 +8,7 @@ from defense.influence.alignment import forward_derivative
 from defense.influence.members import single
 from defense.models.build import build
 from defense.models.states import prepared
-from tests.models.test_language import LORA, batch, model_of, texts
+from tests.models.test_lora import LORA, batch, model_of, texts
 
 
 @pytest.mark.parametrize("number", [1, 2])
