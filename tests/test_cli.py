@@ -255,7 +255,7 @@ BAD = {
     "an oracle that knows nothing": (["scorer=oracle", "data.harm=none"], ["scorer=oracle", "known noise"]),
     "a harm on nobody": (["data.harm_rate=0"], ["data.harm_rate=0.0", "(0, 1)"]),
     "a harm on everybody": (["data.harm_rate=1"], ["data.harm_rate=1.0", "(0, 1)"]),
-    "an unknown harm": (["data.harm=curse"], ["data.harm", "curse", "symmetric, pair, boundary, trigger, poison"]),
+    "an unknown harm": (["data.harm=curse"], ["data.harm", "curse", "symmetric, pair, boxes, boundary, trigger"]),
     "a harm on a fraction of a sample": (["data.harm_rate=1e-4"], ["data.harm_rate=0.0001", "1047"]),
     "a harm on known noise": (
         ["data=npz", "data.path=my.npz", "data.train_labels=y", "data.harm=pair"],
