@@ -25,7 +25,7 @@ def result(seed: int, gain: float, **changes: Any) -> dict[str, Any]:
     config = {"name": "x", "seed": seed, "store": "s", "treatment": {"name": "remove", "budget": 0.1}}
     config |= {"task": "defend", "train": {"recipe": "standard"}, "objective": {"weights": {"robustness": 1.0}}}
     config["scorer"] = {"name": "ip", "method": "alignment", "proxy": None}
-    config |= {"data": {"source": "digits", "path": None, "harm": "none", "harm_rate": 0.2}}
+    config |= {"data": {"source": "digits", "path": None, "harm": "none", "harm_rate": 0.2, "train_labels": None}}
     config |= {"model": {"_target_": "defense.models.networks.mlp", "width": None}}
     config |= {"threat": {"norm": "Linf", "eps": "0.1"}, "evaluation": {"checked": 0}}
     base = {

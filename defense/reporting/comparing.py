@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from defense.choices import Harm, TreatmentName
 from defense.reporting.exports import Text
 from defense.reporting.settings import Setting
 from defense.reporting.significance import Paired, compared, holm
@@ -147,3 +148,29 @@ def settings_by(items: Sequence[T], key: Callable[[T], str]) -> dict[str, list[T
     for item in items:
         found.setdefault(key(item), []).append(item)
     return found
+
+
+def grounds_of(settings: Sequence[Setting]) -> list[str]:
+    """Return one line for every ground: data and harm, model, budget, how many samples there are of each part."""
+    said = []
+    for own in settings_by(settings, lambda setting: setting.ground).values():
+        config, sizes = own[0].runs[0]["config"], own[0].runs[0]["sizes"]
+        data, model = config["data"], str(config["model"]["_target_"]).rpartition(".")[2]
+        network = "logistic" if config["model"].get("hidden") == [] else model
+        labels = f" ({data['train_labels']})" if data["train_labels"] else ""
+        harm = f", {data['harm']} harm in {100 * data['harm_rate']:g} %" if data["harm"] != Harm.none.value else ""
+        budgets = dict.fromkeys(treated(each.runs[0]["config"]["treatment"]) for each in own)
+        counts = ", ".join(f"{sizes[part]} {part}" for part in ("train", "validation", "test"))
+        place = own[0].place or data["source"]
+        seeds = len({run["seed"] for each in own for run in each.runs})
+        said.append(
+            f"{place}{labels}, {network}{harm}: {counts} samples; {', '.join(budgets)}; "
+            f"{len(own)} settings, {seeds} seeds."
+        )
+    return said
+
+
+def treated(spec: Mapping[str, Any]) -> str:
+    """Return what a treatment does to how many: 'remove 5 %', 'reweight'."""
+    name = str(spec["name"])
+    return name if name == TreatmentName.reweight.value else f"{name} {100 * spec['budget']:g} %"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from defense.reporting.charts import steps
-from defense.reporting.comparing import knobs_shown, settings_by
+from defense.reporting.comparing import grounds_of, knobs_shown, settings_by
 from defense.reporting.exports import Text
 from defense.reporting.record import Evaded
 from defense.reporting.result import common, selection
@@ -87,7 +87,14 @@ def evaded_sheet(results: Sequence[Result], title: str) -> Sheet:
     real = [setting for setting in settings if not setting.is_rival] or settings
     gains = {column: Gains.of(settings, column) for column in COLUMNS}
     parts = [survival(real), *tables(settings, gains), *charts(settings), by_share(real)]
-    return Sheet(title, answer(real, gains), command_of(results), parts, made_of(results), facts=[ABOUT])
+    return Sheet(
+        f"{title}: how much of a gain survives a strict protocol?",
+        answer(real, gains),
+        command_of(results),
+        parts,
+        made_of(results),
+        facts=[ABOUT, *grounds_of(settings)],
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,15 @@ import pandas as pd
 
 from defense.choices import Measure, ObjectiveName
 from defense.reporting.charts import Axis, Gain, Place, forest, shared_limits, tradeoff
-from defense.reporting.comparing import Compared, answer_of, compared_table, knobs_shown, row_of_table, settings_by
+from defense.reporting.comparing import (
+    Compared,
+    answer_of,
+    compared_table,
+    grounds_of,
+    knobs_shown,
+    row_of_table,
+    settings_by,
+)
 from defense.reporting.measures import AIMS, GAPS, MEASURES, measured
 from defense.reporting.record import Repair
 from defense.reporting.result import common, selection
@@ -53,7 +61,14 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
         "many samples drawn at random. Judged by Student's paired t test, after Holm's correction over all rows "
         "of one measure."
     )
-    return Sheet(title, " ".join(answers), command_of(results), parts, made_of(results), facts=[text])
+    return Sheet(
+        f"{title}: does treating the lowest scores help?",
+        " ".join(answers),
+        command_of(results),
+        parts,
+        made_of(results),
+        facts=[text, *grounds_of(settings)],
+    )
 
 
 def measures_in(results: Sequence[Result]) -> list[Measure]:
