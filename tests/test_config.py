@@ -29,6 +29,12 @@ def test_every_choice_composes(group: str, choice: str) -> None:
         assert str(getattr(config, group).name) == choice
 
 
+@pytest.mark.parametrize("task", ["defend", "repair"])
+def test_a_treatment_is_read_where_there_is_one(task: str) -> None:
+    assert composed(f"task={task}", "treatment.balance=class").treatment.balance == "class"
+    assert composed(f"task={task}", "treatment.threshold=0").treatment.threshold == 0
+
+
 def test_all_scorers_of_leave_one_out_are_about_the_same_training() -> None:
     """And the influence function is exact there: its damping is the weight decay."""
     names = [choice for group, choice in CHOICES if group == "scorer" and choice != "tracin"]
@@ -81,6 +87,7 @@ def test_all_scorers_of_leave_one_out_are_about_the_same_training() -> None:
             ["task=detect", "treatment.threshold=0"],
             "threshold=0.0: expected null: nothing is treated by task=detect",
         ),
+        (["task=repair", "objective=utility", "treatment.budget=auto"], "expected a fraction: it is chosen under"),
         (["task=faithfulness", "treatment.balance=class"], "balance=class: expected none: nothing is treated by"),
         (["scorer.precision=fp8"], "scorer.precision=fp8: expected one of 32-true, tf32, bf16"),
     ],

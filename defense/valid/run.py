@@ -132,12 +132,17 @@ def check_harm(config: Config) -> None:
         raise InputError("data.harm", data.harm, "data.train_labels has noise of its own; expected none")
 
 
+UNTREATED = tuple(task for task in Task if task not in (Task.defend, Task.repair, Task.evade))
+
+
 def check_treatment(spec: Treat, task: Task) -> None:
     """Raise InputError where the numbers of the treatment are not valid, or are not read by the task."""
     auto, budget, threshold, balance = spec.budget == AUTO, spec.budget, spec.threshold, spec.balance
     within("treatment.balance", balance, balance in BALANCES, f"one of {', '.join(BALANCES)}")
     within("treatment.threshold", threshold, threshold is None or isfinite(threshold), "a number, or null")
-    if task is not Task.defend:
+    chosen = "a fraction: it is chosen under attack, by task=defend alone"
+    within("treatment.budget", budget, not auto or task in (Task.defend, *UNTREATED), chosen)
+    if task in UNTREATED:
         said = f": nothing is treated by task={task}"
         within("treatment.budget", budget, not auto, f"a fraction{said}")
         within("treatment.threshold", threshold, threshold is None, f"null{said}")
