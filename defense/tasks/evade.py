@@ -12,10 +12,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from torch import Tensor
 
 from defense.arms import Arms
-from defense.artifacts import AdversarialSet, Evasion, TrainedModel
+from defense.artifacts import AdversarialSet, Evasion, Scores, TrainedModel
 from defense.cell import Cell, Seen
 from defense.data.splits import Split
 from defense.errors import InputError
@@ -26,7 +27,8 @@ from defense.stages import evade as stage
 from defense.stages.report import write_evaded
 from defense.store import Stored
 from defense.tasks.scoring import scoring
-from defense.trainings import Site
+
+PROTOCOLS = {"published": "test", "strict": "validation"}  # by the split that scores are aligned with
 
 
 def evade(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
@@ -36,32 +38,28 @@ def evade(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
     site = cell.baseline()
     moved = {part: moved_at(cell, "baseline", site.trained, part) for part in ("validation", "test")}
     baseline = judged(cell, "baseline", site.trained, moved)
-    tables = {}
+    tables, scores = {}, {}
     for share in cell.config.evade.shares:
-        for protocol, part in (("published", "test"), ("strict", "validation")):
-            tables[share, protocol] = {
-                "baseline": baseline.table,
-                **arms(cell, site, f"{protocol}_{share:g}", share, part, moved),
-            }
+        for protocol, part in PROTOCOLS.items():
+            label, view = f"{protocol}_{share:g}", seen(cell, share, part, moved[part])
+            scores[share, protocol] = cell.score(site, label, seen=view)
+            found = arms(cell, label, scores[share, protocol], moved)
+            tables[share, protocol] = {"baseline": baseline.table} | found
+    largest = scores[cell.config.evade.shares[-1], "strict"].artifact
     chosen = {share: movers(cell, cell.data.test, "test", share).numpy() for share in cell.config.evade.shares}
-    last = cell.score(site, f"{protocol}_{share:g}", seen=seen(cell, share, part, moved[part])).artifact
-    run = Evaded(**vars(scoring(cell, last, overrides)), tables=tables, chosen=chosen)
+    run = Evaded(**vars(scoring(cell, largest, overrides)), tables=tables, chosen=chosen)
     return write_evaded(run, output) if cell.crew.rank == 0 else {}
 
 
 def arms(
-    cell: Cell, site: Site, label: str, share: float, part: str, moved: dict[str, Stored[AdversarialSet]]
-) -> dict[str, Any]:
-    """Return what control and defended make of test; scored by the split `part` with a `share` moved."""
-    scores = cell.score(site, label, seen=seen(cell, share, part, moved[part]))
+    cell: Cell, label: str, scores: Stored[Scores], moved: dict[str, Stored[AdversarialSet]]
+) -> dict[str, pd.DataFrame]:
+    """Return what control and defended arm, treated by `scores`, make of test; see artifacts.Evasion."""
     make = Arms(cell, cell.config.treatment, f"_{label}")
     defended = make.treat(scores)
     treatments = {"control": make.control(scores, defended), "defended": defended.artifact}
-    found = {}
-    for arm, treatment in treatments.items():
-        trained = cell.train(f"{arm}_{label}", treatment)
-        found[arm] = judged(cell, f"{arm}_{label}", trained, moved).table
-    return found
+    trained = {arm: cell.train(f"{arm}_{label}", treatment) for arm, treatment in treatments.items()}
+    return {arm: judged(cell, f"{arm}_{label}", model, moved).table for arm, model in trained.items()}
 
 
 def seen(cell: Cell, share: float, part: str, moved: Stored[AdversarialSet]) -> Seen:
