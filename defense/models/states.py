@@ -1,4 +1,4 @@
-"""Texts as the layers that stay as they are leave them: computed once for all arms and epochs of a run."""
+"""Texts as the layers that stay as they are leave them: computed once for all arms and epochs, if at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import torch
@@ -22,35 +22,43 @@ from defense.models.language import Encoded, pretrained
 log = logging.getLogger(__name__)
 
 ROOM = 4.0  # GiB, of states in memory
+FEW = 8  # samples that are made for themselves: a look at two must not wait for thousands
 
 
 class States:
-    """n samples of T texts as states float32 (n, T, L, width), made of `texts` in a way that `made` names."""
+    """n samples of T texts as states float32 (n, T, L, width), made when a batch first asks for them."""
 
-    def __init__(self, values: Tensor, made: str) -> None:
-        self.values, self.made = values, made
-        _, texts, length, width = values.shape
-        self.shape = (texts, length, width)
+    def __init__(self, texts: Texts, name: str, layers: int | None, below: int) -> None:
+        self.texts, self.made = texts, (name, layers, below)
+        self.shape = (texts.shape[1], texts.shape[2], pretrained(name, layers).config.hidden_size)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.texts)
+
+    @cached_property
+    def values(self) -> Tensor:
+        """All of them, on the device of the texts."""
+        return states_of(self.texts, *self.made)
 
     def take(self, indices: Tensor) -> Tensor:
         """Return the states at `indices` as float32 (b, T, L, width)."""
+        if len(indices) <= FEW:
+            return states_of.__wrapped__(self.texts.subset(indices), *self.made)
         return self.values[indices.to(self.values.device)]
 
     def subset(self, indices: Tensor) -> States:
         """Return the samples at `indices`, in that order."""
-        rows = hashlib.sha256(indices.cpu().numpy().tobytes()).hexdigest()
-        return States(self.values[indices.to(self.values.device)], f"{self.made} {rows}")
+        return States(self.texts.subset(indices), *self.made)
 
     def to(self, device: torch.device) -> States:
         """Return the same samples on `device`."""
-        return States(self.values.to(device), self.made)
+        return States(self.texts.to(device), *self.made)
 
     def digest(self) -> str:
-        """Return a hash of what the states were made from: no rounding of a device is in it."""
-        return hashlib.sha256(f"states {self.made}".encode()).hexdigest()
+        """Return a hash of what the states are made from: no rounding of a device is in it."""
+        name, layers, below = self.made
+        text = f"states {content_digest(place_of(name))} {layers} {below} {self.texts.digest()}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def prepared(settings: dict[str, Any], data: Dataset, model: nn.Module) -> Dataset:
@@ -90,8 +98,7 @@ def apart(model: Encoded, few: Split, bring: Callable[[Split], Split]) -> bool:
 def brought(split: Split, name: str, layers: int | None, below: int) -> Split:
     """Return the samples with their texts as what the lowest layers make of them, `below` of all."""
     assert isinstance(split.images, Texts)
-    made = f"{content_digest(place_of(name))} {layers} {below} {split.images.digest()}"
-    return split.with_images(States(states_of(split.images, name, layers, below), made))
+    return split.with_images(States(split.images, name, layers, below))
 
 
 @lru_cache(maxsize=8)  # the splits of one run; the next run in this process has the same, most of the time
