@@ -64,7 +64,7 @@ def test_a_grid_over_scorers_plants_once(command: Command, tmp_path: Path) -> No
     assert len(list((tmp_path / "own/train").glob("*/manifest.json"))) == 2  # planter, baseline
 
 
-@pytest.mark.parametrize("harm", [harm for harm in Harm if harm not in (Harm.none, Harm.boxes)])  # boxes: test_points
+@pytest.mark.parametrize("harm", set(Harm) - {Harm.none, Harm.boxes})  # boxes: test_points
 def test_every_harm_goes_through_and_is_known(command: Command, store: Path, tmp_path: Path, harm: Harm) -> None:
     """The oracle takes the harmed samples and no others; the arms are trained on what was planted."""
     arguments = [*TINY, "train.epochs=5", f"store={store}", f"data.harm={harm}", "scorer=oracle"]
