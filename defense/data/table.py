@@ -67,7 +67,7 @@ def table(spec: Data) -> Collection:
     columns = spec.columns or [name for name in tables["train"] if name != spec.target]
     for part, rows in tables.items():
         check_cells(rows, columns, part, spec)
-    class_names = sorted(tables["train"][spec.target].unique(), key=str)
+    class_names = in_order(tables["train"][spec.target])
     group_names = [] if spec.sensitive is None else groups_in(tables["train"][spec.sensitive], spec)
     parts, groups = {}, {}
     for part, rows in tables.items():
@@ -84,7 +84,9 @@ def read(part: str, path: str | None, spec: Data) -> pd.DataFrame:
     field = "data.path" if part == "train" else f"data.{part}_path"
     file = existing(path, field, "a CSV file with a header")
     try:
-        found = pd.read_csv(file, encoding="utf-8", keep_default_na=False, na_values=[""], skipinitialspace=True)
+        found = pd.read_csv(
+            file, encoding="utf-8-sig", keep_default_na=False, na_values=[""], skipinitialspace=True
+        )
     except UnicodeDecodeError as error:
         raise InputError(field, path, f"not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
     except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
@@ -125,7 +127,7 @@ def check_cells(rows: pd.DataFrame, columns: list[str], part: str, spec: Data) -
 
 def groups_in(column: pd.Series, spec: Data) -> list[object]:
     """Return the values of the sensitive column in order; raises InputError where they are one, or too many."""
-    found = sorted(column.unique(), key=str)
+    found = in_order(column)
     if len(found) < 2:
         said = f"has the one value {found[0]}; expected two groups to compare"
         raise InputError("data.sensitive", spec.sensitive, said)
@@ -133,6 +135,12 @@ def groups_in(column: pd.Series, spec: Data) -> list[object]:
         said = f"has {len(found)} values; expected {FEW} at most, or data.groups that names those to compare"
         raise InputError("data.sensitive", spec.sensitive, said)
     return found
+
+
+def in_order(column: pd.Series) -> list[object]:
+    """Return the values of a column: numbers by size, others as text in that of the alphabet."""
+    by_size = pd.api.types.is_numeric_dtype(column)
+    return sorted(column.unique(), key=None if by_size else str)
 
 
 def coded(column: pd.Series, names: list[object], field: str, part: str) -> Tensor:

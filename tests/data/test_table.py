@@ -132,6 +132,18 @@ def test_another_encoding_is_said(tmp_path: Path) -> None:
         loaded(tmp_path, people(), path=str(tmp_path / "latin.csv"))
 
 
+def test_a_file_may_begin_with_a_mark_of_its_encoding_as_excel_writes_it(tmp_path: Path) -> None:
+    usual = loaded(tmp_path, people())
+    people().to_csv(tmp_path / "marked.csv", index=False, encoding="utf-8-sig")
+    marked = loaded(tmp_path, people(), path=str(tmp_path / "marked.csv"))
+    assert marked.train.digest() == usual.train.digest()
+
+
+def test_classes_that_are_numbers_are_in_order_of_size(tmp_path: Path) -> None:
+    table = people(90).assign(income=[2, 10, 9] * 30)
+    assert loaded(tmp_path, table).class_names == ["2", "9", "10"]
+
+
 def test_a_class_of_test_that_training_has_not_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data.target=income: the test rows have the value odd, which training"):
         loaded(tmp_path, people(), people(8).assign(income="odd"))

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+SMALL = ["data.train_size=100", "data.validation_size=60", "data.test_size=80", "train.epochs=3"]
+
 
 def write_adult(folder: Path, rows: int = 260) -> Path:
     """Write adult/train.csv and adult/test.csv of drawn people into `folder`."""

@@ -9,10 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.papers.tables import write_adult
+from tests.papers.tables import SMALL, write_adult
 
 Command = Callable[..., tuple[int, str, str]]
-SMALL = ["data.train_size=100", "data.validation_size=60", "data.test_size=80", "train.epochs=3"]
 
 
 def test_both_protocols_are_side_by_side(command: Command, tmp_path: Path) -> None:
