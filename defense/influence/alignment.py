@@ -30,7 +30,7 @@ from defense.influence.finite import finite
 from defense.influence.forward_mode import LeanBatchNorm, load_forward_mode
 from defense.influence.layout import layout
 from defense.influence.members import Member, Parameters, logits_at, masked
-from defense.influence.per_sample import gradients_of_batch
+from defense.influence.per_sample import chunk_of, gradients_of_batch
 from defense.memory import Forgetful, Memory
 from defense.models.modes import evaluating
 from defense.watch import Watch
@@ -109,9 +109,10 @@ def directional_derivatives(
 
 
 def gradient_derivative(
-    model: nn.Module, member: Member, direction: Parameters, x: Tensor, labels: Tensor, *, chunk: int = 32
+    model: nn.Module, member: Member, direction: Parameters, x: Tensor, labels: Tensor
 ) -> Tensor:
-    """Return the derivative (b,) as u . g_i, for gradients g_i that are formed `chunk` samples at a time."""
+    """Return the derivative (b,) as u . g_i, for gradients g_i that are formed for a part of the batch at a time."""
+    chunk = chunk_of(member, len(x))
     with masked(model, member):
         parts = zip(x.split(chunk), labels.split(chunk), strict=True)
         return torch.cat([inner_products(gradients_of_batch(model, member, *part), direction) for part in parts])

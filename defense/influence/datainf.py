@@ -13,7 +13,7 @@ from torch import nn
 
 from defense.data.splits import Split
 from defense.influence.members import Member, Parameters, masked
-from defense.influence.per_sample import gradients_of_batch
+from defense.influence.per_sample import chunk_of, gradients_of_batch
 from defense.models.modes import evaluating
 
 
@@ -26,10 +26,9 @@ def datainf_direction(
     *,
     damping: float,
     batch_size: int,
-    chunk: int = 32,
 ) -> Parameters:
     """Return u, in two passes over `train`: one for the damping, one for the sum."""
-    size = min(batch_size, chunk)
+    size = chunk_of(member, batch_size)
     mean_squares = {
         name: torch.zeros((), dtype=value.dtype, device=value.device) for name, value in gradient.items()
     }

@@ -23,6 +23,14 @@ from defense.models.modes import evaluating
 from defense.watch import Watch
 
 
+ROOM, FEWEST = 2**24, 32  # numbers that gradients formed together may hold; samples they are of at least
+
+
+def chunk_of(member: Member, batch_size: int) -> int:
+    """Return how many samples of a batch have their gradients formed together: the more, the smaller the model."""
+    return min(batch_size, max(FEWEST, ROOM // sum(value.numel() for value in member.parameters.values())))
+
+
 def gradients_of_batch(model: nn.Module, member: Member, x: Tensor, labels: Tensor) -> Parameters:
     """Return g_i of each sample by name of parameter: (b, ...). The model is in eval mode, its masks on."""
 
@@ -44,7 +52,6 @@ def squared_norms(
     watch: Watch,
     memory: Memory,
     crew: Crew = ALONE,
-    chunk: int = 32,
 ) -> Tensor:
     """Return |g_i|^2 for each sample of `split`: (n,), on the CPU.
 
@@ -59,7 +66,7 @@ def squared_norms(
 
     def one_pass(size: int) -> Tensor:
         part = f"{member.name} squared norms"
-        return gathered(split, min(size, chunk), one_batch, watch=watch, memory=memory, part=part, crew=crew)
+        return gathered(split, chunk_of(member, size), one_batch, watch=watch, memory=memory, part=part, crew=crew)
 
     with evaluating(model), masked(model, member):
         return fitted(batch_size, split, one_pass)

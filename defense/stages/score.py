@@ -17,7 +17,7 @@ from defense.memory import Forgetful, Memory
 from defense.schema import Objective, Scorer
 from defense.watch import Watch
 
-VERSION = 5
+VERSION = 6
 
 
 def score(
