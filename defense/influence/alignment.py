@@ -111,7 +111,7 @@ def directional_derivatives(
 def gradient_derivative(
     model: nn.Module, member: Member, direction: Parameters, x: Tensor, labels: Tensor
 ) -> Tensor:
-    """Return the derivative (b,) as u . g_i, for gradients g_i that are formed for a part of the batch at a time."""
+    """Return the derivative (b,) as u . g_i, the gradients g_i formed for a part of the batch at a time."""
     chunk = chunk_of(member, len(x))
     with masked(model, member):
         parts = zip(x.split(chunk), labels.split(chunk), strict=True)

@@ -22,7 +22,6 @@ from defense.memory import Memory
 from defense.models.modes import evaluating
 from defense.watch import Watch
 
-
 ROOM, FEWEST = 2**24, 32  # numbers that gradients formed together may hold; samples they are of at least
 
 
