@@ -72,3 +72,14 @@ def existing(path: str | None, field: str, expected: str) -> Path:
     if not Path(path).exists():
         raise InputError(field, path, f"no such path; expected {expected}")
     return Path(path)
+
+
+def decoded(path: str, field: str, expected: str) -> str:
+    """Return the text of a file; raises InputError where it is not there or not in UTF-8."""
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(field, path, f"expected {expected} ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        where = f"byte {error.object[error.start]:#04x} at position {error.start}"
+        raise InputError(field, path, f"not in UTF-8: {where}; expected a file saved in UTF-8") from error

@@ -8,6 +8,7 @@ outside is cut off), categories are 0 and 1 (one that training lacks is 0 in all
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from pandas.util import hash_pandas_object
 from torch import Tensor
 
-from defense.data.collection import Collection, existing, number_samples
+from defense.data.collection import Collection, decoded, existing, number_samples
 from defense.data.images import Images, TensorImages
 from defense.errors import InputError
 from defense.schema import Data
@@ -82,14 +83,10 @@ def table(spec: Data) -> Collection:
 def read(part: str, path: str | None, spec: Data) -> pd.DataFrame:
     """Return one CSV file as it is; raises InputError where that is not what it is."""
     field = "data.path" if part == "train" else f"data.{part}_path"
-    file = existing(path, field, "a CSV file with a header")
+    text = decoded(str(existing(path, field, "a CSV file with a header")), field, "a CSV file with a header")
     try:
-        found = pd.read_csv(
-            file, encoding="utf-8-sig", keep_default_na=False, na_values=[""], skipinitialspace=True
-        )
-    except UnicodeDecodeError as error:
-        raise InputError(field, path, f"not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
-    except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
+        found = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], skipinitialspace=True)
+    except ValueError as error:  # pandas' errors of parsing are ValueErrors
         raise InputError(field, path, f"not a readable CSV file ({error})") from error
     for name, column in (("target", spec.target), ("sensitive", spec.sensitive)):
         if column is not None and column not in found:

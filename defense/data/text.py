@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from defense.data.collection import Collection, existing, number_samples
+from defense.data.collection import Collection, decoded, existing, number_samples
 from defense.data.given import Given, origins_of
 from defense.data.pretrained import loading
 from defense.data.splits import Split
@@ -66,19 +67,21 @@ def read_table(path: str, field: str, columns: Sequence[str]) -> list[Row]:
 
     Quotes are characters like others. Raises InputError where the file, one of `columns` or a cell is missing.
     """
-    rows = [line.rstrip("\r").split("\t") if line.strip() else [] for line in decoded(path, field).split("\n")]
-    header = rows[0]
+    lines = io.StringIO(decoded(path, field, "a file of text"), newline=None)  # whatever they end in
+    try:
+        header, *rows = [*csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)] or [[]]
+    except csv.Error as error:
+        raise InputError(field, path, f"not a readable table ({error})") from error
     for column in columns:
         if column not in header:
             raise InputError(field, path, f"no column {column!r} in it; it has {', '.join(header) or 'none'}")
     table = []
-    for number, row in enumerate(rows[1:], start=2):
-        if row and len(row) != len(header):
-            raise InputError(
-                field, path, f"line {number} has {len(row)} cells; expected {len(header)}, one a column"
-            )
-        if row:
-            table.append(dict(zip(header, row, strict=True)))
+    for number, cells in enumerate(rows, start=2):
+        if cells and len(cells) != len(header):
+            said = f"line {number} has {len(cells)} cells; expected {len(header)}, one a column"
+            raise InputError(field, path, said)
+        if cells:
+            table.append(dict(zip(header, cells, strict=True)))
             filled(table[-1], columns, field, path, f"line {number}")
     if not table:
         raise InputError(field, path, "no row in it; expected samples below a line of column names")
@@ -91,7 +94,7 @@ def read_records(path: str, field: str, key: str | None, columns: Sequence[str])
     Raises InputError where the file, the key, a column or a value is missing.
     """
     try:
-        content: Any = json.loads(decoded(path, field))
+        content: Any = json.loads(decoded(path, field, "a JSON file"))
     except ValueError as error:
         raise InputError(field, path, f"not a readable JSON file ({error})") from error
     if isinstance(content, dict):
@@ -114,17 +117,6 @@ def filled(row: dict[str, Any], columns: Sequence[str], field: str, path: str, w
     for column in columns:
         if not str(row[column]).strip():
             raise InputError(field, path, f"{where} has nothing in column {column!r}; expected text")
-
-
-def decoded(path: str, field: str) -> str:
-    """Return the text of a file in UTF-8; raises InputError where it is not there or of another encoding."""
-    try:
-        return Path(path).read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(field, path, f"expected a file of text ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        where = f"byte {error.object[error.start]:#04x} at position {error.start}"
-        raise InputError(field, path, f"not in UTF-8: {where}; expected a file saved in UTF-8") from error
 
 
 def text(spec: Data) -> Collection:

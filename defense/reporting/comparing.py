@@ -2,67 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
-from defense.choices import Harm, TreatmentName
 from defense.reporting.exports import Text
+from defense.reporting.judging import Compared
 from defense.reporting.settings import Setting
-from defense.reporting.significance import Paired, compared, holm
-from defense.reporting.statistics import ALPHA, p_value
+from defense.reporting.statistics import p_value
 
 T = TypeVar("T")
 COMPARED = ("baseline", "control", "defended")
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One setting by one measure: defended beside control and baseline, paired by seed."""
-
-    setting: Setting
-    measure: str  # the name that the arms of a result have it under
-    sign: int  # -1 where lower is better
-    control: Paired  # defended - control
-    baseline: Paired  # defended - baseline
-    holm: float | None = None  # of control.t, corrected over all rows of the measure
-
-    @classmethod
-    def all(cls, settings: Sequence[Setting], measure: str, *, lower_is_better: bool = False) -> list[Compared]:
-        """Return every setting compared by one measure."""
-        sign = -1 if lower_is_better else 1
-        rows = [
-            cls(
-                setting,
-                measure,
-                sign,
-                compared(setting.values("defended", measure), setting.values("control", measure)),
-                compared(setting.values("defended", measure), setting.values("baseline", measure)),
-            )
-            for setting in settings
-        ]
-        corrected = holm([row.control.t for row in rows])
-        return [replace(row, holm=p) for row, p in zip(rows, corrected, strict=True)]
-
-    @property
-    def differs(self) -> bool:
-        """Whether the setting is called better or worse than its control."""
-        return self.holm is not None and self.holm < ALPHA
-
-    @property
-    def gain(self) -> float:
-        """Defended - control, above zero where it is one for the better."""
-        return self.sign * self.control.difference.mean
-
-    @property
-    def word(self) -> str:
-        """The judgement in a word or two."""
-        if self.holm is None:
-            return "not judged"
-        return ("better" if self.gain > 0 else "worse") if self.differs else "not distinguishable"
 
 
 def answer_of(rows: Sequence[Compared], what: str) -> str:
@@ -148,29 +100,3 @@ def settings_by(items: Sequence[T], key: Callable[[T], str]) -> dict[str, list[T
     for item in items:
         found.setdefault(key(item), []).append(item)
     return found
-
-
-def grounds_of(settings: Sequence[Setting]) -> list[str]:
-    """Return one line for every ground: data and harm, model, budget, how many samples there are of each part."""
-    said = []
-    for own in settings_by(settings, lambda setting: setting.ground).values():
-        config, sizes = own[0].runs[0]["config"], own[0].runs[0]["sizes"]
-        data, model = config["data"], str(config["model"]["_target_"]).rpartition(".")[2]
-        network = "logistic" if config["model"].get("hidden") == [] else model
-        labels = f" ({data['train_labels']})" if data["train_labels"] else ""
-        harm = f", {data['harm']} harm in {100 * data['harm_rate']:g} %" if data["harm"] != Harm.none.value else ""
-        budgets = dict.fromkeys(treated(each.runs[0]["config"]["treatment"]) for each in own)
-        counts = ", ".join(f"{sizes[part]} {part}" for part in ("train", "validation", "test"))
-        place = own[0].place or data["source"]
-        seeds = len({run["seed"] for each in own for run in each.runs})
-        said.append(
-            f"{place}{labels}, {network}{harm}: {counts} samples; {', '.join(budgets)}; "
-            f"{len(own)} settings, {seeds} seeds."
-        )
-    return said
-
-
-def treated(spec: Mapping[str, Any]) -> str:
-    """Return what a treatment does to how many: 'remove 5 %', 'reweight'."""
-    name = str(spec["name"])
-    return name if name == TreatmentName.reweight.value else f"{name} {100 * spec['budget']:g} %"

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from defense.reporting.charts import steps
-from defense.reporting.comparing import grounds_of, knobs_shown, settings_by
+from defense.reporting.comparing import knobs_shown, settings_by
 from defense.reporting.exports import Text
 from defense.reporting.record import Evaded
 from defense.reporting.result import common, selection
-from defense.reporting.settings import Setting, settings_of
+from defense.reporting.settings import Setting, facts_of, settings_of, treated
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.significance import Paired, compared, holm
 from defense.reporting.statistics import ALPHA, Mean, mean_interval, p_value
@@ -93,7 +93,7 @@ def evaded_sheet(results: Sequence[Result], title: str) -> Sheet:
         command_of(results),
         parts,
         made_of(results),
-        facts=[ABOUT, *grounds_of(settings)],
+        facts=[ABOUT, *facts_of(settings, treated)],
     )
 
 

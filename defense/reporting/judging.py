@@ -12,15 +12,27 @@ from defense.reporting.statistics import ALPHA
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A setting beside its control and the baseline, paired by seed; p-values corrected over all of the page."""
+class Compared:
+    """A setting by one measure: defended beside its control and the baseline, paired by seed."""
 
     setting: Setting
-    control: Paired  # defended - control, adaptive accuracy at worst
-    baseline: Paired  # defended - baseline, the same
-    holm: float | None  # of control.t
-    baseline_holm: float | None  # of baseline.t
-    best: bool = False  # the highest of its ground, and better than its control
+    measure: str  # the name that the arms of a result have it under
+    sign: int  # -1 where lower is better
+    control: Paired  # defended - control
+    baseline: Paired  # defended - baseline
+    holm: float | None  # of control.t, corrected over all settings that have one
+
+    @classmethod
+    def all(cls, settings: Sequence[Setting], measure: str, *, lower_is_better: bool = False) -> list[Compared]:
+        """Return every setting by one measure: paired t over seeds, Holm's correction over all of them."""
+        sign = -1 if lower_is_better else 1
+        pairs = {
+            other: [compared(own.values("defended", measure), own.values(other, measure)) for own in settings]
+            for other in ("control", "baseline")
+        }
+        corrected = holm([pair.t for pair in pairs["control"]])
+        rows = zip(settings, pairs["control"], pairs["baseline"], corrected, strict=True)
+        return [Compared(setting, measure, sign, control, base, p) for setting, control, base, p in rows]
 
     @property
     def differs(self) -> bool:
@@ -28,19 +40,36 @@ class Judgement:
         return self.holm is not None and self.holm < ALPHA
 
     @property
+    def gain(self) -> float:
+        """Defended - control, above zero where it is one for the better."""
+        return self.sign * self.control.difference.mean
+
+    @property
     def better(self) -> bool:
         """Whether the setting is called better than its control."""
-        return self.differs and self.control.difference.mean > 0
+        return self.differs and self.gain > 0
 
     @property
     def word(self) -> str:
         """The judgement in a word or three."""
-        gain = self.control.difference
         if self.holm is None:
-            return "not judged: one seed" if gain.count < 2 else "not judged: no spread"
+            return "not judged: one seed" if self.control.difference.count < 2 else "not judged: no spread"
         if not self.differs:
             return "not distinguishable"
-        return "best" if self.best else "better" if self.better else "worse"
+        return "better" if self.better else "worse"
+
+
+@dataclass(frozen=True)
+class Judgement(Compared):
+    """A setting by adaptive accuracy at worst."""
+
+    baseline_holm: float | None  # of baseline.t
+    best: bool = False  # the highest of its ground, and better than its control
+
+    @property
+    def word(self) -> str:
+        """The judgement in a word or three."""
+        return "best" if self.best else super().word
 
 
 def judge(settings: Sequence[Setting]) -> list[Judgement]:
@@ -49,13 +78,9 @@ def judge(settings: Sequence[Setting]) -> list[Judgement]:
     On every ground the setting of the highest mean accuracy among those judged, chance and perfect knowledge
     aside, is the best if it is better than its control; if it is not, none is.
     """
-    control = [
-        compared(setting.values("defended", WORST), setting.values("control", WORST)) for setting in settings
-    ]
-    base = [compared(setting.values("defended", WORST), setting.values("baseline", WORST)) for setting in settings]
-    corrected, base_corrected = holm([pair.t for pair in control]), holm([pair.t for pair in base])
-    rows = zip(settings, control, base, corrected, base_corrected, strict=True)
-    judgements = [Judgement(*row) for row in rows]
+    rows = Compared.all(settings, WORST)
+    corrected = holm([row.baseline.t for row in rows])
+    judgements = [Judgement(**vars(row), baseline_holm=p) for row, p in zip(rows, corrected, strict=True)]
     highest = {id(top) for top in highest_of(judgements).values() if top.better}
     return [replace(judgement, best=id(judgement) in highest) for judgement in judgements]
 

@@ -28,10 +28,6 @@ class Measured:
     spoken: str
     lower_is_better: bool = False
 
-    def better(self, difference: float) -> bool:
-        """Whether a difference is one for the better."""
-        return difference < 0 if self.lower_is_better else difference > 0
-
 
 def accuracy(table: pd.DataFrame, positive: int) -> float:
     """Return the share of samples whose prediction is their label, in percent."""

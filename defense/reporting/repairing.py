@@ -9,19 +9,12 @@ import pandas as pd
 
 from defense.choices import Measure, ObjectiveName
 from defense.reporting.charts import Axis, Gain, Place, forest, shared_limits, tradeoff
-from defense.reporting.comparing import (
-    Compared,
-    answer_of,
-    compared_table,
-    grounds_of,
-    knobs_shown,
-    row_of_table,
-    settings_by,
-)
+from defense.reporting.comparing import answer_of, compared_table, knobs_shown, row_of_table, settings_by
+from defense.reporting.judging import Compared
 from defense.reporting.measures import AIMS, GAPS, MEASURES, measured
 from defense.reporting.record import Repair
 from defense.reporting.result import common, selection
-from defense.reporting.settings import Setting, settings_of
+from defense.reporting.settings import Setting, facts_of, settings_of, treated
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import mean_interval
 from defense.reporting.sweeps import Result, command_of, made_of
@@ -67,7 +60,7 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
         command_of(results),
         parts,
         made_of(results),
-        facts=[text, *grounds_of(settings)],
+        facts=[text, *facts_of(settings, treated)],
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from defense.choices import AUTO, Harm
+from defense.choices import AUTO, Harm, TreatmentName
 from defense.reporting.reading import is_rival, objective_of, proxy_of, read
 from defense.reporting.statistics import Mean, paired_difference
 from defense.reporting.sweeps import Result, column_of, group, row_of, swept
@@ -129,33 +129,47 @@ def value_of(result: Result, name: str) -> Value:
     return found if isinstance(found, Value) else str(found)
 
 
-def facts_of(settings: Sequence[Setting]) -> list[str]:
-    """Return one line for every ground: data, harm, model, threat, and how many samples there are of each part."""
+def facts_of(settings: Sequence[Setting], what: Callable[[Sequence[Setting]], str]) -> list[str]:
+    """Return one line for every ground: data, harm, model, `what` is done, how many samples there are."""
     grounds: dict[str, list[Setting]] = {}
     for setting in settings:
         grounds.setdefault(setting.ground, []).append(setting)
     said = []
     for alike in grounds.values():
         config, sizes = alike[0].runs[0]["config"], alike[0].runs[0]["sizes"]
-        data, model, threat = config["data"], config["model"], config["threat"]
-        planted = (
-            f" with {data['harm']} harm in {100 * data['harm_rate']:g} %"
-            if data["harm"] != Harm.none.value
-            else ""
-        )
+        data, model = config["data"], config["model"]
         file = f" {data['path']}" if data["path"] else ""
+        labels = f" ({data['train_labels']})" if data["train_labels"] else ""
+        harm = f" with {data['harm']} harm in {100 * data['harm_rate']:g} %"
         width = "".join(
             f", {name} {value}" for name, value in model.items() if name != "_target_" and value is not None
         )
         counts = f"{sizes['train']} training, {sizes['validation']} validation and {sizes['test']} test samples"
         runs = sum(len(setting.runs) for setting in alike)
-        here = f"{counted(len(alike), 'setting')}, {counted(runs, 'run')}"
         said.append(
-            f"{alike[0].runs[0]['name']}: data {data['source']}{file}{planted}; model "
-            f"{str(model['_target_']).rpartition('.')[2]}{width}; recipe {config['train']['recipe']}; threat "
-            f"{threat['norm']}, eps {threat['eps']}; {counts}; {here}."
+            f"{alike[0].runs[0]['name']}: data {data['source']}{file}{labels}"
+            f"{harm if data['harm'] != Harm.none.value else ''}; model "
+            f"{str(model['_target_']).rpartition('.')[2]}{width}; {what(alike)}; {counts}; "
+            f"{counted(len(alike), 'setting')}, {counted(runs, 'run')}."
         )
     return said
+
+
+def attacked(settings: Sequence[Setting]) -> str:
+    """Return by what recipe the models of settings on one ground are trained, and what an attacker may do."""
+    config = settings[0].runs[0]["config"]
+    threat = config["threat"]
+    return f"recipe {config['train']['recipe']}; threat {threat['norm']}, eps {threat['eps']}"
+
+
+def treated(settings: Sequence[Setting]) -> str:
+    """Return what is done to how many training samples in some settings: 'remove 5 %, reweight'."""
+    said = []
+    for setting in settings:
+        spec = setting.runs[0]["config"]["treatment"]
+        whole = spec["name"] == TreatmentName.reweight.value
+        said.append(str(spec["name"]) if whole else f"{spec['name']} {100 * spec['budget']:g} %")
+    return ", ".join(dict.fromkeys(said))
 
 
 def counted(number: int, what: str) -> str:

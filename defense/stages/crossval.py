@@ -16,7 +16,7 @@ from defense.models.predict import predict
 from defense.randomness import derive
 from defense.schema import Threat, Train
 from defense.stages.train import trained
-from defense.watch import Watch, silent
+from defense.watch import Watch
 
 VERSION = 1
 
@@ -49,17 +49,7 @@ def cross_validate(
         keep = torch.ones(len(labels), dtype=torch.bool)
         keep[out] = False
         model = build(settings, data, seed=seed)
-        trained(
-            model,
-            data,
-            recipe,
-            keep=keep,
-            weights=torch.ones(len(keep)),
-            threat=threat,
-            seed=seed,
-            fabric=fabric,
-            watch=silent,
-        )
+        trained(model, data, recipe, keep=keep, threat=threat, seed=seed, fabric=fabric)
         rows = torch.from_numpy(out)
         logits = predict(model, data.train.subset(rows), batch_size=4 * recipe.batch_size)
         probabilities[rows] = logits.float().softmax(1)

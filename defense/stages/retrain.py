@@ -20,7 +20,7 @@ from defense.models.predict import predict
 from defense.randomness import generator
 from defense.schema import Threat, Train
 from defense.stages.train import trained
-from defense.watch import Watch, silent
+from defense.watch import Watch
 
 VERSION = 2
 
@@ -73,17 +73,7 @@ def retrain(
             model = build(settings, data, seed=seed)
             if recipe.optimizer is Optimizer.lbfgs:
                 model.load_state_dict(baseline.weights)
-            trained(
-                model,
-                data,
-                recipe,
-                keep=keep,
-                weights=torch.ones(len(keep)),
-                threat=threat,
-                seed=seed,
-                fabric=fabric,
-                watch=silent,
-            )
+            trained(model, data, recipe, keep=keep, threat=threat, seed=seed, fabric=fabric)
             clean.append(predict(model, validation.clean, batch_size=recipe.batch_size * 4))
             attacked = validation.seen_by(ObjectiveName.robustness)
             adversarial.append(predict(model, attacked, batch_size=recipe.batch_size * 4))

@@ -24,7 +24,7 @@ from defense.training.epochs import Choice, EpochEnd
 from defense.training.loop import fit
 from defense.training.recipes import losses_of
 from defense.training.validation import measuring
-from defense.watch import Watch
+from defense.watch import Watch, silent
 
 VERSION = 3
 
@@ -76,18 +76,18 @@ def trained(
     recipe: Train,
     *,
     keep: Tensor,
-    weights: Tensor,
+    weights: Tensor | None = None,
     threat: Threat,
     seed: int,
     fabric: Fabric,
-    watch: Watch,
+    watch: Watch = silent,
     memory: Memory | None = None,
     crew: Crew = ALONE,
 ) -> TrainedModel:
     """Train `model` in place on the kept samples of data.train; it ends at the epoch that is kept.
 
-    keep, weights: as of `defense.training.loop.fit`; memory: as of `train`. Of the `recipe.checkpoints` - 1
-    earlier epochs whose weights stand beside them, those after the kept one are left out.
+    keep, weights: as of `defense.training.loop.fit`, None: all weigh the same; memory: as of `train`. Of the
+    `recipe.checkpoints` - 1 earlier epochs whose weights stand beside them, those after the kept one are left out.
     """
     seldom = Seldom(memory)
     common = Common(seldom, crew)
@@ -103,7 +103,7 @@ def trained(
         data.train,
         recipe,
         keep=keep,
-        weights=weights,
+        weights=torch.ones(len(keep)) if weights is None else weights,
         losses=losses_of(recipe, threat, data.classes),
         measure=measuring(
             data.validation, recipe, threat, classes=data.classes, seed=seed, fabric=fabric, crew=crew

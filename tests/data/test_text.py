@@ -122,6 +122,7 @@ FIRST = "label\ttext\n"
         (FIRST.encode(), "no row in it"),
         (FIRST.encode() + b"0\tbad\n1\t \n", "line 3 has nothing in column 'text'"),
         (FIRST.encode() + b"0\tbad\n1\n", "line 3 has 1 cells; expected 2"),
+        (FIRST.encode() + b"0\t" + 200_000 * b"a", "not a readable table (field larger than field limit"),
         (None, "expected a file of text (No such file or directory)"),
     ],
 )

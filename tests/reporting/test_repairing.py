@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from defense.reporting.comparing import Compared, answer_of
+from defense.reporting.comparing import answer_of
+from defense.reporting.judging import Compared
 from defense.reporting.repairing import measures_in, repair_sheet
 from defense.reporting.settings import settings_of
 from tests.test_sweep import swept
@@ -57,7 +58,7 @@ def test_accuracy_that_falls_is_worse() -> None:
 
 def test_one_seed_is_not_judged() -> None:
     rows = Compared.all(settings_of(RESULTS[:3]), "accuracy")
-    assert {row.word for row in rows} == {"not judged"}
+    assert {row.word for row in rows} == {"not judged: one seed"}
     assert answer_of(rows, "accuracy").startswith("Accuracy: not judged, for that takes several seeds")
 
 
