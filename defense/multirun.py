@@ -15,9 +15,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from defense.failure import MENDABLE, one_line
+from defense.planned import missing_of
 from defense.reporting.tables import markdown
 from defense.reporting.work import stages_table
-from defense.sweep import FAILED, RESULT, find_failures, find_results, published
+from defense.sweep import FAILED, RESULT, find_failures, find_results, published, sheet_of
 
 if TYPE_CHECKING:
     from defense.reporting.sheet import Failure
@@ -73,7 +74,8 @@ class Report(Callback):
         failures: list[Failure] = []
         try:
             results, failures = find_results([folder]), find_failures([folder])
-            print(published(results, folder, failures))
+            sheet = sheet_of(results, failures, missing_of([folder], (RESULT, FAILED)))
+            print(published(sheet, folder))
             print(f"\n{summed_up(results, len(failures), time.monotonic() - self.begin)}")
         except Exception as error:
             page = False

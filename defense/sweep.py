@@ -5,19 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from defense.choices import Task
 from defense.errors import InputError
+from defense.planned import MULTIRUN, command_of_sweep, missing_of
 from defense.reporting.sweeps import COMMAND, FOLDER
 from defense.reporting.tables import markdown
 
@@ -27,7 +23,6 @@ if TYPE_CHECKING:
 Result = dict[str, Any]
 RESULT, FAILED = "result.json", "failed.json"  # what a cell leaves that has finished, and one that has failed
 STORE = "defense-report store --list shows what is in the store, --prune removes what no run needs."
-MULTIRUN = "hydra.mode=MULTIRUN"  # what Hydra makes of -m
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,10 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     chosen = parser.parse_args(arguments)
     try:
-        results, failures = find_results(chosen.paths), find_failures(chosen.paths)
+        missing = missing_of(chosen.paths, (RESULT, FAILED))
+        sheet = sheet_of(find_results(chosen.paths), find_failures(chosen.paths), missing)
         own = chosen.paths[0] if len(chosen.paths) == 1 and not (chosen.paths[0] / RESULT).exists() else None
         output = chosen.output or own
-        print(published(results, output, failures) if output else text_of(sheet_of(results, failures)))
+        print(published(sheet, output) if output else text_of(sheet))
         sys.stdout.flush()
     except InputError as error:
         print(f"defense-report: {error}", file=sys.stderr)
@@ -66,11 +62,10 @@ def keep_house(arguments: Sequence[str]) -> None:
         sys.exit(2)
 
 
-def published(results: Sequence[Result], output: Path, failures: Sequence[Failure] = ()) -> str:
-    """Write the page of `results` and `failures` into `output` and return it as text."""
+def published(sheet: Sheet, output: Path) -> str:
+    """Write a page into `output` and return it as text."""
     from defense.reporting.sheet import write_sheet
 
-    sheet = sheet_of(results, failures)
     try:
         output.mkdir(parents=True, exist_ok=True)
         write_sheet(sheet, output)
@@ -81,8 +76,11 @@ def published(results: Sequence[Result], output: Path, failures: Sequence[Failur
     return f"{text_of(sheet)}\n\nreport: {output / 'report.html'}"
 
 
-def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> Sheet:
-    """Return the page of results of one task, and of what failed; raises InputError where they are of several."""
+def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = (), missing: int = 0) -> Sheet:
+    """Return the page of results of one task, of what failed, and how many cells of a sweep are missing.
+
+    Raises InputError where the results are of several tasks.
+    """
     from defense.reporting.defending import defending_sheet  # SciPy: not for --help
     from defense.reporting.detection import detection_sheet
     from defense.reporting.evading import evaded_sheet
@@ -107,7 +105,10 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = ()) -> She
         Task.speed: timing_sheet,
     }
     names = dict.fromkeys(result["name"] for result in results)
-    return replace(sheets[Task(tasks[0])](results, ", ".join(names)), failures=failures)
+    sheet = sheets[Task(tasks[0])](results, ", ".join(names))
+    cells = "1 cell of the sweep is" if missing == 1 else f"{missing} cells of the sweep are"
+    said = [f"{cells} missing: it was ended early, or still runs. The same command goes on."] if missing else []
+    return replace(sheet, facts=[*said, *sheet.facts], failures=failures)
 
 
 def text_of(sheet: Sheet) -> str:
@@ -141,7 +142,7 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
                 results.append(read_result(file) | {FOLDER: file.resolve().parent})
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError("PATH", file, f"not a result of this version of defense ({error!r})") from error
-            sweeps = (folder / "multirun.yaml" for folder in file.resolve().parents[1:3])
+            sweeps = (folder / MULTIRUN for folder in file.resolve().parents[1:3])
             if sweep := next(filter(Path.exists, sweeps), None):
                 commands[sweep] = commands.get(sweep) or command_of_sweep(sweep)
                 results[-1][COMMAND] = commands[sweep]
@@ -166,24 +167,6 @@ def find_failures(paths: Sequence[Path]) -> list[Failure]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError("PATH", file, f"not what a cell leaves that has failed ({error!r})") from error
     return found
-
-
-def command_of_sweep(multirun: Path) -> str:
-    """Return the command that a sweep was started with, from what Hydra wrote; without where things were kept.
-
-    Of several sweeps into one folder it is the last one's.
-
-    Raises InputError where the file is another.
-    """
-    try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(multirun))  # as typed: ${...} stays
-        given = content["hydra"]["overrides"]
-        words = [str(word) for word in (*given["task"], *given["hydra"])]
-    except (OSError, ValueError, KeyError, TypeError, YAMLError, OmegaConfBaseException) as error:
-        raise InputError("PATH", multirun, "not what Hydra writes of a sweep; expected that, or none") from error
-    kept = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "store=", MULTIRUN)
-    mode = ["-m"] if MULTIRUN in words else []
-    return shlex.join(["defense", *mode, *(word for word in words if not word.startswith(kept))])
 
 
 def in_number(file: Path) -> list[tuple[int, str]]:

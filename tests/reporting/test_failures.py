@@ -57,6 +57,35 @@ def test_a_sweep_without_a_finished_cell_has_a_page_that_says_so(
     assert "Cells that failed" in "".join(reader.text)
 
 
+SWEEP = """hydra:
+  sweeper:
+    _target_: hydra._internal.core_plugins.basic_sweeper.BasicSweeper
+    params: {seed: "range(9)", a: "0,1"}
+  overrides: {hydra: [], task: ["seed=range(3)", "treatment.budget=0.1"]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("sweep", "said"),
+    [
+        (SWEEP, "3 cells of the sweep are missing"),
+        (SWEEP.replace("range(3)", "0,1"), "1 cell of the sweep is missing"),
+        (SWEEP.replace("range(3)", "0"), None),  # it was started again, with fewer
+        (SWEEP.replace("0,1", "glob(*)"), None),
+        (SWEEP.replace("BasicSweeper", "OptunaSweeper"), None),
+    ],
+)
+def test_a_page_says_how_many_cells_are_missing(tmp_path: Path, sweep: str, said: str | None) -> None:
+    (tmp_path / "multirun.yaml").write_text(sweep)
+    for cell in (0, 1):
+        leave(tmp_path / str(cell), result(cell, 1.0))
+    fail(tmp_path / "2", "seed=2")
+    main([str(tmp_path)])
+    text = (tmp_path / "report.md").read_text()
+    assert ("missing: it was ended early" in text) is (said is not None)
+    assert said is None or said in text
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"overrides": ["seed=0"]}'])
 def test_another_file_of_that_name_is_one_line(tmp_path: Path, content: str) -> None:
     fail(tmp_path / "0").joinpath("failed.json").write_text(content)
