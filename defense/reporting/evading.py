@@ -46,16 +46,18 @@ COLUMNS = (
     Column("strict, as far as it takes", "strict", "adaptive", "control"),
     Column("clean", "strict", "clean", "control"),
 )
-PUBLISHED, STRICT = COLUMNS[0], COLUMNS[4]
+PUBLISHED, BOUNDED, STRICT = COLUMNS[0], COLUMNS[3], COLUMNS[4]
+ANEW = ("bounded", "adaptive")  # ways of an attacker who knows the model, and leaves alone what it has wrong
 ABOUT = (
     "Gains in points of accuracy on test, of which a share is moved across the boundary; means over shares "
     "and seeds, in brackets 95 % intervals over seeds. Published: the attacked test set is the validation set "
     "that samples are scored by, and the attack stays the one made at the undefended model; such gains are "
     "over the untreated model. Disjoint validation: scored by a validation set, attacked as test is. Strict: "
     "and the attack is made anew at the model that is measured; bounded: no point goes farther than the "
-    "median validation point had to at the undefended model. Over random: over as many samples treated at "
-    "random. An attack that goes as far as it takes moves every point to the other side, so what it leaves is "
-    "decided by clean accuracy alone."
+    "median validation point had to at the undefended model. What the model has wrong is left where it is: the "
+    "published attack moves such points too, to the right side. Over random: over as many samples treated at "
+    "random. An attack that goes as far as it takes leaves no moved point right, so what it leaves is decided "
+    "by clean accuracy alone."
 )
 
 
@@ -66,7 +68,8 @@ def evaded_result(run: Evaded) -> dict[str, Any]:
         for arm, table in tables.items():
             for way in ("clean", "frozen", "bounded", "adaptive"):
                 moved = run.chosen[share] & (way != "clean")
-                right = np.where(moved, table[way], table["clean"])
+                after = table[way] & table["clean"] if way in ANEW else table[way]
+                right = np.where(moved, after, table["clean"])
                 own = arms.setdefault(arm, {}).setdefault(f"{protocol}_{way}", {})
                 own[said(share)] = 100 * float(right.mean())
     for ways in arms.values():
@@ -149,7 +152,8 @@ def answer(settings: Sequence[Setting], gains: Mapping[Column, Gains]) -> str:
     seeds = found[PUBLISHED].count
     text = (
         f"The mean gain of {count} settings (chance aside) is {found[PUBLISHED]} points as published, over the "
-        f"untreated model, and {found[STRICT]} by the strict protocol, over random (95 % over {seeds} seeds). "
+        f"untreated model; by the strict protocol, over random, {found[BOUNDED]} where the attack made anew is "
+        f"bounded and {found[STRICT]} where it goes as far as it takes (95 % over {seeds} seeds). "
         f"Judged one by one, after Holm's correction over the settings of a column: "
     )
     return text + "; ".join(f"{column.name} {gains[column].counted(settings)}" for column in COLUMNS) + "."
