@@ -14,7 +14,7 @@ from defense.reporting.exports import Text
 from defense.reporting.health import flagged_cells
 from defense.reporting.judging import Judgement, answer, caveat, judge
 from defense.reporting.landscape import ground_charts
-from defense.reporting.settings import Setting, attacked, facts_of, settings_of
+from defense.reporting.settings import Setting, attacked, facts_of, one_sided, settings_of
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import judged, p_value
 from defense.reporting.sweeps import Result, command_of, made_of
@@ -50,7 +50,7 @@ def defending_sheet(results: Sequence[Result], title: str) -> Sheet:
         rows = sum(judgement.holm is not None for judgement in judgements)
         parts += [arms(number, judgement, rows) for number, judgement in enumerate(judgements, start=1)]
     said = " ".join(filter(None, (answer(judgements), flagged_cells(results))))
-    facts = [*filter(None, [caveat(judgements)]), *facts_of(settings, attacked)]
+    facts = [*filter(None, [caveat(judgements)]), *facts_of(settings, attacked), *one_sided(settings)]
     return Sheet(title, said, command_of(results), parts, made_of(results), facts=facts)
 
 

@@ -13,8 +13,8 @@ from defense.reporting.comparing import answer_of, compared_table, knobs_shown, 
 from defense.reporting.judging import Compared
 from defense.reporting.measures import AIMS, GAPS, MEASURES, measured
 from defense.reporting.record import Repair
-from defense.reporting.result import common, selection
-from defense.reporting.settings import Setting, facts_of, settings_of, treated
+from defense.reporting.result import common, of_one_class, selection
+from defense.reporting.settings import Setting, facts_of, one_sided, settings_of, treated
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import mean_interval
 from defense.reporting.sweeps import Result, command_of, made_of
@@ -33,7 +33,7 @@ def repair_result(run: Repair) -> dict[str, Any]:
         },
         "selection": selection(run, taken),
         **found,
-        "sizes": found["sizes"] | {"treated": int(taken.sum())},
+        "sizes": found["sizes"] | {"treated": int(taken.sum()), "of_one_class": of_one_class(run, taken)},
     }
 
 
@@ -60,7 +60,7 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
         command_of(results),
         parts,
         made_of(results),
-        facts=[text, *facts_of(settings, treated)],
+        facts=[text, *facts_of(settings, treated), *one_sided(settings)],
     )
 
 

@@ -43,6 +43,7 @@ def result(run: Run) -> dict[str, Any]:
         "sizes": {
             **{part: len(getattr(run.data, part)) for part in ("train", "validation", "test")},
             "treated": treated(run),
+            "of_one_class": of_one_class(run, run.arms["defended"].treatment["treated"].to_numpy()),
         },
     }
 
@@ -126,6 +127,11 @@ def selection(run: Scoring, taken: np.ndarray) -> dict[str, float | None]:
         "auc": float(roc_auc_score(noisy, -run.scores["score"])) if 0 < noisy.mean() < 1 else None,
         "noise": float(noisy.mean()),
     }
+
+
+def of_one_class(run: Scoring, taken: np.ndarray) -> int:
+    """Return how many of the `taken` samples, bool (n,), have the label that most of them have."""
+    return int(np.bincount(run.scores["label"].to_numpy()[taken]).max(initial=0))
 
 
 def verdict(run: Run) -> str:

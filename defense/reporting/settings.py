@@ -17,6 +17,7 @@ WORST = "adaptive.worst"
 OBJECTIVE, BALANCE = "objective", "treatment.balance="  # of a sweep: what belongs to the row beside the scorer
 GROUND = ("data", "model", "train", "threat", "evaluation")  # what makes accuracies comparable
 NAMES = ("name", "source", "recipe", "_target_")  # what a group of settings is called by, the first there is
+ONE_SIDED = 0.95  # of what is treated, in one class
 Value = str | int | float | bool | None
 
 
@@ -170,6 +171,21 @@ def treated(settings: Sequence[Setting]) -> str:
         whole = spec["name"] == TreatmentName.reweight.value
         said.append(str(spec["name"]) if whole else f"{spec['name']} {100 * spec['budget']:g} %")
     return ", ".join(dict.fromkeys(said))
+
+
+def one_sided(settings: Sequence[Setting]) -> list[str]:
+    """Return a line on settings that treat hardly anything but one class: what they do to accuracy may be that."""
+    said = []
+    for setting in settings:
+        parts = [
+            run["sizes"]["of_one_class"] / run["sizes"]["treated"]
+            for run in setting.runs
+            if run["sizes"].get("of_one_class")
+        ]
+        if parts and sum(parts) / len(parts) > ONE_SIDED:
+            said.append(f"{setting.name} ({100 * sum(parts) / len(parts):.0f} %)")
+    advice = "treatment.balance=class spends the budget in every class alike"
+    return [f"Of one class is nearly all that is treated by {'; '.join(said)}. {advice}."] if said else []
 
 
 def counted(number: int, what: str) -> str:

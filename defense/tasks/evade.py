@@ -2,9 +2,9 @@
 
     data -> train -> evade -> score -> treat -> retrain -> judge -> report
 
-The published protocol takes the attacked test set as its validation set, and keeps the attack that was made at the
-undefended model. The strict one scores by a disjoint validation set and makes the attack anew at every arm, at what
-that has right: as far as it takes, and no farther than the median point had to go at the undefended model.
+The published protocol takes the attacked test set as its validation set, and keeps the attack that was made at
+the undefended model. The strict one scores by a disjoint validation set and makes the attack anew at every arm, of
+what that has right: as far as it takes, and no farther than the median point had to go at the undefended model.
 """
 
 from __future__ import annotations
