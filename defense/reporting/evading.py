@@ -89,7 +89,7 @@ def evaded_sheet(results: Sequence[Result], title: str) -> Sheet:
     settings = settings_of(results)
     real = [setting for setting in settings if not setting.is_rival] or settings
     gains = {column: Gains.of(settings, column) for column in COLUMNS}
-    parts = [survival(real), *tables(settings, gains), *charts(settings), by_share(real)]
+    parts = [survival(real), *charts(settings), by_share(real), *tables(settings, gains)]
     return Sheet(
         f"{title}: how much of a gain survives a strict protocol?",
         answer(real, gains),
@@ -181,18 +181,17 @@ def tables(settings: Sequence[Setting], gains: Mapping[Column, Gains]) -> list[P
         for setting in ranked:
             found = {column: gains[column].pairs[setting.label].difference for column in COLUMNS}
             knob = {name: str(setting.knobs.get(name)) for name in knobs}
-            verdict = gains[STRICT].holm[setting.label]
+            tests = {column: gains[column].holm[setting.label] for column in (BOUNDED, STRICT)}
             cells = [Text(str(mean), value=mean.mean) for mean in found.values()]
-            rows.append((setting.row, *knob.values(), *cells, p_value(verdict)))
-            numbers = {
+            rows.append((setting.row, *knob.values(), *cells, *map(p_value, tests.values())))
+            numbers: dict[str, float | None] = {
                 f"{column.name}{end}": value
                 for column, mean in found.items()
                 for end, value in (("", mean.mean), (" low", mean.low), (" high", mean.high))
             }
-            data.append(
-                {"scorer": setting.row, **knob, "seeds": len(setting.runs), **numbers, "strict p": verdict}
-            )
-        header = ("scorer", *knobs, *(column.name for column in COLUMNS), "strict: p, Holm")
+            numbers |= {f"{column.name}, p, Holm": p for column, p in tests.items()}
+            data.append({"scorer": setting.row, **knob, "seeds": len(setting.runs), **numbers})
+        header = ("scorer", *knobs, *(column.name for column in COLUMNS), "bounded: p, Holm", "far: p, Holm")
         heading = f"Both protocols side by side{f': {place}' if place else ''}"
         parts.append(
             Part(

@@ -142,15 +142,16 @@ def facts_of(settings: Sequence[Setting], what: Callable[[Sequence[Setting]], st
         file = f" {data['path']}" if data["path"] else ""
         labels = f" ({data['train_labels']})" if data["train_labels"] else ""
         harm = f" with {data['harm']} harm in {100 * data['harm_rate']:g} %"
+        network = str(model["_target_"]).rpartition(".")[2]
         width = "".join(
             f", {name} {value}" for name, value in model.items() if name != "_target_" and value is not None
         )
+        network = "logistic" if model.get("hidden") == [] else f"{network}{width}"
         counts = f"{sizes['train']} training, {sizes['validation']} validation and {sizes['test']} test samples"
         runs = sum(len(setting.runs) for setting in alike)
         said.append(
             f"{alike[0].runs[0]['name']}: data {data['source']}{file}{labels}"
-            f"{harm if data['harm'] != Harm.none.value else ''}; model "
-            f"{str(model['_target_']).rpartition('.')[2]}{width}; {what(alike)}; {counts}; "
+            f"{harm if data['harm'] != Harm.none.value else ''}; model {network}; {what(alike)}; {counts}; "
             f"{counted(len(alike), 'setting')}, {counted(runs, 'run')}."
         )
     return said
