@@ -1,0 +1,65 @@
+"""The page of task=evade: what survives from protocol to protocol, and who is better and worse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from defense.reporting.evading import evaded_sheet
+from tests.test_sweep import swept
+
+WAYS = ("clean", "frozen", "bounded", "adaptive")
+
+
+def cell(seed: int, scorer: str, published: float, bounded: float) -> dict[str, Any]:
+    """Return the result of a run that gains over baseline and control: as published, and by the bounded attack."""
+    gains = {"published_frozen": published, "strict_bounded": bounded}
+    spread = 0.1 * (-1) ** seed
+    arms = {
+        arm: {
+            f"{protocol}_{way}": dict.fromkeys(
+                ("5", "25", "mean"), 60 + (arm == "defended") * (gains.get(f"{protocol}_{way}", 0) + spread)
+            )
+            for protocol in ("published", "strict")
+            for way in WAYS
+        }
+        for arm in ("baseline", "control", "defended")
+    }
+    return swept(seed, 0.0, scorer) | {"arms": arms, "task": "evade"}
+
+
+RESULTS = [
+    cell(seed, scorer, published, bounded)
+    for seed in range(6)
+    for scorer, published, bounded in (("ip", 4, -2), ("loss", 2, 1), ("random", 0, 0))
+]
+
+
+def test_the_answer_says_what_is_left_and_both_signs() -> None:
+    """Of two settings, chance aside, by hand: (4 + 2) / 2 as published, (-2 + 1) / 2 bounded."""
+    said = evaded_sheet(RESULTS, "evasion").answer
+    assert said.startswith("The mean gain of 2 settings (chance aside) is +3.0 (+2.9 to +3.1) points as published")
+    assert "-0.5 (-0.6 to -0.4) where the attack made anew is bounded" in said
+    assert "+0.0 (-0.1 to +0.1) where it goes as far as it takes (95 % over 6 seeds)" in said
+    assert "published, over random 2 better, 0 worse" in said
+    assert "strict, bounded 1 better, 1 worse" in said
+    assert "clean 0 better, 0 worse" in said
+
+
+def test_a_scorer_stands_beside_all_and_every_share_is_there() -> None:
+    parts = {part.name: part for part in evaded_sheet(RESULTS, "evasion").parts}
+    assert [row[:2] for row in parts["survival"].rows] == [("all", "2"), ("ip", "1"), ("loss", "1")]
+    assert [row[0] for row in parts["shares"].rows] == ["5 %", "25 %"]
+    data = parts["protocols_1"].data
+    assert data is not None
+    assert data["scorer"].tolist() == ["ip", "loss", "random"]
+    assert data["strict, bounded"].tolist() == pytest.approx([-2, 1, 0])
+    assert np.isfinite(data["strict, bounded, p, Holm"]).all()
+
+
+def test_one_seed_is_no_judgement() -> None:
+    said = evaded_sheet(RESULTS[:3], "evasion").answer
+    assert said.startswith("One seed: no interval, no judgement")
+    assert "published, over random +3.1" in said
