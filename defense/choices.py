@@ -12,6 +12,22 @@ class Choice(Enum):
         return str(self.value)
 
 
+class Protocol(Choice):
+    """By which split a defence against evasion is made: the attacked test set, or a validation set."""
+
+    published = "published"
+    strict = "strict"
+
+
+class Way(Choice):
+    """How test points are moved: not at all, once for all models, or anew at each, with a bound and without."""
+
+    clean = "clean"
+    frozen = "frozen"
+    bounded = "bounded"
+    adaptive = "adaptive"
+
+
 class Source(Choice):
     """Where samples come from."""
 

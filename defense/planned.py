@@ -67,7 +67,7 @@ def cells_of_sweep(file: Path) -> int | None:
 def missing_of(paths: Sequence[Path], left: Sequence[str]) -> int:
     """Return how many cells of the sweeps below `paths` have none of the files `left` that a cell leaves."""
     missing = 0
-    for file in (file for path in paths for file in path.rglob(MULTIRUN)):
+    for file in {file.resolve() for path in paths for file in path.rglob(MULTIRUN)}:
         ended = {found.parent for name in left for found in file.parent.rglob(name)}
         missing += max(0, (cells_of_sweep(file) or 0) - len(ended))
     return missing

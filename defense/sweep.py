@@ -92,7 +92,9 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = (), missin
 
     tasks = sorted({result["task"] for result in results})
     if len(tasks) > 1:
-        raise InputError("PATH", ", ".join(tasks), "runs of several tasks; expected those of one")
+        folders = {result["task"]: result.get(FOLDER) for result in results}
+        found = ", ".join(f"task={task} in {folder}" for task, folder in sorted(folders.items()))
+        raise InputError("PATH", found, "runs of several tasks; expected those of one")
     if not tasks:
         return unfinished(failures)
     sheets = {

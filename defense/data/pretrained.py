@@ -50,6 +50,8 @@ def loading(field: str, name: str) -> Iterator[str]:
     spoken.set_verbosity(logging.ERROR)
     try:
         yield place_of(name)
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError) as error:  # a name that is not there; a folder of something else
         where = "no folder, installed package or model of Hugging Face that can be had"
         said = str(error).strip().splitlines() or [type(error).__name__]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,20 +57,27 @@ class Rows:
 def table(spec: Data) -> Collection:
     """Return the rows of a CSV file in UTF-8, and of others for validation and test where they are named.
 
-    `data.target` is the column of the classes, named by its values in order; `data.columns` are those that the
-    model sees, null: all others; `data.sensitive` is the column of the groups that fairness objectives compare,
-    `data.groups` those of its values that are: rows of others are left out. Raises InputError where a column is
-    not there, a value is missing, or there are not two groups.
+    `data.target` is the column of the classes, named by its values in order; `data.sensitive` is the column of the
+    groups that fairness objectives compare, `data.groups` those of its values that are: rows of others are left
+    out; `data.columns` are those that the model sees, null: all others. Raises InputError where a column is not
+    there or of another kind, a value is missing, or there are not two groups.
     """
     if spec.target is None:
         raise InputError("data.target", None, "expected the name of the column of the classes")
+    if spec.sensitive == spec.target:
+        raise InputError("data.sensitive", spec.sensitive, "is data.target; expected another column")
     paths = {"train": spec.path, "validation": spec.validation_path, "test": spec.test_path}
     named = {part: path for part, path in paths.items() if part == "train" or path is not None}
     tables = {part: compared(read(part, path, spec), spec) for part, path in named.items()}
-    columns = spec.columns or [name for name in tables["train"] if name != spec.target]
+    columns = columns_of(tables["train"], spec)
+    numeric = numbers_of(tables["train"][columns])
     for part, rows in tables.items():
         check_cells(rows, columns, part, spec)
+        check_kinds(rows, numeric, columns, part)
     class_names = in_order(tables["train"][spec.target])
+    if len(class_names) > len(tables["train"]) / 2:
+        said = f"has {len(class_names)} values in {len(tables['train'])} rows; expected the column of the classes"
+        raise InputError("data.target", spec.target, said)
     group_names = [] if spec.sensitive is None else groups_in(tables["train"][spec.sensitive], spec)
     parts, groups = {}, {}
     for part, rows in tables.items():
@@ -84,10 +93,20 @@ def read(part: str, path: str | None, spec: Data) -> pd.DataFrame:
     """Return one CSV file as it is; raises InputError where that is not what it is."""
     field = "data.path" if part == "train" else f"data.{part}_path"
     text = decoded(str(existing(path, field, "a CSV file with a header")), field, "a CSV file with a header")
+    usual: dict[str, Any] = {"skipinitialspace": True, "index_col": False}
     try:
-        found = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], skipinitialspace=True)
-    except ValueError as error:  # pandas' errors of parsing are ValueErrors
+        with warnings.catch_warnings(
+            action="error", category=pd.errors.ParserWarning
+        ):  # rows longer than the header
+            found = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], **usual)
+        header = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, **usual)
+    except (ValueError, pd.errors.ParserWarning) as error:  # pandas' errors of parsing are ValueErrors
         raise InputError(field, path, f"not a readable CSV file ({error})") from error
+    if header.iloc[0].duplicated().any():
+        twice = header.iloc[0][header.iloc[0].duplicated()].iloc[0]
+        raise InputError(field, path, f"has two columns named {twice}; expected a name for each")
+    if found.empty:
+        raise InputError(field, path, "no row in it; expected samples below a line of column names")
     for name, column in (("target", spec.target), ("sensitive", spec.sensitive)):
         if column is not None and column not in found:
             raise InputError(f"data.{name}", column, f"no such column in {path}; it has {', '.join(found)}")
@@ -107,6 +126,29 @@ def compared(rows: pd.DataFrame, spec: Data) -> pd.DataFrame:
         found = ", ".join(sorted(column.unique())[:FEW])
         raise InputError("data.groups", absent[0], f"no such value in column {spec.sensitive}; it has {found}")
     return rows[column.isin(spec.groups)].reset_index(drop=True)
+
+
+def columns_of(train: pd.DataFrame, spec: Data) -> list[str]:
+    """Return the columns that the model sees: those named, or all but the target and the sensitive one."""
+    if spec.columns is None:
+        return [name for name in train if name not in (spec.target, spec.sensitive)]
+    if not spec.columns or len(set(spec.columns)) < len(spec.columns):
+        raise InputError("data.columns", spec.columns, "expected columns, each once; null takes all others")
+    if spec.target in spec.columns:
+        raise InputError("data.columns", spec.target, "is data.target, which is to be foretold; expected others")
+    return list(spec.columns)
+
+
+def check_kinds(rows: pd.DataFrame, numeric: list[str], columns: list[str], part: str) -> None:
+    """Raise InputError for the first of `numeric` that holds anything else, or other that is mostly numbers."""
+    for name in columns:
+        values = pd.to_numeric(rows[name], errors="coerce").replace([np.inf, -np.inf], np.nan)
+        other = rows[name][values.isna()]
+        where = f"the {part} rows have the value {other.iloc[0]} in it" if len(other) else ""
+        if name in numeric and len(other):
+            raise InputError("data.columns", name, f"{where}; expected finite numbers alone")
+        if name not in numeric and 0 < len(other) < len(rows) / 2 and rows[name].nunique() > FEW:
+            raise InputError("data.columns", name, f"{where} among numbers; expected one of both")
 
 
 def check_cells(rows: pd.DataFrame, columns: list[str], part: str, spec: Data) -> None:
@@ -158,18 +200,30 @@ def encoder(train: Images) -> Callable[[Images], Images]:
     from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
 
     assert isinstance(train, Rows)
-    numeric = list(train.table.select_dtypes("number"))
+    numeric = numbers_of(train.table)
     others = [name for name in train.table if name not in numeric]
     transformer = ColumnTransformer(
         [
             ("numbers", MinMaxScaler(clip=True), numeric),
             ("categories", OneHotEncoder(handle_unknown="ignore", sparse_output=False), others),
         ]
-    ).fit(train.table)
+    )
+
+    def typed(rows: Images) -> pd.DataFrame:
+        assert isinstance(rows, Rows)
+        return rows.table.astype(
+            dict.fromkeys(others, str)
+        )  # a column may be text in one file, numbers in another
+
+    transformer.fit(typed(train))
 
     def encoded(rows: Images) -> TensorImages:
-        assert isinstance(rows, Rows)
-        values = torch.from_numpy(np.asarray(transformer.transform(rows.table), dtype=np.float32))
+        values = torch.from_numpy(np.asarray(transformer.transform(typed(rows)), dtype=np.float32))
         return TensorImages(values[:, :, None, None])
 
     return encoded
+
+
+def numbers_of(table: pd.DataFrame) -> list[str]:
+    """Return the columns of numbers; true and false are categories."""
+    return list(table.select_dtypes("number"))

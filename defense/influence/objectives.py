@@ -68,24 +68,25 @@ def demographic_parity(logits: Tensor, split: Split, positive: int) -> Tensor:
 
     For two groups this is the absolute gap.
     """
-    return group_gap(logits.softmax(1)[:, positive], split, torch.ones_like(split.labels, dtype=torch.bool))
+    rows = torch.ones_like(split.labels, dtype=torch.bool)
+    return group_gap(logits.softmax(1)[:, positive], split, rows, ObjectiveName.demographic_parity)
 
 
 def equal_opportunity(logits: Tensor, split: Split, positive: int) -> Tensor:
     """The gap of `demographic_parity` among the samples whose label is `positive` (Hardt et al. 2016)."""
-    return group_gap(logits.softmax(1)[:, positive], split, split.labels == positive)
+    rows = split.labels == positive
+    return group_gap(logits.softmax(1)[:, positive], split, rows, ObjectiveName.equal_opportunity)
 
 
-def group_gap(values: Tensor, split: Split, rows: Tensor) -> Tensor:
+def group_gap(values: Tensor, split: Split, rows: Tensor, name: ObjectiveName) -> Tensor:
     """Return max - min over groups of the mean of `values` (n,) over the chosen `rows` (n,).
 
-    Raises InputError unless there are at least two groups, each with such rows.
+    name: of the objective. Raises InputError unless there are at least two groups, each with such rows.
     """
     groups = [] if split.groups is None else [rows & (split.groups == group) for group in split.groups.unique()]
     if len(groups) < 2 or not all(bool(group.any()) for group in groups):
-        raise InputError(
-            "objective.weights", "a gap between groups", "expected validation samples of two groups or more"
-        )
+        said = "expected validation samples of two groups or more, each with some of the class objective.positive"
+        raise InputError("objective.weights", name, f"{said}: data.sensitive of a table, train_groups of data=npz")
     means = torch.stack([values[group].mean() for group in groups])
     return means.max() - means.min()
 

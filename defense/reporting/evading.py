@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from defense.choices import Protocol, Way
+from defense.errors import InputError
 from defense.reporting.charts import steps
 from defense.reporting.comparing import knobs_shown, settings_by
 from defense.reporting.exports import Text
-from defense.reporting.record import Evaded
+from defense.reporting.judging import shared_control
+from defense.reporting.record import Evaded, Tables
 from defense.reporting.result import common, selection
 from defense.reporting.settings import Setting, facts_of, settings_of, treated
 from defense.reporting.sheet import Part, Sheet
@@ -28,8 +32,8 @@ class Column:
     """One way to say what a treatment gains: by which protocol, measured how, over which arm."""
 
     name: str
-    protocol: str  # that it is scored by
-    way: str  # in which the moved points were moved; clean: nothing is moved
+    protocol: Protocol  # that it is scored by
+    way: Way  # in which the moved points were moved
     over: str
 
     @property
@@ -39,44 +43,47 @@ class Column:
 
 
 COLUMNS = (
-    Column("published, over the untreated", "published", "frozen", "baseline"),
-    Column("published, over random", "published", "frozen", "control"),
-    Column("disjoint validation, frozen", "strict", "frozen", "control"),
-    Column("strict, bounded", "strict", "bounded", "control"),
-    Column("strict, as far as it takes", "strict", "adaptive", "control"),
-    Column("clean", "strict", "clean", "control"),
+    Column("published, over untreated", Protocol.published, Way.frozen, "baseline"),
+    Column("published, over random", Protocol.published, Way.frozen, "control"),
+    Column("disjoint validation", Protocol.strict, Way.frozen, "control"),
+    Column("strict, bounded", Protocol.strict, Way.bounded, "control"),
+    Column("strict, unbounded", Protocol.strict, Way.adaptive, "control"),
+    Column("clean", Protocol.strict, Way.clean, "control"),
 )
 PUBLISHED, BOUNDED, STRICT = COLUMNS[0], COLUMNS[3], COLUMNS[4]
-ANEW = ("bounded", "adaptive")  # ways of an attacker who knows the model, and leaves alone what it has wrong
+ANEW = (Way.bounded, Way.adaptive)  # ways of an attacker who knows the model, and leaves alone what it has wrong
 ABOUT = (
     "Gains in points of accuracy on test, of which a share is moved across the boundary; means over shares "
     "and seeds, in brackets 95 % intervals over seeds. Published: the attacked test set is the validation set "
-    "that samples are scored by, and the attack stays the one made at the undefended model; such gains are "
-    "over the untreated model. Disjoint validation: scored by a validation set, attacked as test is. Strict: "
-    "and the attack is made anew at the model that is measured; bounded: no point goes farther than the "
-    "median validation point had to at the undefended model. What the model has wrong is left where it is: the "
-    "published attack moves such points too, to the right side. Over random: over as many samples treated at "
-    "random. An attack that goes as far as it takes leaves no moved point right, so what it leaves is decided "
-    "by clean accuracy alone."
+    "that samples are scored by, and the attack stays the one made at the undefended model. Disjoint validation: "
+    "scored by a validation set, attacked as test is. Strict: and the attack is made anew at the model that is "
+    "measured; bounded: no point goes farther than the median validation point had to at the undefended model. "
+    "What the model has wrong is left where it is: the published attack moves such points too, to the right "
+    "side. Over random, as are all columns but the first: over as many samples treated at random. An attack "
+    "without a bound leaves no moved point right, so what it leaves is decided by clean accuracy alone."
 )
 
 
 def evaded_result(run: Evaded) -> dict[str, Any]:
     """Return what result.json holds: accuracies in percent by arm, protocol, way and share, and their mean."""
+    nothing = np.zeros(len(run.scores), dtype=bool)
+    arms = accuracies(run.tables, run.chosen)
+    return {"arms": arms, "selection": selection(run, nothing), **common(run)}
+
+
+def accuracies(tables: Tables, chosen: Mapping[float, np.ndarray]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the accuracy in percent by arm, protocol and way, and share of moved points, and their mean."""
     arms: dict[str, dict[str, dict[str, float]]] = {}
-    for (share, protocol), tables in run.tables.items():
-        for arm, table in tables.items():
-            for way in ("clean", "frozen", "bounded", "adaptive"):
-                moved = run.chosen[share] & (way != "clean")
-                after = table[way] & table["clean"] if way in ANEW else table[way]
-                right = np.where(moved, after, table["clean"])
-                own = arms.setdefault(arm, {}).setdefault(f"{protocol}_{way}", {})
-                own[said(share)] = 100 * float(right.mean())
+    for (share, protocol), by_arm in tables.items():
+        for (arm, table), way in product(by_arm.items(), Way):
+            clean, after = table[str(Way.clean)], table[str(way)]
+            right = np.where(chosen[share], after & clean if way in ANEW else after, clean)
+            own = arms.setdefault(arm, {}).setdefault(f"{protocol}_{way}", {})
+            own[said(share)] = 100 * float(right.mean())
     for ways in arms.values():
         for shares in ways.values():
             shares[MEAN] = float(np.mean(list(shares.values())))
-    nothing = np.zeros(len(run.scores), dtype=bool)
-    return {"arms": arms, "selection": selection(run, nothing), **common(run)}
+    return arms
 
 
 def said(share: float) -> str:
@@ -92,11 +99,11 @@ def evaded_sheet(results: Sequence[Result], title: str) -> Sheet:
     parts = [survival(real), *charts(settings), by_share(real), *tables(settings, gains)]
     return Sheet(
         f"{title}: how much of a gain survives a strict protocol?",
-        answer(real, gains),
+        answer(real, gains, len(settings)),
         command_of(results),
         parts,
         made_of(results),
-        facts=[ABOUT, *facts_of(settings, treated)],
+        facts=[ABOUT, *shared_control(settings), *facts_of(settings, treated)],
     )
 
 
@@ -139,24 +146,29 @@ def together(settings: Sequence[Setting], column: Column, share: str = MEAN) -> 
         own, others = setting.values("defended", key), setting.values(column.over, key)
         for run, first, second in zip(setting.runs, own, others, strict=True):
             by_seed.setdefault(run["seed"], []).append(first - second)
-    return mean_interval([float(np.mean(values)) for values in by_seed.values()])
+    whole = [values for values in by_seed.values() if len(values) == len(settings)]
+    if not whole:
+        raise InputError("PATH", "seeds", "no seed that all settings have; expected one at least")
+    return mean_interval([float(np.mean(values)) for values in whole])
 
 
-def answer(settings: Sequence[Setting], gains: Mapping[Column, Gains]) -> str:
-    """Return how much of the published gains survives, in two sentences."""
+def answer(settings: Sequence[Setting], gains: Mapping[Column, Gains], among: int) -> str:
+    """Return how much of the published gains survives, in two sentences; `among`: chance and oracle with them."""
     count = len(settings)
     found = {column: together(settings, column) for column in COLUMNS}
     if not found[PUBLISHED].count > 1:
         told = ", ".join(f"{column.name} {found[column].mean:+.1f}" for column in COLUMNS)
         return f"One seed: no interval, no judgement, for that takes several, as in seed=range(10) ({told})."
     seeds = found[PUBLISHED].count
-    text = (
-        f"The mean gain of {count} settings (chance aside) is {found[PUBLISHED]} points as published, over the "
-        f"untreated model; by the strict protocol, over random, {found[BOUNDED]} where the attack made anew is "
-        f"bounded and {found[STRICT]} where it goes as far as it takes (95 % over {seeds} seeds). "
-        f"Judged one by one, after Holm's correction over the settings of a column: "
+    aside = " (chance aside)" if len(settings) < among else ""
+    named = "one setting" if count == 1 else f"{count} settings"
+    return (
+        f"The mean gain of {named}{aside} is {found[PUBLISHED]} points as published, over the untreated model; by "
+        f"the strict protocol, over random, {found[BOUNDED]} where the attack made anew is bounded and "
+        f"{found[STRICT]} where it is not (95 % over {seeds} seeds). One by one, after Holm's correction: as "
+        f"published {gains[PUBLISHED].counted(settings)}; strict and bounded {gains[BOUNDED].counted(settings)}; "
+        f"unbounded {gains[STRICT].counted(settings)}."
     )
-    return text + "; ".join(f"{column.name} {gains[column].counted(settings)}" for column in COLUMNS) + "."
 
 
 def survival(settings: Sequence[Setting]) -> Part:
@@ -189,16 +201,21 @@ def tables(settings: Sequence[Setting], gains: Mapping[Column, Gains]) -> list[P
                 for column, mean in found.items()
                 for end, value in (("", mean.mean), (" low", mean.low), (" high", mean.high))
             }
+            numbers |= {
+                f"{column.name}, {arm}, %": float(np.mean(setting.values(arm, f"{column.key}.{MEAN}")))
+                for column in COLUMNS
+                for arm in (column.over, "defended")
+            }
             numbers |= {f"{column.name}, p, Holm": p for column, p in tests.items()}
             data.append({"scorer": setting.row, **knob, "seeds": len(setting.runs), **numbers})
-        header = ("scorer", *knobs, *(column.name for column in COLUMNS), "bounded: p, Holm", "far: p, Holm")
+        names = [*(column.name for column in COLUMNS), *(f"{column.name}: p" for column in (BOUNDED, STRICT))]
         heading = f"Both protocols side by side{f': {place}' if place else ''}"
         parts.append(
             Part(
                 f"protocols_{number}",
                 heading,
-                "",
-                header,
+                "p values are Holm's.",
+                ("scorer", *knobs, *names),
                 rows,
                 data=pd.DataFrame(data),
                 facets=("scorer", *knobs),

@@ -132,8 +132,7 @@ def caveat(judgements: Sequence[Judgement]) -> str:
         parts.append(
             "Were all settings as good as random, at most one such page in twenty would call any different."
         )
-    if share_control([judgement.setting for judgement in judgements]):
-        parts.append("Settings share one random control for each seed: its luck is in all of their rows.")
+    parts += shared_control([judgement.setting for judgement in judgements])
     return " ".join(filter(None, parts))
 
 
@@ -162,11 +161,12 @@ def unjudged(judgements: Sequence[Judgement]) -> str:
     return f"Not judged: {' and '.join(filter(None, said))}." if single or flat else ""
 
 
-def share_control(settings: Sequence[Setting]) -> bool:
-    """Return whether settings of one column have one control: one whose accuracies are all the same."""
+def shared_control(settings: Sequence[Setting]) -> list[str]:
+    """Return a line where settings of one column have one control: one whose accuracies are all the same."""
     controls = [
         (setting.column, run["seed"], json.dumps(run["arms"]["control"], sort_keys=True))
         for setting in settings
         for run in setting.runs
     ]
-    return len(set(controls)) < len(controls)
+    said = "Settings share one random control for each seed: its luck is in all of their rows."
+    return [said] if len(set(controls)) < len(controls) else []

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from defense.choices import Measure
+from defense.choices import Measure, Protocol
 from defense.data.images import Images
 from defense.data.splits import Dataset
 from defense.schema import Config
@@ -59,9 +59,12 @@ class Repair(Scoring):
     histories: dict[str, pd.DataFrame]  # as artifacts.TrainedModel, by arm
 
 
+Tables = dict[tuple[float, Protocol], dict[str, pd.DataFrame]]  # artifacts.Evasion by share, protocol and arm
+
+
 @dataclass(frozen=True)
 class Evaded(Scoring):
-    """One finished run of task=evade; its scores are those of the last share, by the strict protocol."""
+    """One finished run of task=evade; its scores are those of the largest share, by the strict protocol."""
 
-    tables: dict[tuple[float, str], dict[str, pd.DataFrame]]  # as artifacts.Evasion, by share, protocol and arm
+    tables: Tables
     chosen: dict[float, np.ndarray]  # by share: which test points are moved, bool (n,)

@@ -10,7 +10,7 @@ import pandas as pd
 from defense.choices import Measure, ObjectiveName
 from defense.reporting.charts import Axis, Gain, Place, forest, shared_limits, tradeoff
 from defense.reporting.comparing import answer_of, compared_table, knobs_shown, row_of_table, settings_by
-from defense.reporting.judging import Compared
+from defense.reporting.judging import Compared, shared_control
 from defense.reporting.measures import AIMS, GAPS, MEASURES, measured
 from defense.reporting.record import Repair
 from defense.reporting.result import common, of_one_class, selection
@@ -60,7 +60,7 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
         command_of(results),
         parts,
         made_of(results),
-        facts=[text, *facts_of(settings, treated), *one_sided(settings)],
+        facts=[text, *shared_control(settings), *facts_of(settings, treated), *one_sided(settings)],
     )
 
 

@@ -169,8 +169,12 @@ def treated(settings: Sequence[Setting]) -> str:
     said = []
     for setting in settings:
         spec = setting.runs[0]["config"]["treatment"]
-        whole = spec["name"] == TreatmentName.reweight.value
-        said.append(str(spec["name"]) if whole else f"{spec['name']} {100 * spec['budget']:g} %")
+        if spec["name"] == TreatmentName.reweight.value:
+            said.append(str(spec["name"]))
+        elif spec.get("threshold") is not None:
+            said.append(f"{spec['name']} what scores below {spec['threshold']:g}")
+        else:
+            said.append(f"{spec['name']} {100 * spec['budget']:g} %")
     return ", ".join(dict.fromkeys(said))
 
 
@@ -185,8 +189,10 @@ def one_sided(settings: Sequence[Setting]) -> list[str]:
         ]
         if parts and sum(parts) / len(parts) > ONE_SIDED:
             said.append(f"{setting.name} ({100 * sum(parts) / len(parts):.0f} %)")
-    advice = "treatment.balance=class spends the budget in every class alike"
-    return [f"Of one class is nearly all that is treated by {'; '.join(said)}. {advice}."] if said else []
+    advice = "with treatment.balance=class the budget is spent in every class alike"
+    return (
+        [f"All but a few of the samples treated are of one class by {'; '.join(said)}; {advice}."] if said else []
+    )
 
 
 def counted(number: int, what: str) -> str:

@@ -4,7 +4,8 @@
 
 For a linear f = w . x + b that is x - ratio (w . x + b) / (w . w) w: with ratio 1 the point lands on the
 boundary. For others the way to the boundary is found by such steps (DeepFool, Moosavi-Dezfooli et al. 2016),
-and all of it is lengthened by `ratio`. No ball bounds it, and no range of features. Source: the evasion attack
+and all of it is lengthened by `ratio`. It has no bound but `reach`, where that is given, and leaves the
+range of features. Source: the evasion attack
 of Yang et al., TMLR 2026, arXiv 2405.17490, where ratio is 1.3.
 """
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from defense.artifacts import AdversarialSet, Evasion
 from defense.data.images import TensorImages
 from defense.data.splits import Split
+from defense.errors import InputError
 from defense.models.modes import evaluating, frozen
 from defense.models.predict import predict
 from defense.randomness import generator
@@ -20,7 +21,12 @@ VERSION = 1
 
 
 def movers(count: int, share: float, *, seed: int) -> Tensor:
-    """Return which of `count` points are moved, bool (n,): round(share * n), with those of a smaller share."""
+    """Return which of `count` points are moved, bool (n,): round(share * n), with those of a smaller share.
+
+    Raises InputError where that is none.
+    """
+    if not round(share * count):
+        raise InputError("evade.shares", share, f"moves none of {count} points; expected a larger share")
     order = torch.randperm(count, generator=generator(seed, "evasion"))
     return torch.zeros(count, dtype=torch.bool).index_fill(0, order[: round(share * count)], True)
 

@@ -83,7 +83,7 @@ def write_repair(run: Repair, output: Path) -> dict[str, Any]:
 def write_evaded(run: Evaded, output: Path) -> dict[str, Any]:
     """Write what every arm makes of every test point, moved or not; return the content of result.json."""
     every = [
-        table.assign(share=share, protocol=protocol, arm=arm, moved=run.chosen[share])
+        table.assign(share=share, protocol=str(protocol), arm=arm, moved=run.chosen[share])
         for (share, protocol), tables in run.tables.items()
         for arm, table in tables.items()
     ]

@@ -18,6 +18,7 @@ from torch import Tensor
 from defense.arms import Arms
 from defense.artifacts import AdversarialSet, Evasion, Scores, TrainedModel
 from defense.cell import Cell, Seen
+from defense.choices import Protocol, Way
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.objectives import Validation
@@ -28,7 +29,7 @@ from defense.stages.report import write_evaded
 from defense.store import Stored
 from defense.tasks.scoring import scoring
 
-PROTOCOLS = {"published": "test", "strict": "validation"}  # by the split that scores are aligned with
+PARTS = {Protocol.published: "test", Protocol.strict: "validation"}  # that scores are aligned with
 
 
 def evade(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
@@ -40,12 +41,12 @@ def evade(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
     baseline = judged(cell, "baseline", site.trained, moved)
     tables, scores = {}, {}
     for share in cell.config.evade.shares:
-        for protocol, part in PROTOCOLS.items():
+        for protocol, part in PARTS.items():
             label, view = f"{protocol}_{share:g}", seen(cell, share, part, moved[part])
             scores[share, protocol] = cell.score(site, label, seen=view)
             found = arms(cell, label, scores[share, protocol], moved)
             tables[share, protocol] = {"baseline": baseline.table} | found
-    largest = scores[cell.config.evade.shares[-1], "strict"].artifact
+    largest = scores[max(cell.config.evade.shares), Protocol.strict].artifact
     chosen = {share: movers(cell, cell.data.test, "test", share).numpy() for share in cell.config.evade.shares}
     run = Evaded(**vars(scoring(cell, largest, overrides)), tables=tables, chosen=chosen)
     return write_evaded(run, output) if cell.crew.rank == 0 else {}
@@ -110,18 +111,18 @@ def judged(
     """Return what one arm makes of test: as it is, moved at the baseline, and moved anew in two ways."""
     adaptive = moved_at(cell, name, trained, "test")
     bounded = moved_at(cell, name, trained, "test", usual=moved["validation"])
-    ways = {"frozen": moved["test"], "bounded": bounded, "adaptive": adaptive}
+    ways = {Way.frozen: moved["test"], Way.bounded: bounded, Way.adaptive: adaptive}
     size = cell.config.evaluation.batch_size
     return cell.ledger.once(
         f"judge_{name}",
         Evasion,
         version=stage.VERSION,
         settings={"batch_size": size},
-        inputs=cell.inputs("test", model=trained.key, **{way: each.key for way, each in ways.items()}),
+        inputs=cell.inputs("test", model=trained.key, **{str(way): each.key for way, each in ways.items()}),
         compute=lambda *_: stage.judge(
             cell.restore(trained),
             cell.data.test,
-            {way: each.artifact.tensors["pictures"] for way, each in ways.items()},
+            {str(way): each.artifact.tensors["pictures"] for way, each in ways.items()},
             batch_size=size,
         ),
     ).artifact

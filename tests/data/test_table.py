@@ -89,6 +89,8 @@ def test_rows_of_groups_that_are_not_compared_are_left_out(tmp_path: Path) -> No
 
 
 def test_the_sensitive_column_is_not_seen_unless_it_is_a_column(tmp_path: Path) -> None:
+    usual = loaded(tmp_path, people()).shape[0]
+    assert usual == loaded(tmp_path, people().drop(columns="sex"), sensitive=None).shape[0]
     assert loaded(tmp_path, people(), columns=["age"]).shape == (1, 1, 1)
     assert loaded(tmp_path, people(), columns=["age", "sex"]).shape == (3, 1, 1)
 
@@ -111,6 +113,27 @@ MISSING = people().assign(age=[None, *people()["age"][1:]])
         (people(), {"sensitive": "age"}, "data.sensitive=age: has .. values; expected 20 at most, or data.groups"),
         (people(), {"groups": ["f", "z"]}, "data.groups=z: no such value in column sex; it has f, m"),
         (MISSING, {}, "train.csv: 1 of 60 rows have no value in column age, the first is row 1; fill them in"),
+        (people(), {"columns": []}, r"data.columns=\[\]: expected columns, each once; null takes all others"),
+        (people(), {"columns": ["age", "age"]}, "data.columns=.*: expected columns, each once"),
+        (people(), {"columns": ["age", "income"]}, "data.columns=income: is data.target, which is to be"),
+        (people(), {"sensitive": "income"}, "data.sensitive=income: is data.target; expected another column"),
+        (
+            people().assign(age=np.arange(ROWS) / 7),
+            {"target": "age", "columns": ["job"]},
+            "data.target=age: has 60 values in 60 rows; expected the column of the classes",
+        ),
+        (people(0), {}, "data.path=.*train.csv: no row in it; expected samples"),
+        (
+            people().assign(age=[np.inf, *people()["age"][1:]]),
+            {},
+            "data.columns=age: the train rows have the value inf",
+        ),
+        (
+            people().assign(age=["n/a", *people()["age"][1:]]),
+            {},
+            "data.columns=age: the train rows have the value n/a in it among numbers; expected one of both",
+        ),
+        (people().rename(columns={"member": "job"}), {}, "train.csv: has two columns named job; expected a name"),
         (people(), {"path": "nowhere.csv"}, "data.path=nowhere.csv: no such path; expected a CSV file"),
         (people(), {"path": None}, "data.path=null: expected a CSV file with a header"),
     ],
@@ -120,6 +143,21 @@ def test_what_cannot_be_used_is_one_line(
 ) -> None:
     with pytest.raises(InputError, match=said):
         loaded(tmp_path, table, **changes)
+
+
+def test_a_row_longer_than_the_header_is_said(tmp_path: Path) -> None:
+    (tmp_path / "long.csv").write_text("age,sex,income\n" + "3,f,low,1\n4,m,high,2\n" * 30)
+    with pytest.raises(InputError, match=r"data.path=.*long.csv: not a readable CSV file \(Length of header"):
+        loaded(tmp_path, people(), path=str(tmp_path / "long.csv"))
+
+
+def test_other_files_are_of_the_same_kinds(tmp_path: Path) -> None:
+    """Numbers where training has numbers; where it has categories, the same text may be read as a number."""
+    with pytest.raises(InputError, match="data.columns=age: the test rows have the value old in it"):
+        loaded(tmp_path, people(), people(8).assign(age="old"))
+    coded = people().assign(job=np.where(np.arange(ROWS) % 2, "1", "x"))
+    found = loaded(tmp_path, coded, people(8).assign(job=1), columns=["job"])
+    assert found.test.images.take(torch.arange(8)).flatten(1).tolist() == [[1, 0]] * 8
 
 
 def test_a_missing_value_in_a_column_that_is_not_seen_does_not_matter(tmp_path: Path) -> None:

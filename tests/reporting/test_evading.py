@@ -1,13 +1,15 @@
-"""The page of task=evade: what survives from protocol to protocol, and who is better and worse."""
+"""The result and the page of task=evade: what survives from protocol to protocol, who is better and worse."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from defense.reporting.evading import evaded_sheet
+from defense.choices import Protocol
+from defense.reporting.evading import accuracies, evaded_sheet
 from tests.test_sweep import swept
 
 WAYS = ("clean", "frozen", "bounded", "adaptive")
@@ -30,6 +32,28 @@ def cell(seed: int, scorer: str, published: float, bounded: float) -> dict[str, 
     return swept(seed, 0.0, scorer) | {"arms": arms, "task": "evade"}
 
 
+def test_an_attack_made_anew_leaves_alone_what_is_wrong_and_the_published_one_does_not() -> None:
+    """Four points, by hand; the last is not moved."""
+    table = pd.DataFrame(
+        {
+            "id": range(4),
+            "clean": [True, False, True, True],
+            "frozen": [True, True, False, False],  # the second is turned right: 3 of 4 as published
+            "bounded": [True, True, False, False],  # it is left wrong: 2 of 4
+            "adaptive": [False, True, False, False],  # 1 of 4
+        }
+    )
+    moved = np.array([True, True, True, False])
+    ways = accuracies({(0.75, Protocol.strict): {"baseline": table}}, {0.75: moved})["baseline"]
+    assert {way: found["75"] for way, found in ways.items()} == {
+        "strict_clean": 75,
+        "strict_frozen": 75,
+        "strict_bounded": 50,
+        "strict_adaptive": 25,
+    }
+    assert all(found["mean"] == found["75"] for found in ways.values())
+
+
 RESULTS = [
     cell(seed, scorer, published, bounded)
     for seed in range(6)
@@ -42,10 +66,10 @@ def test_the_answer_says_what_is_left_and_both_signs() -> None:
     said = evaded_sheet(RESULTS, "evasion").answer
     assert said.startswith("The mean gain of 2 settings (chance aside) is +3.0 (+2.9 to +3.1) points as published")
     assert "-0.5 (-0.6 to -0.4) where the attack made anew is bounded" in said
-    assert "+0.0 (-0.1 to +0.1) where it goes as far as it takes (95 % over 6 seeds)" in said
-    assert "published, over random 2 better, 0 worse" in said
-    assert "strict, bounded 1 better, 1 worse" in said
-    assert "clean 0 better, 0 worse" in said
+    assert "+0.0 (-0.1 to +0.1) where it is not (95 % over 6 seeds)" in said
+    assert said.endswith(
+        "as published 2 better, 0 worse; strict and bounded 1 better, 1 worse; unbounded 0 better, 0 worse."
+    )
 
 
 def test_a_scorer_stands_beside_all_and_every_share_is_there() -> None:
@@ -57,6 +81,12 @@ def test_a_scorer_stands_beside_all_and_every_share_is_there() -> None:
     assert data["scorer"].tolist() == ["ip", "loss", "random"]
     assert data["strict, bounded"].tolist() == pytest.approx([-2, 1, 0])
     assert np.isfinite(data["strict, bounded, p, Holm"]).all()
+
+
+def test_seeds_that_a_setting_lacks_do_not_count() -> None:
+    """Else a seed with one of two settings would count as all of them."""
+    there = [result for result in RESULTS if result["seed"] < 4 or "scorer=ip" in result["overrides"]]
+    assert "95 % over 4 seeds" in evaded_sheet(there, "evasion").answer
 
 
 def test_one_seed_is_no_judgement() -> None:

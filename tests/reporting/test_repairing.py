@@ -56,12 +56,12 @@ def test_accuracy_that_falls_is_worse() -> None:
     assert {row.setting.row: row.word for row in rows}["ip"] == "worse"
 
 
-@pytest.mark.parametrize(("most", "said"), [(10, ["by ip (100 %)."]), (9, [])])
+@pytest.mark.parametrize(("most", "said"), [(10, ["by ip (100 %); with"]), (9, [])])
 def test_a_treatment_of_one_class_alone_is_said(most: int, said: list[str]) -> None:
     """Results of before that was counted say nothing of it."""
     counted = {"sizes": RESULTS[0]["sizes"] | {"treated": 10, "of_one_class": most}}
     results = [result | (counted if "scorer=ip" in result["overrides"] else {}) for result in RESULTS]
-    facts = [fact for fact in repair_sheet(results, "sweep").facts if fact.startswith("Of one class")]
+    facts = [fact for fact in repair_sheet(results, "sweep").facts if fact.startswith("All but a few")]
     assert len(facts) == len(said)
     assert all(words in fact for words, fact in zip(said, facts, strict=True))
 
