@@ -35,6 +35,8 @@ def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
         named = inspect.signature(builder).parameters
         facts = {"input_shape": data.shape, "classes": data.classes}
         if {"mean", "std"} & set(named):
+            if not data.train.images.take(torch.arange(1)).is_floating_point():
+                raise InputError("model._target_", path, "is for pictures; expected one of texts, as model=lora")
             facts |= dict(zip(("mean", "std"), data.pixel_statistics, strict=True))
         with global_seed(seed, "initial weights"):
             model = builder(**{name: value for name, value in facts.items() if name in named} | arguments)

@@ -19,7 +19,9 @@ COMPARED = ("baseline", "control", "defended")
 
 def answer_of(rows: Sequence[Compared], what: str) -> str:
     """Return how many settings are better and worse than random by one measure, and the extremes."""
-    real = [row for row in rows if not row.setting.is_rival] or list(rows)
+    real = [row for row in rows if not row.setting.is_rival]
+    aside = " and ".join(dict.fromkeys(row.setting.row for row in rows if row.setting.is_rival)) if real else ""
+    real = real or list(rows)
     judged = [row for row in real if row.holm is not None]
     heading = what[0].upper() + what[1:]
     if not judged:
@@ -27,8 +29,12 @@ def answer_of(rows: Sequence[Compared], what: str) -> str:
         return f"{heading}: not judged, for that takes several seeds, as in seed=range(5) ({known} over random)."
     better, worse = (sum(row.differs and (row.gain > 0) is good for row in judged) for good in (True, False))
     best, last = max(judged, key=lambda row: row.gain), min(judged, key=lambda row: row.gain)
-    said = f"{heading}: {better} of {len(judged)} settings {'is' if better == 1 else 'are'} better than random"
-    said += f", {worse} worse, the others not distinguishable; best {told(best)}"
+    left = f" ({aside} not counted)" if aside else ""
+    rest = ", the others not distinguishable" if better + worse < len(judged) else ""
+    said = (
+        f"{heading}: {better} of {len(judged)} settings{left} {'is' if better == 1 else 'are'} better than random"
+    )
+    said += f", {worse} worse{rest}; best {told(best)}"
     return f"{said}, last {told(last)}." if last is not best else f"{said}."
 
 

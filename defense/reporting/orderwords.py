@@ -8,6 +8,14 @@ from defense.reporting.orders import ALL, Gain, Orders, shown
 from defense.reporting.significance import Paired
 from defense.reporting.statistics import ALPHA, Mean, p_value
 
+VERBS = (  # by the rank correlation from which on they are said
+    (0.9, "keeps"),
+    (0.6, "keeps much of"),
+    (0.3, "keeps a part of"),
+    (0.0, "keeps little of"),
+    (-1.0, "turns against"),
+)
+
 
 def answer(orders: Orders, gains: Sequence[Gain]) -> str:
     """Return whether the main scorer keeps the order, where it breaks, and whether another mends it."""
@@ -23,11 +31,11 @@ def kept(orders: Orders) -> str:
     chance = [scorer for scorer in orders.scorers if scorer == "random" and scorer != main]
     beside = [f"; at random {words(orders.mean('spearman', scorer), 'spearman')}" for scorer in chance]
     share = 100 * orders.results[0]["config"]["order"]["share"]
-    verb = "keeps" if rho.mean >= 0.9 else "keeps much of" if rho.mean >= 0.5 else "keeps little of"
-    if rho.judgeable and not rho.differs_from_zero:
+    verb = next(words for least, words in VERBS if rho.mean >= least)
+    if not rho.judgeable:
+        verb = "beside"
+    elif not rho.differs_from_zero:
         verb = "does not measurably keep"
-    elif rho.mean < 0:
-        verb = "reverses"
     seeds = f"{rho.count} seeds" if rho.count > 1 else "one seed, no interval"
     return (
         f"{main} {verb} the order of {orders.reference}: rank correlation {words(rho, 'spearman')} "

@@ -76,6 +76,7 @@ def measures_in(results: Sequence[Result]) -> list[Measure]:
 def measure_part(measure: Measure, number: int, place: str, rows: Sequence[Compared]) -> Part:
     """Return the table and chart of one measure on one ground."""
     kind = MEASURES[measure]
+    way = "lower is better" if kind.lower_is_better else "higher is better"
     knobs = knobs_shown([row.setting for row in rows])
     ranked = sorted(rows, key=lambda row: -row.sign * row.control.difference.mean)
     table = [row_of_table(row, knobs) for row in ranked]
@@ -85,8 +86,7 @@ def measure_part(measure: Measure, number: int, place: str, rows: Sequence[Compa
         gains = [Gain(row.setting.name, row.control.difference, row.differs, row.sign < 0) for row in ranked]
         limits = shared_limits([gain.mean for gain in gains])
         unit = kind.spoken.partition(",")[0]
-        chart = forest(gains, xlabel=f"defended - control, {unit}, points", limits=limits)
-    way = "lower is better" if kind.lower_is_better else "higher is better"
+        chart = forest(gains, xlabel=f"defended - control, {unit}, points ({way})", limits=limits)
     return Part(
         f"{measure}_{number}",
         ": ".join(filter(None, (kind.spoken, place))),

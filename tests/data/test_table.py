@@ -153,7 +153,7 @@ def test_a_row_longer_than_the_header_is_said(tmp_path: Path) -> None:
 
 def test_other_files_are_of_the_same_kinds(tmp_path: Path) -> None:
     """Numbers where training has numbers; where it has categories, the same text may be read as a number."""
-    with pytest.raises(InputError, match="data.columns=age: the test rows have the value old in it"):
+    with pytest.raises(InputError, match=r"data\.columns=age: the test rows have the value old in it"):
         loaded(tmp_path, people(), people(8).assign(age="old"))
     coded = people().assign(job=np.where(np.arange(ROWS) % 2, "1", "x"))
     found = loaded(tmp_path, coded, people(8).assign(job=1), columns=["job"])

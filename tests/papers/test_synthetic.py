@@ -18,7 +18,7 @@ def test_synthetic(command: Command, tmp_path: Path) -> None:
     smaller = ["hydra.sweeper.params.seed=0", "train.epochs=5", "model.hidden=[]"]
     code, out, _ = command("experiment=paper/synthetic", *smaller, "hydra.sweep.dir=out")
     assert code == 0
-    assert "ip keeps" in out
+    assert "ip beside the order of exact influence" in out
     assert "at random" in out
     found = [json.loads((tmp_path / f"out/{cell}/result.json").read_text()) for cell in range(4)]
     assert [result["config"]["data"]["source"] for result in found] == ["blobs", "blobs", "moons", "moons"]

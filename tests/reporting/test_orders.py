@@ -104,17 +104,26 @@ def test_the_page_begins_with_the_answer_and_shows_chance(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("rho", "said"),
     [
-        (-0.95, "ip reverses the order of exact influence"),
-        (0.99, "ip keeps the order"),
-        (-0.85, "keeps little of"),
+        (0.95, "ip keeps the order"),
+        (0.7, "ip keeps much of the order"),
+        (0.4, "ip keeps a part of the order"),
+        (0.1, "ip keeps little of the order"),
+        (0.0, "ip does not measurably keep the order"),
+        (-0.9, "ip turns against the order of exact influence"),
     ],
 )
-def test_one_run_is_judged_by_what_was_found(rho: float, said: str) -> None:
-    single = ordered(0, "ip", rho)
-    if rho == -0.95:
-        single["order"]["dampings"] = single["order"]["dampings"][:1]
-    assert said in order_sheet([single], "x").answer
-    assert "one seed, no interval" in order_sheet([single], "x").answer
+def test_the_answer_is_as_strong_as_the_correlation(rho: float, said: str) -> None:
+    runs = [ordered(seed, "ip", rho + 0.01 * (seed - 1)) for seed in range(3)]
+    for run in runs:
+        run["order"]["dampings"] = run["order"]["dampings"][:1]
+    assert order_sheet(runs, "x").answer.startswith(said)
+
+
+def test_one_seed_is_no_answer() -> None:
+    said = order_sheet([ordered(0, "ip", 0.99)], "x").answer
+    assert said.startswith(
+        "ip beside the order of exact influence: rank correlation +0.945 (one seed, no interval)"
+    )
 
 
 def test_names_of_factors() -> None:

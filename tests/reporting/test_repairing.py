@@ -46,7 +46,7 @@ def test_a_gap_that_falls_is_better_and_one_that_grows_worse() -> None:
         "random": "not distinguishable",
     }
     said = answer_of(rows, "gap")
-    assert said.startswith("Gap: 1 of 2 settings is better than random, 1 worse")
+    assert said.startswith("Gap: 1 of 2 settings (random not counted) is better than random, 1 worse; best")
     assert "best ip" in said
     assert "last loss" in said
 
