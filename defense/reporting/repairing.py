@@ -83,10 +83,14 @@ def measure_part(measure: Measure, number: int, place: str, rows: Sequence[Compa
     shown = [name for name in table[0] if any(cells[name] != "-" for cells in table)]
     chart = ""
     if 1 < len(ranked) <= CHARTED:
-        gains = [Gain(row.setting.name, row.control.difference, row.differs, row.sign < 0) for row in ranked]
+        names = [", ".join([row.setting.row, *(str(row.setting.knobs[name]) for name in knobs)]) for row in ranked]
+        gains = [
+            Gain(name, row.control.difference, row.differs, row.sign < 0)
+            for name, row in zip(names, ranked, strict=True)
+        ]
         limits = shared_limits([gain.mean for gain in gains])
         unit = kind.spoken.partition(",")[0]
-        chart = forest(gains, xlabel=f"defended - control, {unit}, points ({way})", limits=limits)
+        chart = forest(gains, xlabel=f"defended - control, {unit}, points\n{way}", limits=limits)
     return Part(
         f"{measure}_{number}",
         ": ".join(filter(None, (kind.spoken, place))),
