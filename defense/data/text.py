@@ -77,12 +77,13 @@ def read_table(path: str, field: str, columns: Sequence[str]) -> list[Row]:
             raise InputError(field, path, f"no column {column!r} in it; it has {', '.join(header) or 'none'}")
     table = []
     for number, cells in enumerate(rows, start=2):
-        if cells and len(cells) != len(header):
+        if not any(map(str.strip, cells)):
+            continue
+        if len(cells) != len(header):
             said = f"line {number} has {len(cells)} cells; expected {len(header)}, one a column"
             raise InputError(field, path, said)
-        if cells:
-            table.append(dict(zip(header, cells, strict=True)))
-            filled(table[-1], columns, field, path, f"line {number}")
+        table.append(dict(zip(header, cells, strict=True)))
+        filled(table[-1], columns, field, path, f"line {number}")
     if not table:
         raise InputError(field, path, "no row in it; expected samples below a line of column names")
     return table

@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes |
 
 def test_a_mark_of_byte_order_and_other_ends_of_lines_are_read(tmp_path: Path) -> None:
     path = tmp_path / "windows.tsv"
-    path.write_bytes(b"\xef\xbb\xbflabel\ttext\r\n1\tgood\r\n\r\n")
+    path.write_bytes(b"\xef\xbb\xbflabel\ttext\r\n1\tgood\r\n  \r\n\r\n")
     assert read_table(str(path), "data.path", ["label", "text"]) == [{"label": "1", "text": "good"}]
 
 

@@ -186,7 +186,7 @@ def test_one_text_is_told_by_itself() -> None:
         ({"encoder": "no-such-encoder"}, "model.encoder=no-such-encoder: no folder, installed package"),
         ({"layers": 4}, "model.layers=4: expected 1 to 3"),
         ({"layers": 2, "adapted": 3}, "model.adapted=3: expected 1 to 2"),
-        ({"targets": ["q_lin"]}, "Target modules"),
+        ({"targets": ["q_lin"]}, "model._target_="),
         ({"rank": 0}, "model.rank=0: expected a whole number of at least 1"),
     ],
 )
@@ -196,7 +196,7 @@ def test_a_model_that_cannot_be_is_one_line(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError) as caught:
         model_of(settings.pop("encoder", encoder), texts(4, 1), **settings)
-    assert message in str(caught.value)
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 

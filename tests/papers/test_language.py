@@ -84,6 +84,15 @@ def test_given_samples_are_what_robustness_looks_at(files: Path, command: Comman
     assert keys("again", "objective=utility")["score"] == utility["score"]
 
 
+def test_a_model_of_pictures_is_refused(files: Path, command: Command) -> None:
+    alone = [word for word in SMALL if not word.startswith("hydra.")]
+    code, _, err = command(*alone, "hydra.mode=RUN", "scorer=ip", "data=sst2", "data.length=8", "model=mlp")
+    assert code == 2
+    assert err.startswith(
+        "defense: model._target_=defense.models.networks.mlp: is for pictures; expected one of texts"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
