@@ -208,7 +208,7 @@ def tables(settings: Sequence[Setting], gains: Mapping[Column, Gains]) -> list[P
             }
             numbers |= {f"{column.name}, p, Holm": p for column, p in tests.items()}
             data.append({"scorer": setting.row, **knob, "seeds": len(setting.runs), **numbers})
-        names = [*(column.name for column in COLUMNS), *(f"{column.name}: p" for column in (BOUNDED, STRICT))]
+        names = [*(column.name for column in COLUMNS), "p, bounded", "p, unbounded"]
         heading = f"Both protocols side by side{f': {place}' if place else ''}"
         parts.append(
             Part(
