@@ -11,7 +11,7 @@ import pandas as pd
 from defense.reporting.exports import Text
 from defense.reporting.judging import Compared
 from defense.reporting.settings import Setting
-from defense.reporting.statistics import p_value
+from defense.reporting.statistics import Mean, mean_interval, p_value
 
 T = TypeVar("T")
 COMPARED = ("baseline", "control", "defended")
@@ -69,10 +69,33 @@ def row_of_table(row: Compared, knobs: Sequence[str]) -> dict[str, str]:
     }
 
 
-def selected(setting: Setting, name: str, form: str) -> str:
-    """Return the mean over seeds of how well what is treated matches the known noise; '-' of unknown noise."""
-    known = [run["selection"][name] for run in setting.runs if run["selection"][name] is not None]
-    return form.format(float(np.mean(known))) if known else "-"
+def selected(setting: Setting, name: str, form: str) -> Text:
+    """Return how well what is treated matches the known noise, with its interval; '-' of unknown noise."""
+    found = matched(setting, name)
+    if found is None:
+        return Text("-")
+    ends = " to ".join(form.format(end) for end in (max(found.low, 0), min(found.high, 1)))
+    return Text(form.format(found.mean) + (f" ({ends})" if found.judgeable else ""), value=found.mean)
+
+
+def matched(setting: Setting, name: str) -> Mean | None:
+    """Return the mean over seeds of a measure of the selection; None of unknown noise."""
+    known = [run["selection"][name] for run in setting.runs if run["selection"].get(name) is not None]
+    return mean_interval(known) if known else None
+
+
+def noise_found(settings: Sequence[Setting]) -> list[str]:
+    """Return, for every ground, how many of the samples that each setting treats have a wrong label."""
+    said = []
+    for place, own in settings_by(settings, lambda setting: setting.place).items():
+        shares = {setting.row: matched(setting, "precision") for setting in own}
+        known = {row: mean.mean for row, mean in shares.items() if mean is not None}
+        if len(known) == len(own):  # rows that differ in nothing else
+            told = ", ".join(
+                f"{row} {100 * known[row]:.0f} %" for row in sorted(known, key=known.__getitem__)[::-1]
+            )
+            said.append(f"Wrong labels among those treated{f', {place}' if place else ''}: {told}.")
+    return said
 
 
 def compared_table(rows: Sequence[Compared], knobs: Sequence[str]) -> pd.DataFrame:
@@ -94,6 +117,12 @@ def compared_table(rows: Sequence[Compared], knobs: Sequence[str]) -> pd.DataFra
                 "gain_over_baseline": row.baseline.difference.mean,
                 "gain_over_baseline_low": row.baseline.difference.low,
                 "gain_over_baseline_high": row.baseline.difference.high,
+                **{
+                    f"{name}{end}": value
+                    for name in ("auc", "precision")
+                    if (mean := matched(row.setting, name)) is not None
+                    for end, value in (("", mean.mean), ("_low", mean.low), ("_high", mean.high))
+                },
             }
             for row in rows
         ]

@@ -9,7 +9,14 @@ import pandas as pd
 
 from defense.choices import Measure, ObjectiveName
 from defense.reporting.charts import Axis, Gain, Place, forest, shared_limits, tradeoff
-from defense.reporting.comparing import answer_of, compared_table, knobs_shown, row_of_table, settings_by
+from defense.reporting.comparing import (
+    answer_of,
+    compared_table,
+    knobs_shown,
+    noise_found,
+    row_of_table,
+    settings_by,
+)
 from defense.reporting.judging import Compared, shared_control
 from defense.reporting.measures import AIMS, GAPS, MEASURES, measured
 from defense.reporting.record import Repair
@@ -60,7 +67,13 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
         command_of(results),
         parts,
         made_of(results),
-        facts=[text, *shared_control(settings), *facts_of(settings, treated), *one_sided(settings)],
+        facts=[
+            text,
+            *shared_control(settings),
+            *facts_of(settings, treated),
+            *one_sided(settings),
+            *noise_found(settings),
+        ],
     )
 
 

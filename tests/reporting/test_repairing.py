@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from defense.reporting.comparing import answer_of
 from defense.reporting.judging import Compared
@@ -64,6 +66,25 @@ def test_a_treatment_of_one_class_alone_is_said(most: int, said: list[str]) -> N
     facts = [fact for fact in repair_sheet(results, "sweep").facts if fact.startswith("All but a few")]
     assert len(facts) == len(said)
     assert all(words in fact for words, fact in zip(said, facts, strict=True))
+
+
+def test_how_many_wrong_labels_are_found_is_said_with_its_interval() -> None:
+    """Of ip 0.5, 0.6, 0.4, 0.5 and 0.5; others find half of that."""
+    ways = (0.5, 0.6, 0.4, 0.5, 0.5)
+
+    def found(run: dict[str, Any]) -> dict[str, Any]:
+        share = ways[run["seed"]] / (1 if "scorer=ip" in run["overrides"] else 2)
+        return run | {"selection": {"auc": 0.7, "precision": share, "recall": 0.1, "noise": 0.2}}
+
+    sheet = repair_sheet([found(run) for run in RESULTS], "noisy")
+    assert any(fact.startswith("Wrong labels among those treated: ip 50 %, ") for fact in sheet.facts)
+    accuracy = next(part for part in sheet.parts if part.name == "accuracy_1")
+    rows = {row[0]: row for row in accuracy.rows}
+    half = stats.t.ppf(0.975, 4) * np.std(ways, ddof=1) / 5**0.5
+    assert rows["ip"][-1] == f"0.50 ({0.5 - half:.2f} to {0.5 + half:.2f})"
+    assert rows["ip"][-2] == "0.700"
+    assert accuracy.data is not None
+    assert accuracy.data["precision"].tolist() == pytest.approx([0.25, 0.25, 0.5])
 
 
 def test_one_seed_is_not_judged() -> None:
