@@ -95,9 +95,8 @@ def read(part: str, path: str | None, spec: Data) -> pd.DataFrame:
     text = decoded(str(existing(path, field, "a CSV file with a header")), field, "a CSV file with a header")
     usual: dict[str, Any] = {"skipinitialspace": True, "index_col": False}
     try:
-        with warnings.catch_warnings(
-            action="error", category=pd.errors.ParserWarning
-        ):  # rows longer than the header
+        # rows longer than the header are no more than a warning to pandas, and cut off
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
             found = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], **usual)
         header = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, **usual)
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' errors of parsing are ValueErrors
@@ -211,9 +210,8 @@ def encoder(train: Images) -> Callable[[Images], Images]:
 
     def typed(rows: Images) -> pd.DataFrame:
         assert isinstance(rows, Rows)
-        return rows.table.astype(
-            dict.fromkeys(others, str)
-        )  # a column may be text in one file, numbers in another
+        # a column may be text in one file, numbers in another
+        return rows.table.astype(dict.fromkeys(others, str))
 
     transformer.fit(typed(train))
 

@@ -190,9 +190,8 @@ def one_sided(settings: Sequence[Setting]) -> list[str]:
         if parts and sum(parts) / len(parts) > ONE_SIDED:
             said.append(f"{setting.name} ({100 * sum(parts) / len(parts):.0f} %)")
     advice = "with treatment.balance=class the budget is spent in every class alike"
-    return (
-        [f"All but a few of the samples treated are of one class by {'; '.join(said)}; {advice}."] if said else []
-    )
+    line = f"All but a few of the samples treated are of one class by {'; '.join(said)}; {advice}."
+    return [line] if said else []
 
 
 def counted(number: int, what: str) -> str:

@@ -58,6 +58,8 @@ def test_what_it_cannot_say_is_one_line(command: Command, tmp_path: Path) -> Non
     code, _, err = command("task=evade", "evade.ratio=1")
     assert code == 2
     assert err.startswith("defense: evade.ratio=1.0: expected a number above 1")
+    code, _, err = command("task=evade", "evade.shares=[0.1,0.1]")
+    assert (code, err) == (2, "defense: evade.shares=[0.1, 0.1]: expected shares that differ\n")
     code, _, err = command("task=evade", "evade.shares=[0.5,1.5]")
     assert code == 2
     assert err.startswith("defense: evade.shares=[0.5, 1.5]: expected fractions in (0, 1]")

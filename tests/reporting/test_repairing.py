@@ -87,6 +87,14 @@ def test_how_many_wrong_labels_are_found_is_said_with_its_interval() -> None:
     assert accuracy.data["precision"].tolist() == pytest.approx([0.25, 0.25, 0.5])
 
 
+@pytest.mark.parametrize(("threshold", "said"), [(None, "remove 10 %"), (-0.5, "remove what scores below -0.5")])
+def test_what_is_treated_is_what_the_run_was_told(threshold: float | None, said: str) -> None:
+    config = RESULTS[0]["config"]
+    told = config | {"treatment": {"name": "remove", "budget": 0.1, "threshold": threshold}}
+    facts = repair_sheet([result | {"config": told} for result in RESULTS], "x").facts
+    assert any(f"; {said}; 100 training" in fact for fact in facts)
+
+
 def test_one_seed_is_not_judged() -> None:
     rows = Compared.all(settings_of(RESULTS[:3]), "accuracy")
     assert {row.word for row in rows} == {"not judged: one seed"}
