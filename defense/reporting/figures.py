@@ -21,7 +21,7 @@ from defense.reporting.record import Run
 
 COLOURS = {"baseline": "#6b7280", "control": "#b7791f", "defended": "#1d6f8a", "proxy": "#7c3aed"}
 NOISY, CLEAN, INK = "#c2410c", "#94a3b8", "#111827"
-COLOURS_OF_MANY = ("#1d6f8a", "#c2410c", "#4d7c0f", "#7c3aed", "#b7791f", "#be185d", "#0f766e", "#6b7280")
+COLOURS_OF_MANY = ("#1d6f8a", "#c2410c", "#4d7c0f", "#7c3aed", "#b7791f", "#be185d", "#10b981", "#6b7280")
 KINDS = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 STYLES = [(colour, dashes, marker) for dashes, marker in KINDS for colour in COLOURS_OF_MANY]
 STYLE = {
