@@ -95,8 +95,10 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = (), missin
         folders = {result["task"]: result.get(FOLDER) for result in results}
         found = ", ".join(f"task={task} in {folder}" for task, folder in sorted(folders.items()))
         raise InputError("PATH", found, "runs of several tasks; expected those of one")
+    cells = "1 cell of the sweep is" if missing == 1 else f"{missing} cells of the sweep are"
+    said = [f"{cells} missing: it was ended early, or still runs. The same command goes on."] if missing else []
     if not tasks:
-        return unfinished(failures)
+        return replace(unfinished(failures, missing), facts=said)
     sheets = {
         Task.defend: defending_sheet,
         Task.detect: detection_sheet,
@@ -108,8 +110,6 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = (), missin
     }
     names = dict.fromkeys(result["name"] for result in results)
     sheet = sheets[Task(tasks[0])](results, ", ".join(names))
-    cells = "1 cell of the sweep is" if missing == 1 else f"{missing} cells of the sweep are"
-    said = [f"{cells} missing: it was ended early, or still runs. The same command goes on."] if missing else []
     return replace(sheet, facts=[*said, *sheet.facts], failures=failures)
 
 

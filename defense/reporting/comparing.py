@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from defense.reporting.exports import Text
-from defense.reporting.judging import Compared
+from defense.reporting.judging import Compared, by_luck, why_unjudged
 from defense.reporting.settings import Setting
 from defense.reporting.statistics import Mean, mean_interval, p_value
 
@@ -26,7 +27,7 @@ def answer_of(rows: Sequence[Compared], what: str) -> str:
     heading = what[0].upper() + what[1:]
     if not judged:
         known = ", ".join(f"{row.setting.name} {row.control.difference.mean:+.1f}" for row in real[:3])
-        return f"{heading}: not judged, for that takes several seeds, as in seed=range(5) ({known} over random)."
+        return f"{heading}: not judged. {why_unjudged(real)} ({known} over random)."
     better, worse = (sum(row.differs and (row.gain > 0) is good for row in judged) for good in (True, False))
     best, last = max(judged, key=lambda row: row.gain), min(judged, key=lambda row: row.gain)
     left = f" ({aside} not counted)" if aside else ""
@@ -34,15 +35,9 @@ def answer_of(rows: Sequence[Compared], what: str) -> str:
     said = (
         f"{heading}: {better} of {len(judged)} settings{left} {'is' if better == 1 else 'are'} better than random"
     )
-    said += f", {worse} worse{rest}; best {told(best)}"
-    return f"{said}, last {told(last)}." if last is not best else f"{said}."
-
-
-def told(row: Compared) -> str:
-    """Return 'ip, remove +1.2 (0.3 to 2.1; better)'."""
-    found = row.control.difference
-    ends = f"{found.low:+.1f} to {found.high:+.1f}; " if found.judgeable else ""
-    return f"{row.setting.name} {found.mean:+.1f} ({ends}{row.word})"
+    said += f", {worse} worse{rest}; best {best.told}"
+    said = f"{said}, last {last.told}." if last is not best else f"{said}."
+    return " ".join(filter(None, (said, by_luck(rows) if aside else "")))
 
 
 def knobs_shown(settings: Sequence[Setting]) -> list[str]:
@@ -51,13 +46,18 @@ def knobs_shown(settings: Sequence[Setting]) -> list[str]:
     return [name for name in names if len({setting.knobs.get(name) for setting in settings}) > 1]
 
 
+def knob(setting: Setting, name: str) -> str:
+    """Return what a setting was run with, as a cell; '-' where it does not read it."""
+    return "-" if (value := setting.knobs.get(name)) is None else str(value)
+
+
 def row_of_table(row: Compared, knobs: Sequence[str]) -> dict[str, str]:
     """Return the cells of one setting, by column; '-' where there is nothing to say."""
     setting, gain, base = row.setting, row.control.difference, row.baseline.difference
     tone = row.word if row.holm is not None else "unjudged"
     return {
         "scorer": setting.row,
-        **{name: "-" if (value := setting.knobs.get(name)) is None else str(value) for name in knobs},
+        **{name: knob(setting, name) for name in knobs},
         "seeds": str(len(setting.runs)),
         **{arm: f"{np.mean(setting.values(arm, row.measure)):.1f}" for arm in COMPARED},
         "defended - control (95 %)": Text(str(gain), value=gain.mean),
@@ -74,14 +74,17 @@ def selected(setting: Setting, name: str, form: str) -> Text:
     found = matched(setting, name)
     if found is None:
         return Text("-")
-    ends = " to ".join(form.format(end) for end in (max(found.low, 0), min(found.high, 1)))
+    ends = " to ".join(form.format(end) for end in (found.low, found.high))
     return Text(form.format(found.mean) + (f" ({ends})" if found.judgeable else ""), value=found.mean)
 
 
 def matched(setting: Setting, name: str) -> Mean | None:
-    """Return the mean over seeds of a measure of the selection; None of unknown noise."""
+    """Return the mean over seeds of a measure of the selection, within [0, 1]; None of unknown noise."""
     known = [run["selection"][name] for run in setting.runs if run["selection"].get(name) is not None]
-    return mean_interval(known) if known else None
+    if not known:
+        return None
+    found = mean_interval(known)
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def noise_found(settings: Sequence[Setting]) -> list[str]:
@@ -104,7 +107,7 @@ def compared_table(rows: Sequence[Compared], knobs: Sequence[str]) -> pd.DataFra
         [
             {
                 "scorer": row.setting.row,
-                **{name: str(row.setting.knobs.get(name)) for name in knobs},
+                **{name: knob(row.setting, name) for name in knobs},
                 "seeds": len(row.setting.runs),
                 **{arm: np.mean(row.setting.values(arm, row.measure)) for arm in COMPARED},
                 "gain": row.control.difference.mean,

@@ -3,54 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from defense.choices import Protocol, Way
-from defense.errors import InputError
+from defense.choices import Method, Way
 from defense.reporting.charts import steps
-from defense.reporting.comparing import knobs_shown, settings_by
+from defense.reporting.comparing import knob, knobs_shown, settings_by
 from defense.reporting.exports import Text
-from defense.reporting.judging import shared_control
+from defense.reporting.gains import (
+    BOUNDED,
+    COLUMNS,
+    MEAN,
+    PUBLISHED,
+    UNBOUNDED,
+    Column,
+    Gains,
+    of_same_seeds,
+    real,
+    together,
+)
+from defense.reporting.judging import luck, shared_control
 from defense.reporting.record import Evaded, Tables
 from defense.reporting.result import common, selection
 from defense.reporting.settings import Setting, facts_of, settings_of, treated
 from defense.reporting.sheet import Part, Sheet
-from defense.reporting.significance import Paired, compared, holm
-from defense.reporting.statistics import ALPHA, Mean, mean_interval, p_value
+from defense.reporting.statistics import p_value
 from defense.reporting.sweeps import Result, command_of, made_of
 
-MEAN = "mean"  # over the shares
-
-
-@dataclass(frozen=True)
-class Column:
-    """One way to say what a treatment gains: by which protocol, measured how, over which arm."""
-
-    name: str
-    protocol: Protocol  # that it is scored by
-    way: Way  # in which the moved points were moved
-    over: str
-
-    @property
-    def key(self) -> str:
-        """The name that its accuracies have in a result, before the share."""
-        return f"{self.protocol}_{self.way}"
-
-
-COLUMNS = (
-    Column("published, over untreated", Protocol.published, Way.frozen, "baseline"),
-    Column("published, over random", Protocol.published, Way.frozen, "control"),
-    Column("disjoint validation", Protocol.strict, Way.frozen, "control"),
-    Column("strict, bounded", Protocol.strict, Way.bounded, "control"),
-    Column("strict, unbounded", Protocol.strict, Way.adaptive, "control"),
-    Column("clean", Protocol.strict, Way.clean, "control"),
-)
-PUBLISHED, BOUNDED, STRICT = COLUMNS[0], COLUMNS[3], COLUMNS[4]
 ANEW = (Way.bounded, Way.adaptive)  # ways of an attacker who knows the model, and leaves alone what it has wrong
 ABOUT = (
     "Gains in points of accuracy on test, of which a share is moved across the boundary; means over shares "
@@ -59,8 +41,8 @@ ABOUT = (
     "scored by a validation set, attacked as test is. Strict: and the attack is made anew at the model that is "
     "measured; bounded: no point goes farther than the median validation point had to at the undefended model. "
     "What the model has wrong is left where it is: the published attack moves such points too, to the right "
-    "side. Over random, as are all columns but the first: over as many samples treated at random. An attack "
-    "without a bound leaves no moved point right, so what it leaves is decided by clean accuracy alone."
+    "side. Over random, as are all columns but the first: over as many samples treated at random. For a linear "
+    "model an attack without a bound leaves no moved point right, so clean accuracy alone decides what it leaves."
 )
 
 
@@ -94,80 +76,52 @@ def said(share: float) -> str:
 def evaded_sheet(results: Sequence[Result], title: str) -> Sheet:
     """Return the page: every setting's gain by both protocols side by side, share by share, and what survives."""
     settings = settings_of(results)
-    real = [setting for setting in settings if not setting.is_rival] or settings
     gains = {column: Gains.of(settings, column) for column in COLUMNS}
-    parts = [survival(real), *charts(settings), by_share(real), *tables(settings, gains)]
+    full = of_same_seeds(settings)
+    averaged = real(full)
+    parts = [survival(averaged), *charts(full), *by_share(averaged), *tables(settings, gains)]
+    facts = [ABOUT, *shared_control(settings), *facts_of(settings, treated)]
+    if left := len(settings) - len(full):
+        facts.append(f"Of {len(settings)} settings {left} lack seeds that the others have, and are in no mean.")
     return Sheet(
         f"{title}: how much of a gain survives a strict protocol?",
-        answer(real, gains, len(settings)),
+        answer(settings, averaged, gains),
         command_of(results),
         parts,
         made_of(results),
-        facts=[ABOUT, *shared_control(settings), *facts_of(settings, treated)],
+        facts=facts,
     )
 
 
-@dataclass(frozen=True)
-class Gains:
-    """The gains of all settings by one column, with p-values corrected over them."""
-
-    pairs: dict[str, Paired]  # by the label of the setting
-    holm: dict[str, float | None]
-
-    @classmethod
-    def of(cls, settings: Sequence[Setting], column: Column) -> Gains:
-        """Return the gains of `settings` by `column`, means over shares."""
-        pairs = {setting.label: paired(setting, column) for setting in settings}
-        corrected = holm([pair.t for pair in pairs.values()])
-        return cls(pairs, dict(zip(pairs, corrected, strict=True)))
-
-    def differs(self, setting: Setting, *, better: bool) -> bool:
-        """Whether a setting is called better, or worse."""
-        p = self.holm[setting.label]
-        return p is not None and p < ALPHA and (self.pairs[setting.label].difference.mean > 0) is better
-
-    def counted(self, settings: Sequence[Setting]) -> str:
-        """Return '3 better, 1 worse'."""
-        better, worse = (sum(self.differs(one, better=good) for one in settings) for good in (True, False))
-        return f"{better} better, {worse} worse"
-
-
-def paired(setting: Setting, column: Column, share: str = MEAN) -> Paired:
-    """Return what the defended arm of a setting gains by one column."""
-    key = f"{column.key}.{share}"
-    return compared(setting.values("defended", key), setting.values(column.over, key))
-
-
-def together(settings: Sequence[Setting], column: Column, share: str = MEAN) -> Mean:
-    """Return the mean gain over settings, with its interval over the seeds that they share."""
-    by_seed: dict[int, list[float]] = {}
-    for setting in settings:
-        key = f"{column.key}.{share}"
-        own, others = setting.values("defended", key), setting.values(column.over, key)
-        for run, first, second in zip(setting.runs, own, others, strict=True):
-            by_seed.setdefault(run["seed"], []).append(first - second)
-    whole = [values for values in by_seed.values() if len(values) == len(settings)]
-    if not whole:
-        raise InputError("PATH", "seeds", "no seed that all settings have; expected one at least")
-    return mean_interval([float(np.mean(values)) for values in whole])
-
-
-def answer(settings: Sequence[Setting], gains: Mapping[Column, Gains], among: int) -> str:
-    """Return how much of the published gains survives, in two sentences; `among`: chance and oracle with them."""
-    count = len(settings)
-    found = {column: together(settings, column) for column in COLUMNS}
+def answer(settings: Sequence[Setting], averaged: Sequence[Setting], gains: Mapping[Column, Gains]) -> str:
+    """Return how much of the published gains survives: the mean of those `averaged`, and one by one."""
+    judged, count = real(settings), len(averaged)
+    found = {column: together(averaged, column) for column in COLUMNS}
     if not found[PUBLISHED].count > 1:
         told = ", ".join(f"{column.name} {found[column].mean:+.1f}" for column in COLUMNS)
         return f"One seed: no interval, no judgement, for that takes several, as in seed=range(10) ({told})."
     seeds = found[PUBLISHED].count
-    aside = " (chance aside)" if len(settings) < among else ""
+    aside = " (chance aside)" if len(judged) < len(settings) else ""
     named = "one setting" if count == 1 else f"{count} settings"
-    return (
+    said = (
         f"The mean gain of {named}{aside} is {found[PUBLISHED]} points as published, over the untreated model; by "
         f"the strict protocol, over random, {found[BOUNDED]} where the attack made anew is bounded and "
-        f"{found[STRICT]} where it is not (95 % over {seeds} seeds). One by one, after Holm's correction: as "
-        f"published {gains[PUBLISHED].counted(settings)}; strict and bounded {gains[BOUNDED].counted(settings)}; "
-        f"unbounded {gains[STRICT].counted(settings)}."
+        f"{found[UNBOUNDED]} where it is not (95 % over {seeds} seeds). One by one, after Holm's correction: as "
+        f"published {gains[PUBLISHED].counted(judged)}; strict and bounded {gains[BOUNDED].counted(judged)}; "
+        f"unbounded {gains[UNBOUNDED].counted(judged)}."
+    )
+    return " ".join(filter(None, (said, by_luck(settings, gains) if aside else "")))
+
+
+def by_luck(settings: Sequence[Setting], gains: Mapping[Column, Gains]) -> str:
+    """Return where a random score is called different from the random control; nothing where it is nowhere."""
+    chance = [setting for setting in settings if setting.method == Method.random.value]
+    return luck(
+        [
+            f"{setting.name} {gains[column].pairs[setting.label].difference} by '{column.name}'"
+            for setting, column in product(chance, COLUMNS)
+            if column.over == "control" and gains[column].different(setting)
+        ]
     )
 
 
@@ -192,10 +146,11 @@ def tables(settings: Sequence[Setting], gains: Mapping[Column, Gains]) -> list[P
         rows, data = [], []
         for setting in ranked:
             found = {column: gains[column].pairs[setting.label].difference for column in COLUMNS}
-            knob = {name: str(setting.knobs.get(name)) for name in knobs}
-            tests = {column: gains[column].holm[setting.label] for column in (BOUNDED, STRICT)}
+            own_knobs = {name: knob(setting, name) for name in knobs}
+            tests = {column: gains[column].holm[setting.label] for column in COLUMNS}
             cells = [Text(str(mean), value=mean.mean) for mean in found.values()]
-            rows.append((setting.row, *knob.values(), *cells, *map(p_value, tests.values())))
+            shown = [p_value(tests[column]) for column in (BOUNDED, UNBOUNDED)]
+            rows.append((setting.row, *own_knobs.values(), *cells, *shown))
             numbers: dict[str, float | None] = {
                 f"{column.name}{end}": value
                 for column, mean in found.items()
@@ -207,7 +162,7 @@ def tables(settings: Sequence[Setting], gains: Mapping[Column, Gains]) -> list[P
                 for arm in (column.over, "defended")
             }
             numbers |= {f"{column.name}, p, Holm": p for column, p in tests.items()}
-            data.append({"scorer": setting.row, **knob, "seeds": len(setting.runs), **numbers})
+            data.append({"scorer": setting.row, **own_knobs, "seeds": len(setting.runs), **numbers})
         names = [*(column.name for column in COLUMNS), "p, bounded", "p, unbounded"]
         heading = f"Both protocols side by side{f': {place}' if place else ''}"
         parts.append(
@@ -238,12 +193,15 @@ def charts(settings: Sequence[Setting]) -> list[Part]:
     return parts
 
 
-def by_share(settings: Sequence[Setting]) -> Part:
-    """Return the mean gain over settings for every share of moved points."""
-    shares = [share for share in settings[0].runs[0]["arms"]["baseline"][STRICT.key] if share != MEAN]
+def by_share(settings: Sequence[Setting]) -> list[Part]:
+    """Return the mean gain over settings for every share of moved points that all of them have; none without."""
+    known = [setting.runs[0]["arms"]["baseline"][UNBOUNDED.key] for setting in settings]
+    shares = [share for share in known[0] if share != MEAN and all(share in own for own in known)]
+    if not shares:
+        return []
     rows = [
         (f"{share.replace('_', '.')} %", *(str(together(settings, column, share)) for column in COLUMNS))
         for share in shares
     ]
     header = ("moved", *(column.name for column in COLUMNS))
-    return Part("shares", "By the share of points that are moved", "Means over settings.", header, rows)
+    return [Part("shares", "By the share of points that are moved", "Means over settings.", header, rows)]

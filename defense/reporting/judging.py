@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from defense.choices import Method
 from defense.reporting.settings import WORST, Setting
 from defense.reporting.significance import Paired, compared, holm
 from defense.reporting.statistics import ALPHA
@@ -57,6 +58,13 @@ class Compared:
         if not self.differs:
             return "not distinguishable"
         return "better" if self.better else "worse"
+
+    @property
+    def told(self) -> str:
+        """The setting with its gain and what is said of it: 'ip, remove +1.2 (+0.3 to +2.1; better)'."""
+        found = self.control.difference
+        ends = f"{found.low:+.1f} to {found.high:+.1f}; " if found.judgeable else ""
+        return f"{self.setting.name} {found.mean:+.1f} ({ends}{self.word})"
 
 
 @dataclass(frozen=True)
@@ -113,9 +121,7 @@ def answer(judgements: Sequence[Judgement]) -> str:
     aside = dict.fromkeys(j.setting.method for j in judgements if j.setting.is_rival)
     left = "" if all(judgement.setting.is_rival for judgement in judgements) else " and ".join(aside)
     if not tested:
-        if all(judgement.control.difference.count < 2 for judgement in judgements):
-            return "One seed: the intervals that a judgement needs are over seeds, as in seed=range(5)."
-        return "No setting can be judged: its seeds give one gain or no second one; more seeds would tell."
+        return f"{why_unjudged(judgements)}."
     better, worse = (sum(j.differs and j.better is wanted for j in tested) for wanted in (True, False))
     said = f"{better} of {len(tested)} settings {f'({left} not counted) ' if left else ''}"
     said += f"{'is' if better == 1 else 'are'} better than the random control"
@@ -125,6 +131,25 @@ def answer(judgements: Sequence[Judgement]) -> str:
     return " ".join(filter(None, (f"{said}.", best_of(judgements))))
 
 
+def why_unjudged(rows: Sequence[Compared]) -> str:
+    """Return why none of some rows is judged."""
+    if all(row.control.difference.count < 2 for row in rows):
+        return "One seed: the intervals that a judgement needs are over seeds, as in seed=range(5)"
+    return "No setting can be judged: its seeds give one gain or no second one; more seeds would tell"
+
+
+def by_luck(rows: Sequence[Compared]) -> str:
+    """Return which random scores are called better or worse than their random control; nothing where none is."""
+    return luck([row.told for row in rows if row.differs and row.setting.method == Method.random.value])
+
+
+def luck(said: Sequence[str]) -> str:
+    """Return what a page says where random scores, each in words, are called different from a random control."""
+    if not said:
+        return ""
+    return f"Random scores, too, are called different from a random control, by luck alone: {'; '.join(said)}."
+
+
 def caveat(judgements: Sequence[Judgement]) -> str:
     """Return what the answer rests on: what chance alone would do, what is not judged, what is shared."""
     parts = [unjudged(judgements)] if counted(judgements) else []
@@ -132,7 +157,7 @@ def caveat(judgements: Sequence[Judgement]) -> str:
         parts.append(
             "Were all settings as good as random, at most one such page in twenty would call any different."
         )
-    parts += shared_control([judgement.setting for judgement in judgements])
+    parts += [by_luck(judgements), *shared_control([judgement.setting for judgement in judgements])]
     return " ".join(filter(None, parts))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from defense.reporting.charts import Axis, Gain, Place, forest, shared_limits, t
 from defense.reporting.comparing import (
     answer_of,
     compared_table,
+    knob,
     knobs_shown,
     noise_found,
     row_of_table,
@@ -50,12 +52,12 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
     parts, answers = [], []
     for measure in measures_in(results):
         kind = MEASURES[measure]
-        own = [setting for setting in settings if str(measure) in setting.runs[0]["arms"]["baseline"]]
+        own = [setting for setting in settings if setting.has(measure)]
         rows = Compared.all(own, str(measure), lower_is_better=kind.lower_is_better)
         answers.append(answer_of(rows, kind.spoken.partition(",")[0]))
         for number, (place, here) in enumerate(settings_by(rows, lambda row: row.setting.place).items(), start=1):
             parts.append(measure_part(measure, number, place, here))
-    parts += tradeoffs(settings) if any(str(gap) in results[0]["arms"]["baseline"] for gap in GAPS) else []
+    parts += tradeoffs(settings)
     text = (
         "In brackets 95 % intervals over seeds. Differences are paired by seed; the control is treated alike, as "
         "many samples drawn at random. Judged by Student's paired t test, after Holm's correction over all rows "
@@ -96,7 +98,7 @@ def measure_part(measure: Measure, number: int, place: str, rows: Sequence[Compa
     shown = [name for name in table[0] if any(cells[name] != "-" for cells in table)]
     chart = ""
     if 1 < len(ranked) <= CHARTED:
-        names = [", ".join([row.setting.row, *(str(row.setting.knobs[name]) for name in knobs)]) for row in ranked]
+        names = [", ".join([row.setting.row, *(knob(row.setting, name) for name in knobs)]) for row in ranked]
         gains = [
             Gain(name, row.control.difference, row.differs, row.sign < 0)
             for name, row in zip(names, ranked, strict=True)
@@ -117,12 +119,16 @@ def measure_part(measure: Measure, number: int, place: str, rows: Sequence[Compa
 
 
 def tradeoffs(settings: Sequence[Setting]) -> list[Part]:
-    """Return gaps against accuracy, on every ground: what a smaller gap costs, and what none beats."""
+    """Return gaps against accuracy, on every ground that has groups: what a smaller gap costs, what none beats."""
     parts = []
-    for number, (place, own) in enumerate(settings_by(settings, lambda setting: setting.place).items(), start=1):
+    for number, (place, here) in enumerate(settings_by(settings, lambda setting: setting.place).items(), start=1):
         for gap in GAPS:
+            own = [setting for setting in here if setting.has(gap)]
+            if not own:
+                continue
+            alike = len({json.dumps([run["arms"]["control"] for run in setting.runs]) for setting in own}) == 1
             places = [spot(setting, "defended", gap) for setting in own]
-            references = {arm: spot(own[0], arm, gap) for arm in ("baseline", "control")}
+            references = {arm: spot(own[0], arm, gap) for arm in ("baseline", *(["control"] if alike else []))}
             chart = tradeoff(
                 places,
                 references,
@@ -132,7 +138,8 @@ def tradeoffs(settings: Sequence[Setting]) -> list[Part]:
             heading = ": ".join(
                 filter(None, (f"{MEASURES[gap].spoken.partition(',')[0]} against accuracy", place))
             )
-            text = "Means over seeds with their intervals; the control is that of the first setting."
+            text = "Means over seeds with their intervals."
+            text += "" if alike else " The control is not drawn: every treatment has its own."
             parts.append(Part(f"pareto_{gap}_{number}", heading, text, chart=chart))
     return parts
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from defense.choices import AUTO, Harm, TreatmentName
+from defense.choices import AUTO, Harm, Measure, TreatmentName
 from defense.reporting.reading import is_rival, objective_of, proxy_of, read
 from defense.reporting.statistics import Mean, paired_difference
 from defense.reporting.sweeps import Result, column_of, group, row_of, swept
@@ -15,7 +15,7 @@ from defense.reporting.tables import RIVALS, arms_of, lookup
 
 WORST = "adaptive.worst"
 OBJECTIVE, BALANCE = "objective", "treatment.balance="  # of a sweep: what belongs to the row beside the scorer
-GROUND = ("data", "model", "train", "threat", "evaluation")  # what makes accuracies comparable
+GROUND = ("data", "model", "train", "threat", "evaluation", "evade")  # what makes accuracies comparable
 NAMES = ("name", "source", "recipe", "_target_")  # what a group of settings is called by, the first there is
 ONE_SIDED = 0.95  # of what is treated, in one class
 Value = str | int | float | bool | None
@@ -46,7 +46,11 @@ class Setting:
     @property
     def ground(self) -> str:
         """What its accuracies depend on beside the treatment: only those of one ground compare."""
-        return json.dumps({name: self.runs[0]["config"][name] for name in GROUND}, sort_keys=True)
+        return json.dumps({name: self.runs[0]["config"].get(name) for name in GROUND}, sort_keys=True)
+
+    def has(self, measure: Measure) -> bool:
+        """Whether something was measured: gaps are of data with groups alone."""
+        return str(measure) in self.runs[0]["arms"]["baseline"]
 
     def values(self, arm: str, metric: str) -> list[float]:
         """Return an accuracy, in percent, by run; none where there is no such arm."""

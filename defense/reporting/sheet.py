@@ -122,8 +122,9 @@ def failed(failures: Sequence[Failure]) -> Part:
     return Part("failed", "Cells that failed", header=("cell", "settings", "error", "log"), rows=rows)
 
 
-def unfinished(failures: Sequence[Failure]) -> Sheet:
-    """Return the page of a sweep of which no cell has finished."""
+def unfinished(failures: Sequence[Failure], missing: int = 0) -> Sheet:
+    """Return the page of a sweep of which no cell has finished; `missing` of them have not failed, either."""
     count = "the only one failed" if len(failures) == 1 else f"all {len(failures)} failed"
+    count = f"{len(failures)} failed" if missing else count
     said = f"No cell has finished: {count}. There is nothing to compare."
     return Sheet("A sweep without a result", said, "", (), "", failures=failures)

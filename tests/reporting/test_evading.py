@@ -93,3 +93,43 @@ def test_one_seed_is_no_judgement() -> None:
     said = evaded_sheet(RESULTS[:3], "evasion").answer
     assert said.startswith("One seed: no interval, no judgement")
     assert "published, over random +3.1" in said
+
+
+def test_a_setting_of_one_seed_does_not_take_the_intervals_of_the_others() -> None:
+    """Nor do settings of other seeds: they are in no mean, and the page says so."""
+    thin = [result for result in RESULTS if "scorer=loss" not in result["overrides"] or result["seed"] == 0]
+    other = [cell(seed, "datainf", 9.0, 9.0) for seed in (7, 8)]
+    sheet = evaded_sheet([*thin, *other], "evasion")
+    assert sheet.answer.startswith("The mean gain of one setting (chance aside) is +4.0 (+3.9 to +4.1) points")
+    assert "95 % over 6 seeds" in sheet.answer
+    assert "Of 4 settings 2 lack seeds that the others have, and are in no mean." in sheet.facts
+
+
+def test_shares_that_some_settings_lack_are_in_no_row() -> None:
+    def of_share(seed: int, share: str) -> dict[str, Any]:
+        result = cell(seed, "ip", 4.0, -2.0)
+        return result | {
+            "overrides": [*result["overrides"], f"evade.shares=[{share}]"],
+            "config": result["config"] | {"evade": {"shares": [share]}},
+            "arms": {
+                arm: {key: {name: values[name] for name in (share, "mean")} for key, values in ways.items()}
+                for arm, ways in result["arms"].items()
+            },
+        }
+
+    several = [of_share(seed, share) for seed in range(3) for share in ("5", "25")]
+    assert "shares" not in {part.name for part in evaded_sheet(several, "evasion").parts}
+    one = [of_share(seed, "25") for seed in range(3)]
+    (part,) = (part for part in evaded_sheet(one, "evasion").parts if part.name == "shares")
+    assert [row[0] for row in part.rows] == ["25 %"]
+
+
+def test_chance_that_is_called_different_from_chance_is_said() -> None:
+    lucky = [
+        cell(result["seed"], "random", 0, 3) if "scorer=random" in result["overrides"] else result
+        for result in RESULTS
+    ]
+    said = evaded_sheet(lucky, "evasion").answer
+    assert "Random scores, too, are called different from a random control, by luck alone: random +3.0 (" in said
+    assert said.endswith("by 'strict, bounded'.")
+    assert "by luck" not in evaded_sheet(RESULTS, "evasion").answer

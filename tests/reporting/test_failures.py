@@ -65,6 +65,17 @@ SWEEP = """hydra:
 """
 
 
+def test_a_sweep_that_was_ended_before_any_cell_finished_says_how_many_are_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "multirun.yaml").write_text(SWEEP)
+    fail(tmp_path / "0", "seed=0")
+    main([str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "No cell has finished: 1 failed." in said
+    assert "5 cells of the sweep are missing" in said
+
+
 @pytest.mark.parametrize(
     ("sweep", "said"),
     [

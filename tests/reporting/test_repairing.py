@@ -98,7 +98,7 @@ def test_what_is_treated_is_what_the_run_was_told(threshold: float | None, said:
 def test_one_seed_is_not_judged() -> None:
     rows = Compared.all(settings_of(RESULTS[:3]), "accuracy")
     assert {row.word for row in rows} == {"not judged: one seed"}
-    assert answer_of(rows, "accuracy").startswith("Accuracy: not judged, for that takes several seeds")
+    assert answer_of(rows, "accuracy").startswith("Accuracy: not judged. One seed: ")
 
 
 def test_what_the_objective_is_about_comes_first() -> None:
@@ -112,3 +112,57 @@ def test_what_the_objective_is_about_comes_first() -> None:
     assert first.rows[0][0] == "ip"  # the best, which is the lowest
     assert first.data is not None
     assert first.data.set_index("scorer")["gain"]["ip"] == pytest.approx(-8.0, abs=0.2)
+
+
+def test_chance_that_is_called_different_from_chance_is_said() -> None:
+    lucky = [
+        cell(result["seed"], "random", 0, 4) if "scorer=random" in result["overrides"] else result
+        for result in RESULTS
+    ]
+    answer = repair_sheet(lucky, "fairness").answer
+    assert "by luck alone: random +4.0 (+3.9 to +4.2; worse)." in answer
+    assert answer.count("by luck alone") == 1  # of the gap, not of accuracy
+    assert "by luck alone" not in repair_sheet(RESULTS, "fairness").answer
+
+
+def test_gaps_are_drawn_where_there_are_groups_whatever_comes_first() -> None:
+    def without(result: dict[str, Any]) -> dict[str, Any]:
+        arms = {arm: {"accuracy": values["accuracy"]} for arm, values in result["arms"].items()}
+        return result | {
+            "arms": arms,
+            "overrides": [*result["overrides"], "data=blobs"],
+            "config": result["config"] | {"data": result["config"]["data"] | {"source": "blobs"}},
+        }
+
+    with_groups = [result | {"overrides": [*result["overrides"], "data=adult"]} for result in RESULTS]
+    plain = [without(result) for result in RESULTS]
+    for results in ([*with_groups, *plain], [*plain, *with_groups]):
+        headings = [part.heading for part in repair_sheet(results, "both").parts if "pareto" in part.name]
+        assert headings == [
+            f"{gap} gap against accuracy: adult" for gap in ("demographic parity", "equal opportunity")
+        ]
+
+
+def test_a_control_is_drawn_where_all_settings_have_the_same() -> None:
+    def chart(results: list[dict[str, Any]]) -> tuple[str, str]:
+        sheet = repair_sheet(results, "fairness")
+        (part,) = (part for part in sheet.parts if part.name == "pareto_demographic_parity_1")
+        return part.chart, part.text
+
+    drawn, text = chart(RESULTS)
+    assert ">control<" in drawn
+    assert "not drawn" not in text
+    flipped = [
+        result
+        | {
+            "overrides": [*result["overrides"], "treatment=relabel"],
+            "config": result["config"] | {"treatment": result["config"]["treatment"] | {"name": "relabel"}},
+            "arms": result["arms"] | {"control": result["arms"]["baseline"]},
+        }
+        for result in RESULTS
+    ]
+    drawn, text = chart(
+        [*(run | {"overrides": [*run["overrides"], "treatment=remove"]} for run in RESULTS), *flipped]
+    )
+    assert ">control<" not in drawn
+    assert "not drawn" in text
