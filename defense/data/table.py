@@ -94,10 +94,12 @@ def read(part: str, path: str | None, spec: Data) -> pd.DataFrame:
     field = "data.path" if part == "train" else f"data.{part}_path"
     text = decoded(str(existing(path, field, "a CSV file with a header")), field, "a CSV file with a header")
     usual: dict[str, Any] = {"skipinitialspace": True, "index_col": False}
+    cells: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
+    cells["low_memory"] = False  # else the kind of a long column is decided piece by piece, and 1 is not "1"
     try:
         # rows longer than the header are no more than a warning to pandas, and cut off
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-            found = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], **usual)
+            found = pd.read_csv(io.StringIO(text), **cells, **usual)
         header = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, **usual)
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' errors of parsing are ValueErrors
         raise InputError(field, path, f"not a readable CSV file ({error})") from error

@@ -13,6 +13,7 @@ import torch
 from defense.choices import Harm, Source
 from defense.data.load import load
 from defense.data.splits import Dataset
+from defense.data.table import read
 from defense.errors import InputError
 from tests.conftest import data
 
@@ -185,3 +186,11 @@ def test_classes_that_are_numbers_are_in_order_of_size(tmp_path: Path) -> None:
 def test_a_class_of_test_that_training_has_not_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data.target=income: the test rows have the value odd, which training"):
         loaded(tmp_path, people(), people(8).assign(income="odd"))
+
+
+def test_a_column_is_of_one_kind_however_long_it_is(tmp_path: Path) -> None:
+    """Pandas would else decide for every 262,144 rows of three columns: 0, 1 and 2 as text and as numbers."""
+    text = "age,sex,income\n" + "3,f,0\n3,m,1\n4,f,2\n" * 90_000 + "4,m,x\n"
+    (tmp_path / "long.csv").write_text(text)
+    found = read("train", str(tmp_path / "long.csv"), data(target="income"))
+    assert found["income"].value_counts().to_dict() == {"0": 90_000, "1": 90_000, "2": 90_000, "x": 1}
