@@ -66,12 +66,12 @@ def table(spec: Data) -> Collection:
         raise InputError("data.target", None, "expected the name of the column of the classes")
     if spec.sensitive == spec.target:
         raise InputError("data.sensitive", spec.sensitive, "is data.target; expected another column")
-    paths = {"train": spec.path, "validation": spec.validation_path, "test": spec.test_path}
-    named = {part: path for part, path in paths.items() if part == "train" or path is not None}
-    tables = {part: compared(read(part, path, spec), spec) for part, path in named.items()}
+    others = [part for part in ("validation", "test") if file_of(part, spec)[1] is not None]
+    tables = {part: compared(read(part, spec), spec) for part in ["train", *others]}
     columns = columns_of(tables["train"], spec)
     numeric = numbers_of(tables["train"][columns])
     for part, rows in tables.items():
+        check_columns(rows, columns, part, spec)
         check_cells(rows, columns, part, spec)
         check_kinds(rows, numeric, columns, part)
     class_names = in_order(tables["train"][spec.target])
@@ -89,9 +89,15 @@ def table(spec: Data) -> Collection:
     return collection.encoded_by(encoder, [str(name) for name in group_names])
 
 
-def read(part: str, path: str | None, spec: Data) -> pd.DataFrame:
+def file_of(part: str, spec: Data) -> tuple[str, str | None]:
+    """Return the field that names the file of a part, and its value."""
+    name = "path" if part == "train" else f"{part}_path"
+    return f"data.{name}", getattr(spec, name)
+
+
+def read(part: str, spec: Data) -> pd.DataFrame:
     """Return one CSV file as it is; raises InputError where that is not what it is."""
-    field = "data.path" if part == "train" else f"data.{part}_path"
+    field, path = file_of(part, spec)
     text = decoded(str(existing(path, field, "a CSV file with a header")), field, "a CSV file with a header")
     usual: dict[str, Any] = {"skipinitialspace": True, "index_col": False}
     cells: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
@@ -140,6 +146,14 @@ def columns_of(train: pd.DataFrame, spec: Data) -> list[str]:
     return list(spec.columns)
 
 
+def check_columns(rows: pd.DataFrame, columns: list[str], part: str, spec: Data) -> None:
+    """Raise InputError for the first column that the model sees and the file of a part lacks."""
+    lacking = [name for name in columns if name not in rows]
+    if lacking:
+        valid = f"expected all that the model sees: {', '.join(columns)}, or other data.columns"
+        raise InputError(*file_of(part, spec), f"no column {lacking[0]} in it; {valid}")
+
+
 def check_kinds(rows: pd.DataFrame, numeric: list[str], columns: list[str], part: str) -> None:
     """Raise InputError for the first of `numeric` that holds anything else, or other that is mostly numbers."""
     for name in columns:
@@ -158,11 +172,9 @@ def check_cells(rows: pd.DataFrame, columns: list[str], part: str, spec: Data) -
     for name in dict.fromkeys([*columns, spec.target, *([spec.sensitive] if spec.sensitive else [])]):
         missing = rows[name].isna()
         if missing.any():
-            field = "data.path" if part == "train" else f"data.{part}_path"
             said = f"{int(missing.sum())} of {len(rows)} rows have no value in column {name}, the first is row"
             valid = "fill them in, or choose other data.columns"
-            path = spec.path if part == "train" else getattr(spec, f"{part}_path")
-            raise InputError(field, path, f"{said} {int(np.flatnonzero(missing)[0]) + 1}; {valid}")
+            raise InputError(*file_of(part, spec), f"{said} {int(np.flatnonzero(missing)[0]) + 1}; {valid}")
 
 
 def groups_in(column: pd.Series, spec: Data) -> list[object]:

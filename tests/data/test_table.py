@@ -192,5 +192,15 @@ def test_a_column_is_of_one_kind_however_long_it_is(tmp_path: Path) -> None:
     """Pandas would else decide for every 262,144 rows of three columns: 0, 1 and 2 as text and as numbers."""
     text = "age,sex,income\n" + "3,f,0\n3,m,1\n4,f,2\n" * 90_000 + "4,m,x\n"
     (tmp_path / "long.csv").write_text(text)
-    found = read("train", str(tmp_path / "long.csv"), data(target="income"))
+    found = read("train", data(path=str(tmp_path / "long.csv"), target="income"))
     assert found["income"].value_counts().to_dict() == {"0": 90_000, "1": 90_000, "2": 90_000, "x": 1}
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_column_that_another_file_lacks_is_said(tmp_path: Path, part: str) -> None:
+    (tmp_path / "other.csv").write_text(people(8).drop(columns="job").to_csv(index=False))
+    changes = {f"{part}_path": str(tmp_path / "other.csv"), f"{part}_size": None}
+    seen = "all that the model sees: age, job, member, or other data.columns"
+    with pytest.raises(InputError, match=rf"data\.{part}_path=.*other\.csv: no column job in it; expected {seen}"):
+        loaded(tmp_path, people(), **changes)
+    assert loaded(tmp_path, people(), columns=["age", "member"], **changes).shape == (3, 1, 1)
