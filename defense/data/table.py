@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ from defense.errors import InputError
 from defense.schema import Data
 
 FEW = 20  # values of a column that groups are made of
+TRUTHS = {  # as pandas reads them
+    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+}  # fmt: skip
 
 
 class Rows:
@@ -59,19 +62,25 @@ def table(spec: Data) -> Collection:
 
     `data.target` is the column of the classes, named by its values in order; `data.sensitive` is the column of the
     groups that fairness objectives compare, `data.groups` those of its values that are: rows of others are left
-    out; `data.columns` are those that the model sees, null: all others. Raises InputError where a column is not
-    there or of another kind, a value is missing, or there are not two groups.
+    out; `data.columns` are those that the model sees, null: all others. A column that is text in training is text
+    in all files.
+
+    Raises InputError where a column is not there or of another kind, a value is missing, or there are not two
+    groups.
     """
     if spec.target is None:
         raise InputError("data.target", None, "expected the name of the column of the classes")
     if spec.sensitive == spec.target:
         raise InputError("data.sensitive", spec.sensitive, "is data.target; expected another column")
-    paths = {"train": spec.path, "validation": spec.validation_path, "test": spec.test_path}
-    named = {part: path for part, path in paths.items() if part == "train" or path is not None}
-    tables = {part: compared(read(part, path, spec), spec) for part, path in named.items()}
+    others = [part for part in ("validation", "test") if file_of(part, spec)[1] is not None]
+    train = read("train", spec)
+    texts = list(train.select_dtypes(exclude="number"))
+    tables = {"train": train} | {part: flagged(read(part, spec, texts), train) for part in others}
+    tables = {part: compared(rows, spec) for part, rows in tables.items()}
     columns = columns_of(tables["train"], spec)
     numeric = numbers_of(tables["train"][columns])
     for part, rows in tables.items():
+        check_columns(rows, columns, part, spec)
         check_cells(rows, columns, part, spec)
         check_kinds(rows, numeric, columns, part)
     class_names = in_order(tables["train"][spec.target])
@@ -89,15 +98,27 @@ def table(spec: Data) -> Collection:
     return collection.encoded_by(encoder, [str(name) for name in group_names])
 
 
-def read(part: str, path: str | None, spec: Data) -> pd.DataFrame:
-    """Return one CSV file as it is; raises InputError where that is not what it is."""
-    field = "data.path" if part == "train" else f"data.{part}_path"
+def file_of(part: str, spec: Data) -> tuple[str, str | None]:
+    """Return the field that names the file of a part, and its value."""
+    name = "path" if part == "train" else f"{part}_path"
+    return f"data.{name}", getattr(spec, name)
+
+
+def read(part: str, spec: Data, texts: Sequence[str] = ()) -> pd.DataFrame:
+    """Return one CSV file as it is; raises InputError where that is not what it is.
+
+    texts: columns whose cells stay as they stand there, 01 and TRUE too; pandas says what others are.
+    """
+    field, path = file_of(part, spec)
     text = decoded(str(existing(path, field, "a CSV file with a header")), field, "a CSV file with a header")
     usual: dict[str, Any] = {"skipinitialspace": True, "index_col": False}
+    cells: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
+    cells["dtype"] = dict.fromkeys(texts, str)
+    cells["low_memory"] = False  # else the kind of a long column is decided piece by piece, and 1 is not "1"
     try:
         # rows longer than the header are no more than a warning to pandas, and cut off
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-            found = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], **usual)
+            found = pd.read_csv(io.StringIO(text), **cells, **usual)
         header = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, **usual)
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' errors of parsing are ValueErrors
         raise InputError(field, path, f"not a readable CSV file ({error})") from error
@@ -113,6 +134,15 @@ def read(part: str, path: str | None, spec: Data) -> pd.DataFrame:
         if column not in found:
             raise InputError("data.columns", column, f"no such column in {path}; it has {', '.join(found)}")
     return found
+
+
+def flagged(rows: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with true and false for their texts in columns where training has nothing else."""
+    rows = rows.copy()
+    for name in train.select_dtypes("bool"):
+        if name in rows:
+            rows[name] = rows[name].map(lambda cell: TRUTHS.get(cell, cell))
+    return rows
 
 
 def compared(rows: pd.DataFrame, spec: Data) -> pd.DataFrame:
@@ -138,6 +168,14 @@ def columns_of(train: pd.DataFrame, spec: Data) -> list[str]:
     return list(spec.columns)
 
 
+def check_columns(rows: pd.DataFrame, columns: list[str], part: str, spec: Data) -> None:
+    """Raise InputError for the first column that the model sees and the file of a part lacks."""
+    lacking = [name for name in columns if name not in rows]
+    if lacking:
+        valid = f"expected all that the model sees: {', '.join(columns)}, or other data.columns"
+        raise InputError(*file_of(part, spec), f"no column {lacking[0]} in it; {valid}")
+
+
 def check_kinds(rows: pd.DataFrame, numeric: list[str], columns: list[str], part: str) -> None:
     """Raise InputError for the first of `numeric` that holds anything else, or other that is mostly numbers."""
     for name in columns:
@@ -156,11 +194,9 @@ def check_cells(rows: pd.DataFrame, columns: list[str], part: str, spec: Data) -
     for name in dict.fromkeys([*columns, spec.target, *([spec.sensitive] if spec.sensitive else [])]):
         missing = rows[name].isna()
         if missing.any():
-            field = "data.path" if part == "train" else f"data.{part}_path"
             said = f"{int(missing.sum())} of {len(rows)} rows have no value in column {name}, the first is row"
             valid = "fill them in, or choose other data.columns"
-            path = spec.path if part == "train" else getattr(spec, f"{part}_path")
-            raise InputError(field, path, f"{said} {int(np.flatnonzero(missing)[0]) + 1}; {valid}")
+            raise InputError(*file_of(part, spec), f"{said} {int(np.flatnonzero(missing)[0]) + 1}; {valid}")
 
 
 def groups_in(column: pd.Series, spec: Data) -> list[object]:
@@ -210,7 +246,7 @@ def encoder(train: Images) -> Callable[[Images], Images]:
 
     def typed(rows: Images) -> pd.DataFrame:
         assert isinstance(rows, Rows)
-        # a column may be text in one file, numbers in another
+        # other files may have text beside true and false
         return rows.table.astype(dict.fromkeys(others, str))
 
     transformer.fit(typed(train))

@@ -85,7 +85,9 @@ def group_gap(values: Tensor, split: Split, rows: Tensor, name: ObjectiveName) -
     """
     groups = [] if split.groups is None else [rows & (split.groups == group) for group in split.groups.unique()]
     if len(groups) < 2 or not all(bool(group.any()) for group in groups):
-        said = "expected validation samples of two groups or more, each with some of the class objective.positive"
+        said = "expected validation samples of two groups or more"
+        if name is ObjectiveName.equal_opportunity:  # the others count every sample
+            said += ", each with some of the class objective.positive"
         raise InputError("objective.weights", name, f"{said}: data.sensitive of a table, train_groups of data=npz")
     means = torch.stack([values[group].mean() for group in groups])
     return means.max() - means.min()

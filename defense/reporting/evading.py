@@ -48,9 +48,8 @@ ABOUT = (
 
 def evaded_result(run: Evaded) -> dict[str, Any]:
     """Return what result.json holds: accuracies in percent by arm, protocol, way and share, and their mean."""
-    nothing = np.zeros(len(run.scores), dtype=bool)
     arms = accuracies(run.tables, run.chosen)
-    return {"arms": arms, "selection": selection(run, nothing), **common(run)}
+    return {"arms": arms, "selection": selection(run, None), **common(run)}  # a treatment for every share
 
 
 def accuracies(tables: Tables, chosen: Mapping[float, np.ndarray]) -> dict[str, dict[str, dict[str, float]]]:

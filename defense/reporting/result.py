@@ -107,12 +107,12 @@ def treated(run: Run) -> int:
     return int(run.arms["defended"].treatment["treated"].sum())
 
 
-def selection(run: Scoring, taken: np.ndarray) -> dict[str, float | None]:
-    """Return how well the `taken` samples, bool (n,), match the known noise.
+def selection(run: Scoring, taken: np.ndarray | None) -> dict[str, float | None]:
+    """Return how well the `taken` samples, bool (n,), match the known noise; None: there is no one such choice.
 
     precision: share of the taken that are noisy; recall: share of the noisy that are taken; auc: chance
     that a noisy sample has a lower score than a clean one; noise: share of noisy samples, which is the precision
-    of chance. None where the noise is not known, or a share of nothing.
+    of chance. None where the noise is not known, or a share of nothing; the first two without `taken`.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -120,10 +120,14 @@ def selection(run: Scoring, taken: np.ndarray) -> dict[str, float | None]:
     if not run.data.noise_known:
         return empty
     noisy = (run.scores["label"] != run.scores["truth"]).to_numpy()
-    hits = int((noisy & taken).sum())
+    shares: dict[str, float | None] = {}
+    if taken is not None:
+        hits = int((noisy & taken).sum())
+        shares["precision"] = hits / int(taken.sum()) if taken.any() else None
+        shares["recall"] = hits / int(noisy.sum()) if noisy.any() else None
     return {
-        "precision": hits / int(taken.sum()) if taken.any() else None,
-        "recall": hits / int(noisy.sum()) if noisy.any() else None,
+        **empty,
+        **shares,
         "auc": float(roc_auc_score(noisy, -run.scores["score"])) if 0 < noisy.mean() < 1 else None,
         "noise": float(noisy.mean()),
     }

@@ -14,8 +14,8 @@ def check_evade(config: Config) -> None:
     """Raise InputError where the numbers of task=evade are not valid, or it is asked what it cannot say."""
     shares, ratio = config.evade.shares, config.evade.ratio
     within("evade.shares", shares, bool(shares) and all(0 < s <= 1 for s in shares), "fractions in (0, 1]")
-    apart = len(set(shares)) == len(shares)
-    within("evade.shares", shares, apart, "shares that differ")
+    apart = len({f"{share:g}" for share in shares}) == len(shares)
+    within("evade.shares", shares, apart, "shares that differ in six digits")
     within("evade.ratio", ratio, 1 < ratio < inf, "a number above 1: at 1 a point is on the boundary")
     if config.task is not Task.evade:
         return

@@ -13,6 +13,7 @@ import torch
 from defense.choices import Harm, Source
 from defense.data.load import load
 from defense.data.splits import Dataset
+from defense.data.table import read
 from defense.errors import InputError
 from tests.conftest import data
 
@@ -185,3 +186,69 @@ def test_classes_that_are_numbers_are_in_order_of_size(tmp_path: Path) -> None:
 def test_a_class_of_test_that_training_has_not_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data.target=income: the test rows have the value odd, which training"):
         loaded(tmp_path, people(), people(8).assign(income="odd"))
+
+
+def test_a_column_is_of_one_kind_however_long_it_is(tmp_path: Path) -> None:
+    """Pandas would else decide for every 262,144 rows of three columns: 0, 1 and 2 as text and as numbers."""
+    text = "age,sex,income\n" + "3,f,0\n3,m,1\n4,f,2\n" * 90_000 + "4,m,x\n"
+    (tmp_path / "long.csv").write_text(text)
+    found = read("train", data(path=str(tmp_path / "long.csv"), target="income"))
+    assert found["income"].value_counts().to_dict() == {"0": 90_000, "1": 90_000, "2": 90_000, "x": 1}
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_column_that_another_file_lacks_is_said(tmp_path: Path, part: str) -> None:
+    (tmp_path / "other.csv").write_text(people(8).drop(columns="job").to_csv(index=False))
+    changes = {f"{part}_path": str(tmp_path / "other.csv"), f"{part}_size": None}
+    seen = "all that the model sees: age, job, member, or other data.columns"
+    with pytest.raises(InputError, match=rf"data\.{part}_path=.*other\.csv: no column job in it; expected {seen}"):
+        loaded(tmp_path, people(), **changes)
+    assert loaded(tmp_path, people(), columns=["age", "member"], **changes).shape == (3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "expected"),
+    [
+        (["01", "02", "AB"], ["01", "02"], [[1, 0, 0], [0, 1, 0]]),
+        (["FALSE", "TRUE", "odd"], ["TRUE", "FALSE"], [[0, 1, 0], [1, 0, 0]]),
+        (["FALSE", "TRUE"], ["true", "False"], [[0, 1], [1, 0]]),
+        (["FALSE", "TRUE"], ["TRUE", "odd"], [[0, 1], [0, 0]]),
+        (["1", "2", "x"], ["1.0", "2"], [[0, 0, 0], [0, 1, 0]]),
+    ],
+)
+def test_a_category_is_the_same_in_every_file(
+    tmp_path: Path, train: list[str], test: list[str], expected: list[list[int]]
+) -> None:
+    """By itself, pandas would read the second file of each pair in another way than the first."""
+    table, other = people().assign(job=np.resize(train, ROWS)), people(8).assign(job=np.resize(test, 8))
+    found = loaded(tmp_path, table, other, columns=["job"])
+    assert found.test.images.take(torch.arange(2)).flatten(1).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "labels"),
+    [
+        (["01", "02", "AB"], ["02", "01"], [1, 0]),
+        (["FALSE", "TRUE", "odd"], ["TRUE", "FALSE"], [1, 0]),
+        (["FALSE", "TRUE"], ["true", "false"], [1, 0]),
+    ],
+)
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_classes_and_groups_are_the_same_in_every_file(
+    tmp_path: Path, part: str, train: list[str], test: list[str], labels: list[int]
+) -> None:
+    other = people(8).assign(income=np.resize(test, 8), sex=np.resize(test, 8))
+    other.to_csv(tmp_path / "other.csv", index=False)
+    table = people().assign(income=np.resize(train, ROWS), sex=np.resize(train, ROWS))
+    changes = {f"{part}_path": str(tmp_path / "other.csv"), f"{part}_size": None}
+    split = loaded(tmp_path, table, **changes).splits[part]
+    assert split.groups is not None
+    assert (split.labels.tolist(), split.groups.tolist()) == (labels * 4, labels * 4)
+
+
+def test_what_misses_in_a_category_of_another_file_is_said(tmp_path: Path) -> None:
+    other = people(8).assign(job=["1", "", *["2"] * 6])
+    with pytest.raises(InputError, match=r"test\.csv: 1 of 8 rows have no value in column job, the first"):
+        loaded(tmp_path, people(), other)
+    with pytest.raises(InputError, match=r"test\.csv: 1 of 8 rows have no value in column member"):
+        loaded(tmp_path, people(), other.assign(job="1", member=[*[True] * 7, ""]))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -77,3 +78,27 @@ def test_fairness_needs_groups(groups: Tensor | None) -> None:
     model, split = network(), replace(GROUPED, groups=groups)
     with pytest.raises(InputError, match="expected validation samples of two groups or more"):
         value_and_gradient(model, single(model), split, partial(demographic_parity, positive=1), batch_size=9)
+
+
+@pytest.mark.parametrize(
+    ("function", "asked"),
+    [
+        (demographic_parity, "two groups or more: data.sensitive"),
+        (equal_opportunity, "two groups or more, each with some of the class objective.positive: data.sensitive"),
+    ],
+)
+def test_the_class_is_asked_for_where_it_decides_what_counts(function: Callable[..., Tensor], asked: str) -> None:
+    alone = replace(GROUPED, groups=torch.zeros(24, dtype=torch.long))
+    with pytest.raises(InputError, match=f"expected validation samples of {asked}"):
+        function(torch.zeros(24, 3), alone, 1)
+
+
+def test_a_group_without_the_class_has_no_equal_opportunity() -> None:
+    """All samples of the first group are of class 0; their parity is still what a loop over groups finds."""
+    groups = torch.where(GROUPED.labels == 0, 0, 1)
+    split, logits = replace(GROUPED, groups=groups), torch.eye(3)[GROUPED.labels]
+    with pytest.raises(InputError, match="each with some of the class"):
+        equal_opportunity(logits, split, 1)
+    p = logits.softmax(1)[:, 1]
+    expected = abs(p[groups == 0].mean() - p[groups == 1].mean())
+    assert demographic_parity(logits, split, 1) == pytest.approx(float(expected))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -183,11 +184,11 @@ def test_one_text_is_told_by_itself() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"encoder": "no-such-encoder"}, "model.encoder=no-such-encoder: no folder, installed package"),
-        ({"layers": 4}, "model.layers=4: expected 1 to 3"),
-        ({"layers": 2, "adapted": 3}, "model.adapted=3: expected 1 to 2"),
-        ({"targets": ["q_lin"]}, "model._target_="),
-        ({"rank": 0}, "model.rank=0: expected a whole number of at least 1"),
+        ({"encoder": "no-such-encoder"}, r"model\.encoder=no-such-encoder: no folder, installed package"),
+        ({"layers": 4}, r"model\.layers=4: expected 1 to 3"),
+        ({"layers": 2, "adapted": 3}, r"model\.adapted=3: expected 1 to 2"),
+        ({"targets": ["q_lin"]}, r"model\._target_=.*Target modules .*q_lin"),
+        ({"rank": 0}, r"model\.rank=0: expected a whole number of at least 1"),
     ],
 )
 def test_a_model_that_cannot_be_is_one_line(
@@ -196,7 +197,7 @@ def test_a_model_that_cannot_be_is_one_line(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError) as caught:
         model_of(settings.pop("encoder", encoder), texts(4, 1), **settings)
-    assert str(caught.value).startswith(message)
+    assert re.match(message, str(caught.value))
     assert "\n" not in str(caught.value)
 
 

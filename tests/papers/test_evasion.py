@@ -59,7 +59,10 @@ def test_what_it_cannot_say_is_one_line(command: Command, tmp_path: Path) -> Non
     assert code == 2
     assert err.startswith("defense: evade.ratio=1.0: expected a number above 1")
     code, _, err = command("task=evade", "evade.shares=[0.1,0.1]")
-    assert (code, err) == (2, "defense: evade.shares=[0.1, 0.1]: expected shares that differ\n")
+    assert (code, err) == (2, "defense: evade.shares=[0.1, 0.1]: expected shares that differ in six digits\n")
+    code, _, err = command("task=evade", "evade.shares=[0.1234567,0.1234568]")  # of one name, and so of one key
+    assert code == 2
+    assert err.endswith("[0.1234567, 0.1234568]: expected shares that differ in six digits\n")
     code, _, err = command("task=evade", "evade.shares=[0.5,1.5]")
     assert code == 2
     assert err.startswith("defense: evade.shares=[0.5, 1.5]: expected fractions in (0, 1]")

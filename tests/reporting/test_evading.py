@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import pandas as pd
 import pytest
 
 from defense.choices import Protocol
-from defense.reporting.evading import accuracies, evaded_sheet
+from defense.reporting.evading import accuracies, evaded_result, evaded_sheet
+from defense.reporting.record import Evaded
+from tests.conftest import DEFAULT
 from tests.test_sweep import swept
 
 WAYS = ("clean", "frozen", "bounded", "adaptive")
@@ -52,6 +55,27 @@ def test_an_attack_made_anew_leaves_alone_what_is_wrong_and_the_published_one_do
         "strict_adaptive": 25,
     }
     assert all(found["mean"] == found["75"] for found in ways.values())
+
+
+def test_many_treatments_have_no_precision_and_no_recall() -> None:
+    """Every share and protocol treats samples of its own; only the scores are compared with the known noise."""
+    scores = pd.DataFrame({"label": [0, 1, 1, 0], "truth": [0, 1, 0, 0], "score": [0.3, -0.4, -0.2, 0.1]})
+    parts: dict[str, Any] = {"train": range(4), "validation": (), "test": (), "noise_known": True}
+    plain: dict[str, Any] = {name: {} for name in ("settings", "record", "keys", "seconds")}
+    run = Evaded(
+        config=DEFAULT,
+        data=SimpleNamespace(**parts),  # type: ignore[arg-type]
+        scores=scores,
+        overrides=[],
+        reused=[],
+        device="cpu",
+        tables={},
+        chosen={},
+        **plain,
+    )
+    # of the pairs of the one wrong label with a right one it has the lower score in two of three
+    expected = {"precision": None, "recall": None, "auc": pytest.approx(2 / 3), "noise": 0.25}
+    assert evaded_result(run)["selection"] == expected
 
 
 RESULTS = [
