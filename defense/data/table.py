@@ -219,7 +219,9 @@ def in_order(column: pd.Series) -> list[object]:
 
 def coded(column: pd.Series, names: list[object], field: str, part: str) -> Tensor:
     """Return the place of each value in `names` int64 (n,); raises InputError for one that is not there."""
-    codes = pd.Index(names).get_indexer(column)
+    known = pd.Index(names)
+    numbers = known.dtype.kind in "iuf"  # one text makes a column of texts of the numbers beside it
+    codes = known.get_indexer(pd.to_numeric(column, errors="coerce") if numbers else column)
     if (codes < 0).any():
         value = column.iloc[int(np.argmax(codes < 0))]
         raise InputError(field, column.name, f"the {part} rows have the value {value}, which training has not")

@@ -188,6 +188,15 @@ def test_a_class_of_test_that_training_has_not_is_said(tmp_path: Path) -> None:
         loaded(tmp_path, people(), people(8).assign(income="odd"))
 
 
+def test_it_is_the_text_among_numbers_that_is_said(tmp_path: Path) -> None:
+    """pandas makes texts of the numbers beside it."""
+    train = people().assign(income=np.arange(ROWS) % 2)
+    test = train.head(10).astype({"income": object})
+    test.loc[5, "income"] = "x"
+    with pytest.raises(InputError, match=r"data.target=income: the test rows have the value x, which training"):
+        loaded(tmp_path, train, test)
+
+
 def test_a_column_is_of_one_kind_however_long_it_is(tmp_path: Path) -> None:
     """Pandas would else decide for every 262,144 rows of three columns: 0, 1 and 2 as text and as numbers."""
     text = "age,sex,income\n" + "3,f,0\n3,m,1\n4,f,2\n" * 90_000 + "4,m,x\n"
