@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from defense.reporting.exports import Text
-from defense.reporting.judging import Compared, by_luck, why_unjudged
+from defense.reporting.judging import Compared, by_luck, tally, why_unjudged
 from defense.reporting.settings import Setting
 from defense.reporting.statistics import Mean, mean_interval, p_value
 
@@ -28,7 +28,7 @@ def answer_of(rows: Sequence[Compared], what: str) -> str:
     if not judged:
         known = ", ".join(f"{row.setting.name} {row.control.difference.mean:+.1f}" for row in real[:3])
         return f"{heading}: not judged. {why_unjudged(real)} ({known} over random)."
-    better, worse = (sum(row.differs and (row.gain > 0) is good for row in judged) for good in (True, False))
+    better, worse = tally(judged)
     best, last = max(judged, key=lambda row: row.gain), min(judged, key=lambda row: row.gain)
     left = f" ({aside} not counted)" if aside else ""
     rest = ", the others not distinguishable" if better + worse < len(judged) else ""

@@ -122,13 +122,19 @@ def answer(judgements: Sequence[Judgement]) -> str:
     left = "" if all(judgement.setting.is_rival for judgement in judgements) else " and ".join(aside)
     if not tested:
         return f"{why_unjudged(judgements)}."
-    better, worse = (sum(j.differs and j.better is wanted for j in tested) for wanted in (True, False))
+    better, worse = tally(tested)
     said = f"{better} of {len(tested)} settings {f'({left} not counted) ' if left else ''}"
     said += f"{'is' if better == 1 else 'are'} better than the random control"
     said += f", {worse} worse" if worse or len(tested) > 1 else ""
     rows = sum(judgement.holm is not None for judgement in judgements)
     said += f", after Holm correction over the {rows} rows that have a p-value" if rows > 1 else ""
     return " ".join(filter(None, (f"{said}.", best_of(judgements))))
+
+
+def tally(rows: Sequence[Compared]) -> tuple[int, int]:
+    """Return how many rows are called better than their control, and how many worse."""
+    better = sum(row.better for row in rows)
+    return better, sum(row.differs for row in rows) - better
 
 
 def why_unjudged(rows: Sequence[Compared]) -> str:

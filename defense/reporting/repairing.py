@@ -139,7 +139,7 @@ def tradeoffs(settings: Sequence[Setting]) -> list[Part]:
                 filter(None, (f"{MEASURES[gap].spoken.partition(',')[0]} against accuracy", place))
             )
             text = "Means over seeds with their intervals."
-            text += "" if alike else " The control is not drawn: every treatment has its own."
+            text += "" if alike else " No control is drawn: settings have different ones."
             parts.append(Part(f"pareto_{gap}_{number}", heading, text, chart=chart))
     return parts
 

@@ -151,7 +151,7 @@ def test_a_control_is_drawn_where_all_settings_have_the_same() -> None:
 
     drawn, text = chart(RESULTS)
     assert ">control<" in drawn
-    assert "not drawn" not in text
+    assert "No control is drawn" not in text
     flipped = [
         result
         | {
@@ -165,4 +165,4 @@ def test_a_control_is_drawn_where_all_settings_have_the_same() -> None:
         [*(run | {"overrides": [*run["overrides"], "treatment=remove"]} for run in RESULTS), *flipped]
     )
     assert ">control<" not in drawn
-    assert "not drawn" in text
+    assert "No control is drawn" in text
