@@ -135,10 +135,10 @@ def value_of(result: Result, name: str) -> Value:
 
 
 def facts_of(settings: Sequence[Setting], what: Callable[[Sequence[Setting]], str]) -> list[str]:
-    """Return one line for every ground: data, harm, model, `what` is done, how many samples there are."""
-    grounds: dict[str, list[Setting]] = {}
+    """Return one line for every name of a run and ground: data, harm, model, `what` is done, how many samples there are."""
+    grounds: dict[tuple[str, str], list[Setting]] = {}
     for setting in settings:
-        grounds.setdefault(setting.ground, []).append(setting)
+        grounds.setdefault((setting.runs[0]["name"], setting.ground), []).append(setting)
     said = []
     for alike in grounds.values():
         config, sizes = alike[0].runs[0]["config"], alike[0].runs[0]["sizes"]

@@ -166,3 +166,9 @@ def test_a_control_is_drawn_where_all_settings_have_the_same() -> None:
     )
     assert ">control<" not in drawn
     assert "No control is drawn" in text
+
+
+def test_sweeps_of_two_names_on_one_ground_are_counted_apart() -> None:
+    named = [run | {"name": "chance" if "scorer=random" in run["overrides"] else "scores"} for run in RESULTS]
+    facts = [fact for fact in repair_sheet(named, "both").facts if fact.startswith(("scores: ", "chance: "))]
+    assert [fact.rpartition("; ")[2] for fact in facts] == ["2 settings, 10 runs.", "1 setting, 5 runs."]
