@@ -135,7 +135,7 @@ def value_of(result: Result, name: str) -> Value:
 
 
 def facts_of(settings: Sequence[Setting], what: Callable[[Sequence[Setting]], str]) -> list[str]:
-    """Return one line for every name of a run and ground: data, harm, model, `what` is done, how many samples there are."""
+    """Return one line for every name of a run and ground: data, harm, model, what is done, number of samples."""
     grounds: dict[tuple[str, str], list[Setting]] = {}
     for setting in settings:
         grounds.setdefault((setting.runs[0]["name"], setting.ground), []).append(setting)
