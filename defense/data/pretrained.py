@@ -42,7 +42,7 @@ def loading(field: str, name: str) -> Iterator[str]:
     Bars of progress are off, for they would be shown for every arm.
     """
     if find_spec("transformers") is None or find_spec("peft") is None:
-        raise InputError(field, name, 'needs transformers and peft; expected pip install "defense[text]"')
+        raise InputError(field, name, 'needs transformers and peft; expected pip install -e ".[text]"')
     from transformers.utils import logging as spoken  # slow to import, and needed here alone
 
     level = spoken.get_verbosity()

@@ -89,7 +89,8 @@ def table(spec: Data) -> Collection:
         raise InputError("data.target", spec.target, said)
     group_names = [] if spec.sensitive is None else groups_in(tables["train"][spec.sensitive], spec)
     parts, groups = {}, {}
-    for part, rows in tables.items():
+    for part, kept in tables.items():
+        rows = kept.reset_index(drop=True)
         labels = coded(rows[spec.target], class_names, "data.target", part)
         parts[part] = (Rows(rows[columns]), labels, labels)
         if spec.sensitive is not None:
@@ -154,7 +155,7 @@ def compared(rows: pd.DataFrame, spec: Data) -> pd.DataFrame:
     if absent:
         found = ", ".join(sorted(column.unique())[:FEW])
         raise InputError("data.groups", absent[0], f"no such value in column {spec.sensitive}; it has {found}")
-    return rows[column.isin(spec.groups)].reset_index(drop=True)
+    return rows[column.isin(spec.groups)]  # each keeps its number in the file, for errors
 
 
 def columns_of(train: pd.DataFrame, spec: Data) -> list[str]:
@@ -196,7 +197,8 @@ def check_cells(rows: pd.DataFrame, columns: list[str], part: str, spec: Data) -
         if missing.any():
             said = f"{int(missing.sum())} of {len(rows)} rows have no value in column {name}, the first is row"
             valid = "fill them in, or choose other data.columns"
-            raise InputError(*file_of(part, spec), f"{said} {int(np.flatnonzero(missing)[0]) + 1}; {valid}")
+            first = f"{missing.idxmax() + 1} below the header"
+            raise InputError(*file_of(part, spec), f"{said} {first}; {valid}")
 
 
 def groups_in(column: pd.Series, spec: Data) -> list[object]:

@@ -41,8 +41,11 @@ ABOUT = (
     "scored by a validation set, attacked as test is. Strict: and the attack is made anew at the model that is "
     "measured; bounded: no point goes farther than the median validation point had to at the undefended model. "
     "What the model has wrong is left where it is: the published attack moves such points too, to the right "
-    "side. Over random, as are all columns but the first: over as many samples treated at random. For a linear "
-    "model an attack without a bound leaves no moved point right, so clean accuracy alone decides what it leaves."
+    "side. Over random, as are all columns but the first: over as many samples treated at random."
+)
+OF_LINEAR = (
+    "For a linear model an attack without a bound leaves no moved point right, so clean accuracy alone decides "
+    "what it leaves."
 )
 
 
@@ -79,7 +82,8 @@ def evaded_sheet(results: Sequence[Result], title: str) -> Sheet:
     full = of_same_seeds(settings)
     averaged = real(full)
     parts = [survival(averaged), *charts(full), *by_share(averaged), *tables(settings, gains)]
-    facts = [ABOUT, *shared_control(settings), *facts_of(settings, treated)]
+    facts = [ABOUT, *([OF_LINEAR] if any(setting.is_linear for setting in settings) else []), *shared_control(settings)]
+    facts += facts_of(settings, treated)
     if left := len(settings) - len(full):
         facts.append(f"Of {len(settings)} settings {left} lack seeds that the others have, and are in no mean.")
     return Sheet(

@@ -72,6 +72,7 @@ def training_curves(run: Run) -> str:
     """Return training loss and validation accuracy by epoch, for every arm; dashed where attacked."""
     with mpl.rc_context(STYLE):
         figure, (loss, accuracy) = canvas(columns=2)
+        attacked = any("validation_robust_accuracy" in arm.history for arm in run.arms.values())
         for name, arm in run.arms.items():
             epochs = arm.history["epoch"]
             loss.plot(epochs, arm.history["train_loss"], color=COLOURS[name], label=name)
@@ -81,10 +82,9 @@ def training_curves(run: Run) -> str:
                     accuracy.plot(
                         epochs, arm.history[column], style, color=COLOURS[name], markevery=kept, markersize=4
                     )
-        loss.set_ylabel("training loss")
-        accuracy.set_ylabel("validation accuracy, %")
+        loss.set(xlabel="epoch", ylabel="training loss")
+        accuracy.set(xlabel=f"epoch; dot: kept{', dashed: attacked' * attacked}", ylabel="validation accuracy, %")
         for axes in (loss, accuracy):
-            axes.set_xlabel("epoch" if axes is loss else "epoch; dot: kept, dashed: attacked")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         loss.legend()
         return svg(figure)

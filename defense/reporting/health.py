@@ -77,7 +77,7 @@ def reach(checks: Checks) -> str:
         for name, pick in (("distance", max), ("lowest", min), ("highest", max))
     )
     return (
-        f"The farthest perturbation of the checks is {farthest:.4f} eps long, "
+        f"The farthest perturbation of the checks is {farthest:.5g} eps long, "
         f"pixels are from {lowest:g} to {highest:g}."
     )
 

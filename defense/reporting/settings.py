@@ -71,6 +71,11 @@ class Setting:
         return is_rival(self.runs[0]["config"])
 
     @property
+    def is_linear(self) -> bool:
+        """Whether the model is linear: no hidden layer."""
+        return bool(self.runs[0]["config"]["model"].get("hidden") == [])
+
+    @property
     def is_automatic(self) -> bool:
         """Whether the treatment was chosen on held-out validation."""
         return bool(self.runs[0]["config"]["treatment"]["budget"] == AUTO)
@@ -150,7 +155,7 @@ def facts_of(settings: Sequence[Setting], what: Callable[[Sequence[Setting]], st
         width = "".join(
             f", {name} {value}" for name, value in model.items() if name != "_target_" and value is not None
         )
-        network = "logistic" if model.get("hidden") == [] else f"{network}{width}"
+        network = "logistic" if alike[0].is_linear else f"{network}{width}"
         counts = f"{sizes['train']} training, {sizes['validation']} validation and {sizes['test']} test samples"
         runs = sum(len(setting.runs) for setting in alike)
         said.append(

@@ -106,7 +106,7 @@ def table_of(place: int, own: str, found: Timings) -> Part:
     """Return the factors of one model: a row for each rival, a column for each work."""
     rows = [(name, *(found.cell(name, work) for work in found.works)) for name in largest_first(found)]
     rows.append((f"{own}, seconds", *(said(found.own(work)) for work in found.works)))
-    install = "not installed: pip install 'defense[peers]'"
+    install = "not installed: pip install -e '.[peers]'"
     absent = [(name, install, *[""] * (len(found.works) - 1)) for name in found.missing]
     seeds = f"{found.count} seeds" if found.count > 1 else "1 seed"
     return Part(

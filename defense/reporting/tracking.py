@@ -27,7 +27,7 @@ def check_tracker(track: Track) -> None:
         return
     found = find_spec(str(track.name))
     if found is None or found.loader is None:  # the latter: a folder of that name, as wandb makes
-        raise InputError("track", track.name, 'not installed; expected it from pip install "defense[track]"')
+        raise InputError("track", track.name, 'not installed; expected it from pip install -e ".[track]"')
     if track.name is Tracker.wandb and track.online:
         import wandb as library
 

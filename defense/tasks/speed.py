@@ -123,7 +123,7 @@ def chosen(peers: Sequence[Peer] | None, device: torch.device) -> tuple[dict[Pee
     missing = {str(peer): PEERS[peer].package for peer in wanted if not PEERS[peer].installed}
     if missing and peers is not None:
         name, package = next(iter(missing.items()))
-        raise InputError("speed.peers", name, f"{package} is not installed; expected pip install 'defense[peers]'")
+        raise InputError("speed.peers", name, f"{package} is not installed; expected pip install -e '.[peers]'")
     return {peer: PEERS[peer] for peer in wanted if str(peer) not in missing}, missing
 
 

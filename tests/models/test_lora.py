@@ -203,5 +203,5 @@ def test_a_model_that_cannot_be_is_one_line(
 
 def test_a_missing_extra_is_one_line(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("defense.data.pretrained.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'pip install "defense\[text\]"'):
+    with pytest.raises(InputError, match=r'pip install -e "\.\[text\]"'):
         pretrained.__wrapped__(encoder, None)

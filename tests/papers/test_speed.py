@@ -75,12 +75,12 @@ def test_a_library_that_is_not_there(command: Command, tmp_path: Path, monkeypat
     result = json.loads((tmp_path / "sweep/0/result.json").read_text())
     assert result["speed"]["missing"] == {"dattri_tracin": "dattri", "dattri_trak": "dattri"}
     assert result["speed"]["works"][0]["rivals"].keys() == {"loss", "random", "captum_tracin"}
-    assert "not installed: pip install 'defense[peers]'" in (tmp_path / "sweep/0/report.md").read_text()
+    assert "not installed: pip install -e '.[peers]'" in (tmp_path / "sweep/0/report.md").read_text()
     code, _, err = command(
         "task=speed", "objective=utility", "speed.peers=[captum_tracin,dattri_trak]", "store=own"
     )
     assert code == 2
-    said = "defense: speed.peers=dattri_trak: dattri is not installed; expected pip install 'defense[peers]'"
+    said = "defense: speed.peers=dattri_trak: dattri is not installed; expected pip install -e '.[peers]'"
     assert err.strip() == said
 
 

@@ -89,7 +89,7 @@ def test_what_was_not_run_and_what_is_not_installed(tmp_path: Path) -> None:
     sheet = timing_sheet([found], "x")
     rows = {row[0]: row[1:] for row in sheet.parts[0].rows}
     assert rows["lissa"] == ("90", "not run", "not run")
-    assert rows["dattri_trak"][0] == "not installed: pip install 'defense[peers]'"
+    assert rows["dattri_trak"][0] == "not installed: pip install -e '.[peers]'"
     write_sheet(sheet, tmp_path)
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {
         "seconds_training_1.svg",

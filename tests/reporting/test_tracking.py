@@ -58,7 +58,7 @@ def test_a_tracker_that_is_not_installed_is_said_before_anything_is_computed(
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     code, _, err = command(*TINY, "track=wandb")
     assert code == 2
-    assert err.strip() == 'defense: track=wandb: not installed; expected it from pip install "defense[track]"'
+    assert err.strip() == 'defense: track=wandb: not installed; expected it from pip install -e ".[track]"'
     assert not (tmp_path / "runs/store").exists()
 
 
