@@ -121,7 +121,7 @@ def settings_table(judgements: Sequence[Judgement], cells: pd.DataFrame) -> pd.D
                 **interval("baseline", setting.values("baseline", WORST)),
                 **interval("control", setting.values("control", WORST)),
                 **interval("defended", setting.values("defended", WORST)),
-                **tested("gain", judgement.control, judgement.holm),
+                **tested("gain", judgement.pair, judgement.holm),
                 "judgement": judgement.word,
                 "best": judgement.best,
                 "mcnemar_seeds": len(within),

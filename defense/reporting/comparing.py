@@ -26,7 +26,7 @@ def answer_of(rows: Sequence[Compared], what: str) -> str:
     judged = [row for row in real if row.holm is not None]
     heading = what[0].upper() + what[1:]
     if not judged:
-        known = ", ".join(f"{row.setting.name} {row.control.difference.mean:+.1f}" for row in real[:3])
+        known = ", ".join(f"{row.setting.name} {row.pair.difference.mean:+.1f}" for row in real[:3])
         return f"{heading}: not judged. {why_unjudged(real)} ({known} over random)."
     better, worse = tally(judged)
     best, last = max(judged, key=lambda row: row.gain), min(judged, key=lambda row: row.gain)
@@ -53,7 +53,7 @@ def knob(setting: Setting, name: str) -> str:
 
 def row_of_table(row: Compared, knobs: Sequence[str]) -> dict[str, str]:
     """Return the cells of one setting, by column; '-' where there is nothing to say."""
-    setting, gain, base = row.setting, row.control.difference, row.baseline.difference
+    setting, gain, base = row.setting, row.pair.difference, row.baseline.difference
     tone = row.word if row.holm is not None else "unjudged"
     return {
         "scorer": setting.row,
@@ -110,12 +110,12 @@ def compared_table(rows: Sequence[Compared], knobs: Sequence[str]) -> pd.DataFra
                 **{name: knob(row.setting, name) for name in knobs},
                 "seeds": len(row.setting.runs),
                 **{arm: np.mean(row.setting.values(arm, row.measure)) for arm in COMPARED},
-                "gain": row.control.difference.mean,
-                "gain_low": row.control.difference.low,
-                "gain_high": row.control.difference.high,
-                "p_t": row.control.t,
+                "gain": row.pair.difference.mean,
+                "gain_low": row.pair.difference.low,
+                "gain_high": row.pair.difference.high,
+                "p_t": row.pair.t,
                 "p_holm": row.holm,
-                "p_wilcoxon": row.control.wilcoxon,
+                "p_wilcoxon": row.pair.wilcoxon,
                 "judgement": row.word,
                 "gain_over_baseline": row.baseline.difference.mean,
                 "gain_over_baseline_low": row.baseline.difference.low,

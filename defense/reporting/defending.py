@@ -56,7 +56,7 @@ def defending_sheet(results: Sequence[Result], title: str) -> Sheet:
 
 def summary(number: int, column: str, judgements: Sequence[Judgement], limits: tuple[float, float]) -> Part:
     """Return one row per scorer, the highest gain first, and the gains with their intervals as a chart."""
-    ranked = sorted(judgements, key=lambda judgement: -judgement.control.difference.mean)
+    ranked = sorted(judgements, key=lambda judgement: -judgement.pair.difference.mean)
     seeds = sorted({len(judgement.setting.runs) for judgement in ranked})
     over = " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]]))) + (" seeds" if seeds != [1] else " seed")
     table = [cells(judgement) for judgement in ranked]
@@ -64,7 +64,7 @@ def summary(number: int, column: str, judgements: Sequence[Judgement], limits: t
     shown = [name for name in table[0] if name not in idle and any(row[name] != "-" for row in table)]
     rows = [tuple(row[name] for name in shown) for row in table]
     chart = forest(
-        [Gain(judged.setting.row, judged.control.difference, judged.differs) for judged in ranked],
+        [Gain(judged.setting.row, judged.pair.difference, judged.differs) for judged in ranked],
         xlabel="defended - control, points of adaptive accuracy",
         limits=limits,
     )

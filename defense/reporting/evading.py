@@ -19,13 +19,13 @@ from defense.reporting.gains import (
     MEAN,
     PUBLISHED,
     UNBOUNDED,
-    Column,
-    Gains,
+    Judged,
+    judged,
     of_same_seeds,
     real,
     together,
 )
-from defense.reporting.judging import luck, shared_control
+from defense.reporting.judging import luck, shared_control, tally
 from defense.reporting.record import Evaded, Tables
 from defense.reporting.result import common, selection
 from defense.reporting.settings import Setting, facts_of, settings_of, treated
@@ -78,17 +78,18 @@ def said(share: float) -> str:
 def evaded_sheet(results: Sequence[Result], title: str) -> Sheet:
     """Return the page: every setting's gain by both protocols side by side, share by share, and what survives."""
     settings = settings_of(results)
-    gains = {column: Gains.of(settings, column) for column in COLUMNS}
+    rows = judged(settings)
     full = of_same_seeds(settings)
     averaged = real(full)
-    parts = [survival(averaged), *charts(full), *by_share(averaged), *tables(settings, gains)]
-    facts = [ABOUT, *([OF_LINEAR] if any(setting.is_linear for setting in settings) else []), *shared_control(settings)]
-    facts += facts_of(settings, treated)
+    parts = [survival(averaged), *charts(full), *by_share(averaged), *tables(settings, rows)]
+    facts = [ABOUT, *shared_control(settings), *facts_of(settings, treated)]
+    if any(setting.is_linear for setting in settings):
+        facts.insert(1, OF_LINEAR)
     if left := len(settings) - len(full):
         facts.append(f"Of {len(settings)} settings {left} lack seeds that the others have, and are in no mean.")
     return Sheet(
         f"{title}: how much of a gain survives a strict protocol?",
-        answer(settings, averaged, gains),
+        answer(averaged, rows),
         command_of(results),
         parts,
         made_of(results),
@@ -96,34 +97,40 @@ def evaded_sheet(results: Sequence[Result], title: str) -> Sheet:
     )
 
 
-def answer(settings: Sequence[Setting], averaged: Sequence[Setting], gains: Mapping[Column, Gains]) -> str:
+def answer(averaged: Sequence[Setting], rows: Judged) -> str:
     """Return how much of the published gains survives: the mean of those `averaged`, and one by one."""
-    judged, count = real(settings), len(averaged)
+    settings, count = [row.setting for row in rows[PUBLISHED].values()], len(averaged)
+    counted = {setting.label for setting in real(settings)}
     found = {column: together(averaged, column) for column in COLUMNS}
     if not found[PUBLISHED].count > 1:
         told = ", ".join(f"{column.name} {found[column].mean:+.1f}" for column in COLUMNS)
         return f"One seed: no interval, no judgement, for that takes several, as in seed=range(10) ({told})."
     seeds = found[PUBLISHED].count
-    aside = " (chance aside)" if len(judged) < len(settings) else ""
+    aside = " (chance aside)" if len(counted) < len(settings) else ""
     named = "one setting" if count == 1 else f"{count} settings"
+    one_by_one = {
+        column: "{} better, {} worse".format(*tally([row for label, row in by_label.items() if label in counted]))
+        for column, by_label in rows.items()
+    }
     said = (
         f"The mean gain of {named}{aside} is {found[PUBLISHED]} points as published, over the untreated model; by "
         f"the strict protocol, over random, {found[BOUNDED]} where the attack made anew is bounded and "
         f"{found[UNBOUNDED]} where it is not (95 % over {seeds} seeds). One by one, after Holm's correction: as "
-        f"published {gains[PUBLISHED].counted(judged)}; strict and bounded {gains[BOUNDED].counted(judged)}; "
-        f"unbounded {gains[UNBOUNDED].counted(judged)}."
+        f"published {one_by_one[PUBLISHED]}; strict and bounded {one_by_one[BOUNDED]}; "
+        f"unbounded {one_by_one[UNBOUNDED]}."
     )
-    return " ".join(filter(None, (said, by_luck(settings, gains) if aside else "")))
+    return " ".join(filter(None, (said, by_luck(rows) if aside else "")))
 
 
-def by_luck(settings: Sequence[Setting], gains: Mapping[Column, Gains]) -> str:
+def by_luck(rows: Judged) -> str:
     """Return where a random score is called different from the random control; nothing where it is nowhere."""
-    chance = [setting for setting in settings if setting.method == Method.random.value]
     return luck(
         [
-            f"{setting.name} {gains[column].pairs[setting.label].difference} by '{column.name}'"
-            for setting, column in product(chance, COLUMNS)
-            if column.over == "control" and gains[column].different(setting)
+            f"{row.setting.name} {row.pair.difference} by '{column.name}'"
+            for column, by_label in rows.items()
+            if column.over == "control"
+            for row in by_label.values()
+            if row.differs and row.setting.method == Method.random.value
         ]
     )
 
@@ -140,17 +147,17 @@ def survival(settings: Sequence[Setting]) -> Part:
     return Part("survival", "What survives", text, header, rows)
 
 
-def tables(settings: Sequence[Setting], gains: Mapping[Column, Gains]) -> list[Part]:
+def tables(settings: Sequence[Setting], judgements: Judged) -> list[Part]:
     """Return every setting in a row, its gains side by side; a table for each ground."""
     parts = []
     for number, (place, own) in enumerate(settings_by(settings, lambda setting: setting.place).items(), start=1):
         knobs = knobs_shown(own)
-        ranked = sorted(own, key=lambda setting: -gains[PUBLISHED].pairs[setting.label].difference.mean)
+        ranked = sorted(own, key=lambda setting: -judgements[PUBLISHED][setting.label].gain)
         rows, data = [], []
         for setting in ranked:
-            found = {column: gains[column].pairs[setting.label].difference for column in COLUMNS}
+            found = {column: by_label[setting.label].pair.difference for column, by_label in judgements.items()}
             own_knobs = {name: knob(setting, name) for name in knobs}
-            tests = {column: gains[column].holm[setting.label] for column in COLUMNS}
+            tests = {column: by_label[setting.label].holm for column, by_label in judgements.items()}
             cells = [Text(str(mean), value=mean.mean) for mean in found.values()]
             shown = [p_value(tests[column]) for column in (BOUNDED, UNBOUNDED)]
             rows.append((setting.row, *own_knobs.values(), *cells, *shown))
@@ -160,7 +167,7 @@ def tables(settings: Sequence[Setting], gains: Mapping[Column, Gains]) -> list[P
                 for end, value in (("", mean.mean), (" low", mean.low), (" high", mean.high))
             }
             numbers |= {
-                f"{column.name}, {arm}, %": float(np.mean(setting.values(arm, f"{column.key}.{MEAN}")))
+                f"{column.name}, {arm}, %": float(np.mean(setting.values(arm, column.measure())))
                 for column in COLUMNS
                 for arm in (column.over, "defended")
             }

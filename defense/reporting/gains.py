@@ -1,4 +1,4 @@
-"""What settings gain by one protocol or another: each of them with its p-value, and in the mean."""
+"""What settings gain by one protocol or another: each of them judged, and in the mean."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from defense.choices import Protocol, Way
+from defense.reporting.judging import Compared
 from defense.reporting.settings import Setting
-from defense.reporting.significance import Paired, compared, holm
-from defense.reporting.statistics import ALPHA, Mean, mean_interval
+from defense.reporting.statistics import Mean, mean_interval
 
 MEAN = "mean"  # over the shares
 
@@ -29,6 +29,10 @@ class Column:
         """The name that its accuracies have in a result, before the share."""
         return f"{self.protocol}_{self.way}"
 
+    def measure(self, share: str = MEAN) -> str:
+        """Return the name that its accuracy has in a result at one share of moved points, or over all."""
+        return f"{self.key}.{share}"
+
 
 PUBLISHED = Column("published, over untreated", Protocol.published, Way.frozen, "baseline")
 BOUNDED = Column("strict, bounded", Protocol.strict, Way.bounded, "control")
@@ -43,43 +47,22 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Gains:
-    """The gains of all settings by one column, with p-values corrected over them."""
-
-    pairs: dict[str, Paired]  # by the label of the setting
-    holm: dict[str, float | None]
-
-    @classmethod
-    def of(cls, settings: Sequence[Setting], column: Column) -> Gains:
-        """Return the gains of `settings` by `column`, means over shares."""
-        pairs = {setting.label: paired(setting, column) for setting in settings}
-        corrected = holm([pair.t for pair in pairs.values()])
-        return cls(pairs, dict(zip(pairs, corrected, strict=True)))
-
-    def different(self, setting: Setting) -> bool:
-        """Whether a setting is called better or worse."""
-        p = self.holm[setting.label]
-        return p is not None and p < ALPHA
-
-    def counted(self, settings: Sequence[Setting]) -> str:
-        """Return '3 better, 1 worse'."""
-        found = [self.pairs[one.label].difference.mean > 0 for one in settings if self.different(one)]
-        return f"{sum(found)} better, {len(found) - sum(found)} worse"
+Judged = dict[Column, dict[str, Compared]]  # by the label of the setting
 
 
-def paired(setting: Setting, column: Column, share: str = MEAN) -> Paired:
-    """Return what the defended arm of a setting gains by one column."""
-    key = f"{column.key}.{share}"
-    return compared(setting.values("defended", key), setting.values(column.over, key))
+def judged(settings: Sequence[Setting]) -> Judged:
+    """Return every setting, by its label, judged by every column: means over shares, corrected within a column."""
+    return {
+        column: {row.setting.label: row for row in Compared.all(settings, column.measure(), over=column.over)}
+        for column in COLUMNS
+    }
 
 
 def together(settings: Sequence[Setting], column: Column, share: str = MEAN) -> Mean:
     """Return the mean gain over settings, with its interval over the seeds that they share."""
     by_seed: dict[int, list[float]] = {}
     for setting in settings:
-        key = f"{column.key}.{share}"
-        own, others = setting.values("defended", key), setting.values(column.over, key)
+        own, others = (setting.values(arm, column.measure(share)) for arm in ("defended", column.over))
         for run, first, second in zip(setting.runs, own, others, strict=True):
             by_seed.setdefault(run["seed"], []).append(first - second)
     whole = [values for values in by_seed.values() if len(values) == len(settings)]

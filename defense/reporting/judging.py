@@ -14,47 +14,48 @@ from defense.reporting.statistics import ALPHA
 
 @dataclass(frozen=True)
 class Compared:
-    """A setting by one measure: defended beside its control and the baseline, paired by seed."""
+    """A setting by one measure: its defended arm beside another, paired by seed."""
 
     setting: Setting
     measure: str  # the name that the arms of a result have it under
     sign: int  # -1 where lower is better
-    control: Paired  # defended - control
-    baseline: Paired  # defended - baseline
-    holm: float | None  # of control.t, corrected over all settings that have one
+    pair: Paired  # defended - the other arm
+    holm: float | None  # of pair.t, corrected over all settings that have one
 
     @classmethod
-    def all(cls, settings: Sequence[Setting], measure: str, *, lower_is_better: bool = False) -> list[Compared]:
+    def all(
+        cls, settings: Sequence[Setting], measure: str, *, over: str = "control", lower_is_better: bool = False
+    ) -> list[Compared]:
         """Return every setting by one measure: paired t over seeds, Holm's correction over all of them."""
-        sign = -1 if lower_is_better else 1
-        pairs = {
-            other: [compared(own.values("defended", measure), own.values(other, measure)) for own in settings]
-            for other in ("control", "baseline")
-        }
-        corrected = holm([pair.t for pair in pairs["control"]])
-        rows = zip(settings, pairs["control"], pairs["baseline"], corrected, strict=True)
-        return [Compared(setting, measure, sign, control, base, p) for setting, control, base, p in rows]
+        pairs = [over_arm(setting, measure, over) for setting in settings]
+        rows = zip(settings, pairs, holm([pair.t for pair in pairs]), strict=True)
+        return [cls(setting, measure, -1 if lower_is_better else 1, pair, p) for setting, pair, p in rows]
+
+    @property
+    def baseline(self) -> Paired:
+        """Defended - baseline, not judged here."""
+        return over_arm(self.setting, self.measure, "baseline")
 
     @property
     def differs(self) -> bool:
-        """Whether the setting is called better or worse than its control."""
+        """Whether the setting is called better or worse than the other arm."""
         return self.holm is not None and self.holm < ALPHA
 
     @property
     def gain(self) -> float:
-        """Defended - control, above zero where it is one for the better."""
-        return self.sign * self.control.difference.mean
+        """Defended - the other arm, above zero where it is one for the better."""
+        return self.sign * self.pair.difference.mean
 
     @property
     def better(self) -> bool:
-        """Whether the setting is called better than its control."""
+        """Whether the setting is called better than the other arm."""
         return self.differs and self.gain > 0
 
     @property
     def word(self) -> str:
         """The judgement in a word or three."""
         if self.holm is None:
-            return "not judged: one seed" if self.control.difference.count < 2 else "not judged: no spread"
+            return "not judged: one seed" if self.pair.difference.count < 2 else "not judged: no spread"
         if not self.differs:
             return "not distinguishable"
         return "better" if self.better else "worse"
@@ -62,7 +63,7 @@ class Compared:
     @property
     def told(self) -> str:
         """The setting with its gain and what is said of it: 'ip, remove +1.2 (+0.3 to +2.1; better)'."""
-        found = self.control.difference
+        found = self.pair.difference
         ends = f"{found.low:+.1f} to {found.high:+.1f}; " if found.judgeable else ""
         return f"{self.setting.name} {found.mean:+.1f} ({ends}{self.word})"
 
@@ -78,6 +79,11 @@ class Judgement(Compared):
     def word(self) -> str:
         """The judgement in a word or three."""
         return "best" if self.best else super().word
+
+
+def over_arm(setting: Setting, measure: str, arm: str) -> Paired:
+    """Return the defended arm of a setting beside another by one measure, paired by seed."""
+    return compared(setting.values("defended", measure), setting.values(arm, measure))
 
 
 def judge(settings: Sequence[Setting]) -> list[Judgement]:
@@ -132,14 +138,14 @@ def answer(judgements: Sequence[Judgement]) -> str:
 
 
 def tally(rows: Sequence[Compared]) -> tuple[int, int]:
-    """Return how many rows are called better than their control, and how many worse."""
+    """Return how many rows are called better than the other arm, and how many worse."""
     better = sum(row.better for row in rows)
     return better, sum(row.differs for row in rows) - better
 
 
 def why_unjudged(rows: Sequence[Compared]) -> str:
     """Return why none of some rows is judged."""
-    if all(row.control.difference.count < 2 for row in rows):
+    if all(row.pair.difference.count < 2 for row in rows):
         return "One seed: the intervals that a judgement needs are over seeds, as in seed=range(5)"
     return "No setting can be judged: its seeds give one gain or no second one; more seeds would tell"
 
@@ -186,7 +192,7 @@ def best_of(judgements: Sequence[Judgement]) -> str:
 
 def unjudged(judgements: Sequence[Judgement]) -> str:
     """Return how many settings are not judged, and why; nothing where all are."""
-    single = sum(judgement.control.difference.count < 2 for judgement in judgements)
+    single = sum(judgement.pair.difference.count < 2 for judgement in judgements)
     flat = sum(judgement.holm is None for judgement in judgements) - single
     said = [f"{single} of one seed" if single else "", f"{flat} with the same gain in every seed" if flat else ""]
     return f"Not judged: {' and '.join(filter(None, said))}." if single or flat else ""

@@ -93,14 +93,14 @@ def measure_part(measure: Measure, number: int, place: str, rows: Sequence[Compa
     kind = MEASURES[measure]
     way = "lower is better" if kind.lower_is_better else "higher is better"
     knobs = knobs_shown([row.setting for row in rows])
-    ranked = sorted(rows, key=lambda row: -row.sign * row.control.difference.mean)
+    ranked = sorted(rows, key=lambda row: -row.sign * row.pair.difference.mean)
     table = [row_of_table(row, knobs) for row in ranked]
     shown = [name for name in table[0] if any(cells[name] != "-" for cells in table)]
     chart = ""
     if 1 < len(ranked) <= CHARTED:
         names = [", ".join([row.setting.row, *(knob(row.setting, name) for name in knobs)]) for row in ranked]
         gains = [
-            Gain(name, row.control.difference, row.differs, row.sign < 0)
+            Gain(name, row.pair.difference, row.differs, row.sign < 0)
             for name, row in zip(names, ranked, strict=True)
         ]
         limits = shared_limits([gain.mean for gain in gains])

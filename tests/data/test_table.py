@@ -113,7 +113,7 @@ MISSING = people().assign(age=[None, *people()["age"][1:]])
         (people().assign(sex="f"), {}, "data.sensitive=sex: has the one value f; expected two groups"),
         (people(), {"sensitive": "age"}, "data.sensitive=age: has .. values; expected 20 at most, or data.groups"),
         (people(), {"groups": ["f", "z"]}, "data.groups=z: no such value in column sex; it has f, m"),
-        (MISSING, {}, "train.csv: 1 of 60 rows have no value in column age, the first is row 1 below the header; fill them in"),
+        (MISSING, {}, "train.csv: 1 of 60 rows have no value in column age, the first is row 1 below the header"),
         (people(), {"columns": []}, r"data.columns=\[\]: expected columns, each once; null takes all others"),
         (people(), {"columns": ["age", "age"]}, "data.columns=.*: expected columns, each once"),
         (people(), {"columns": ["age", "income"]}, "data.columns=income: is data.target, which is to be"),

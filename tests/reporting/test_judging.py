@@ -80,7 +80,7 @@ def test_random_removal_is_called_different_from_random_removal_in_no_more_than_
     assert wrong <= allowed
     assert np.mean([row.differs for table in tables for row in table]) <= 0.05
     assert sum(any(row.best for row in table) for table in tables) <= wrong
-    uncorrected = sum(any(row.control.t < 0.05 for row in table) for table in tables)  # type: ignore[operator]
+    uncorrected = sum(any(row.pair.t < 0.05 for row in table) for table in tables)  # type: ignore[operator]
     assert uncorrected > stats.binom.ppf(0.99, TABLES, 0.05)
 
 
@@ -109,7 +109,7 @@ def test_one_effect_among_chance_is_found_and_marked() -> None:
 def test_the_sentence_counts_what_is_called_different_after_correction() -> None:
     """Found by its own p-value, and not once six were looked at."""
     for table in judged(TABLES, 1, settings=6, shared=True):
-        alone = [row for row in table if row.control.t < 0.05]  # type: ignore[operator]
+        alone = [row for row in table if row.pair.t < 0.05]  # type: ignore[operator]
         if alone and not any(row.differs for row in table):
             break
     assert answer(table).startswith("0 of 6 settings are better than the random control, 0 worse, after Holm")
@@ -127,7 +127,7 @@ def test_a_setting_of_one_seed_is_neither_judged_nor_best_however_high() -> None
     table = judge(settings_of([*cells, lone]))
     assert [row.word for row in table] == ["best", "not distinguishable", "not judged: one seed"]
     assert "Not judged: 1 of one seed." in caveat(table)
-    assert table[0].holm == pytest.approx(2 * table[0].control.t)  # type: ignore[operator]
+    assert table[0].holm == pytest.approx(2 * table[0].pair.t)  # type: ignore[operator]
 
 
 def test_the_same_gain_in_every_seed_is_not_judged() -> None:
