@@ -72,7 +72,7 @@ def forest(gains: Sequence[Gain], *, xlabel: str, limits: tuple[float, float] | 
                 axes.plot([gain.mean.low, gain.mean.high], [height, height], color=colour)
         axes.axvline(0, color=INK, linewidth=1)
         axes.set_yticks(range(len(gains)), [gain.name for gain in reversed(gains)])
-        axes.set(xlabel=xlabel, xlim=limits)
+        axes.set(xlabel=xlabel, xlim=limits, ylim=(-0.6, len(gains) - 0.4))
         handles = [Line2D([], [], color=colour, marker="o", label=name) for name, colour in kinds.items()]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(kinds), fontsize=9)
         return svg(figure)
