@@ -183,7 +183,8 @@ def treated(settings: Sequence[Setting]) -> str:
         elif spec.get("threshold") is not None:
             said.append(f"{spec['name']} what scores below {spec['threshold']:g}")
         else:
-            said.append(f"{spec['name']} {100 * spec['budget']:g} %")
+            every = " of every class" if spec.get("balance") == "class" else ""
+            said.append(f"{spec['name']} {100 * spec['budget']:g} %{every}")
     return ", ".join(dict.fromkeys(said))
 
 

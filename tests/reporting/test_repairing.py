@@ -87,10 +87,17 @@ def test_how_many_wrong_labels_are_found_is_said_with_its_interval() -> None:
     assert accuracy.data["precision"].tolist() == pytest.approx([0.25, 0.25, 0.5])
 
 
-@pytest.mark.parametrize(("threshold", "said"), [(None, "remove 10 %"), (-0.5, "remove what scores below -0.5")])
-def test_what_is_treated_is_what_the_run_was_told(threshold: float | None, said: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"threshold": None, "balance": "none"}, "remove 10 %"),
+        ({"threshold": None, "balance": "class"}, "remove 10 % of every class"),
+        ({"threshold": -0.5, "balance": "none"}, "remove what scores below -0.5"),
+    ],
+)
+def test_what_is_treated_is_what_the_run_was_told(changes: dict[str, Any], said: str) -> None:
     config = RESULTS[0]["config"]
-    told = config | {"treatment": {"name": "remove", "budget": 0.1, "threshold": threshold}}
+    told = config | {"treatment": {"name": "remove", "budget": 0.1, **changes}}
     facts = repair_sheet([result | {"config": told} for result in RESULTS], "x").facts
     assert any(f"; {said}; 100 training" in fact for fact in facts)
 
