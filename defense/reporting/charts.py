@@ -61,19 +61,25 @@ def forest(gains: Sequence[Gain], *, xlabel: str, limits: tuple[float, float] | 
         "not distinguishable, or not judged": COLOURS["baseline"],
     }
     better, worse, neither = kinds.values()
+    drawn = set()
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 1.4 + 0.3 * len(gains)), layout="constrained")
         axes = figure.subplots()
         for height, gain in enumerate(reversed(gains)):
             good = (gain.mean.mean > 0) is not gain.lower_is_better
             colour = neither if not gain.differs else better if good else worse
-            axes.plot(gain.mean.mean, height, "o", color=colour)
+            drawn.add(colour)
+            axes.plot(gain.mean.mean, height, "o", color=colour, markersize=4)
             if gain.mean.judgeable:
                 axes.plot([gain.mean.low, gain.mean.high], [height, height], color=colour)
         axes.axvline(0, color=INK, linewidth=1)
         axes.set_yticks(range(len(gains)), [gain.name for gain in reversed(gains)])
         axes.set(xlabel=xlabel, xlim=limits, ylim=(-0.6, len(gains) - 0.4))
-        handles = [Line2D([], [], color=colour, marker="o", label=name) for name, colour in kinds.items()]
+        handles = [
+            Line2D([], [], color=colour, marker="o", markersize=4, label=name)
+            for name, colour in kinds.items()
+            if colour in drawn
+        ]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(kinds), fontsize=9)
         return svg(figure)
 

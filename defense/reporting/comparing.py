@@ -95,7 +95,7 @@ def noise_found(settings: Sequence[Setting]) -> list[str]:
         known = {row: mean.mean for row, mean in shares.items() if mean is not None}
         if len(known) == len(own):  # rows that differ in nothing else
             told = ", ".join(
-                f"{row} {100 * known[row]:.0f} %" for row in sorted(known, key=known.__getitem__)[::-1]
+                f"{row} {100 * round(known[row], 2):.0f} %" for row in sorted(known, key=known.__getitem__)[::-1]
             )
             said.append(f"Wrong labels among those treated{f', {place}' if place else ''}: {told}.")
     return said
@@ -103,33 +103,35 @@ def noise_found(settings: Sequence[Setting]) -> list[str]:
 
 def compared_table(rows: Sequence[Compared], knobs: Sequence[str]) -> pd.DataFrame:
     """Return the rows as plain numbers."""
-    return pd.DataFrame(
-        [
-            {
-                "scorer": row.setting.row,
-                **{name: knob(row.setting, name) for name in knobs},
-                "seeds": len(row.setting.runs),
-                **{arm: np.mean(row.setting.values(arm, row.measure)) for arm in COMPARED},
-                "gain": row.pair.difference.mean,
-                "gain_low": row.pair.difference.low,
-                "gain_high": row.pair.difference.high,
-                "p_t": row.pair.t,
-                "p_holm": row.holm,
-                "p_wilcoxon": row.pair.wilcoxon,
-                "judgement": row.word,
-                "gain_over_baseline": row.baseline.difference.mean,
-                "gain_over_baseline_low": row.baseline.difference.low,
-                "gain_over_baseline_high": row.baseline.difference.high,
-                **{
-                    f"{name}{end}": value
-                    for name in ("auc", "precision")
-                    if (mean := matched(row.setting, name)) is not None
-                    for end, value in (("", mean.mean), ("_low", mean.low), ("_high", mean.high))
-                },
-            }
-            for row in rows
-        ]
-    )
+    return pd.DataFrame([numbers_of(row, knobs) for row in rows])
+
+
+def numbers_of(row: Compared, knobs: Sequence[str]) -> dict[str, object]:
+    """Return one row as plain numbers, by column."""
+    known = {name: matched(row.setting, name) for name in ("auc", "precision")}
+    return {
+        "scorer": row.setting.row,
+        **{name: knob(row.setting, name) for name in knobs},
+        "seeds": len(row.setting.runs),
+        **{arm: np.mean(row.setting.values(arm, row.measure)) for arm in COMPARED},
+        **ends("gain", row.pair.difference),
+        "p_t": row.pair.t,
+        "p_holm": row.holm,
+        "p_wilcoxon": row.pair.wilcoxon,
+        "judgement": row.word,
+        **ends("gain_over_baseline", row.baseline.difference),
+        **{
+            column: value
+            for name, mean in known.items()
+            if mean is not None
+            for column, value in ends(name, mean).items()
+        },
+    }
+
+
+def ends(name: str, mean: Mean) -> dict[str, float]:
+    """Return a mean and the ends of its interval, by column."""
+    return {name: mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}
 
 
 def settings_by(items: Sequence[T], key: Callable[[T], str]) -> dict[str, list[T]]:

@@ -19,8 +19,8 @@ from defense.reporting.gains import (
     MEAN,
     PUBLISHED,
     UNBOUNDED,
-    Judged,
-    judged,
+    ByColumn,
+    by_column,
     of_same_seeds,
     real,
     together,
@@ -78,10 +78,10 @@ def said(share: float) -> str:
 def evaded_sheet(results: Sequence[Result], title: str) -> Sheet:
     """Return the page: every setting's gain by both protocols side by side, share by share, and what survives."""
     settings = settings_of(results)
-    rows = judged(settings)
+    gains = by_column(settings)
     full = of_same_seeds(settings)
     averaged = real(full)
-    parts = [survival(averaged), *charts(full), *by_share(averaged), *tables(settings, rows)]
+    parts = [survival(averaged), *charts(full), *by_share(averaged), *tables(settings, gains)]
     facts = [ABOUT, *shared_control(settings), *facts_of(settings, treated)]
     if any(setting.is_linear for setting in settings):
         facts.insert(1, OF_LINEAR)
@@ -89,7 +89,7 @@ def evaded_sheet(results: Sequence[Result], title: str) -> Sheet:
         facts.append(f"Of {len(settings)} settings {left} lack seeds that the others have, and are in no mean.")
     return Sheet(
         f"{title}: how much of a gain survives a strict protocol?",
-        answer(averaged, rows),
+        answer(averaged, gains),
         command_of(results),
         parts,
         made_of(results),
@@ -97,9 +97,9 @@ def evaded_sheet(results: Sequence[Result], title: str) -> Sheet:
     )
 
 
-def answer(averaged: Sequence[Setting], rows: Judged) -> str:
+def answer(averaged: Sequence[Setting], gains: ByColumn) -> str:
     """Return how much of the published gains survives: the mean of those `averaged`, and one by one."""
-    settings, count = [row.setting for row in rows[PUBLISHED].values()], len(averaged)
+    settings, count = [row.setting for row in gains[PUBLISHED].values()], len(averaged)
     counted = {setting.label for setting in real(settings)}
     found = {column: together(averaged, column) for column in COLUMNS}
     if not found[PUBLISHED].count > 1:
@@ -108,29 +108,27 @@ def answer(averaged: Sequence[Setting], rows: Judged) -> str:
     seeds = found[PUBLISHED].count
     aside = " (chance aside)" if len(counted) < len(settings) else ""
     named = "one setting" if count == 1 else f"{count} settings"
-    one_by_one = {
-        column: "{} better, {} worse".format(*tally([row for label, row in by_label.items() if label in counted]))
-        for column, by_label in rows.items()
-    }
+    published, bounded, unbounded = (
+        "{} better, {} worse".format(*tally([row for label, row in gains[column].items() if label in counted]))
+        for column in (PUBLISHED, BOUNDED, UNBOUNDED)
+    )
     said = (
         f"The mean gain of {named}{aside} is {found[PUBLISHED]} points as published, over the untreated model; by "
         f"the strict protocol, over random, {found[BOUNDED]} where the attack made anew is bounded and "
         f"{found[UNBOUNDED]} where it is not (95 % over {seeds} seeds). One by one, after Holm's correction: as "
-        f"published {one_by_one[PUBLISHED]}; strict and bounded {one_by_one[BOUNDED]}; "
-        f"unbounded {one_by_one[UNBOUNDED]}."
+        f"published {published}; strict and bounded {bounded}; unbounded {unbounded}."
     )
-    return " ".join(filter(None, (said, by_luck(rows) if aside else "")))
+    return " ".join(filter(None, (said, by_luck(gains) if aside else "")))
 
 
-def by_luck(rows: Judged) -> str:
+def by_luck(gains: ByColumn) -> str:
     """Return where a random score is called different from the random control; nothing where it is nowhere."""
     return luck(
         [
             f"{row.setting.name} {row.pair.difference} by '{column.name}'"
-            for column, by_label in rows.items()
-            if column.over == "control"
+            for column, by_label in gains.items()
             for row in by_label.values()
-            if row.differs and row.setting.method == Method.random.value
+            if row.over == "control" and row.differs and row.setting.method == Method.random.value
         ]
     )
 
@@ -147,17 +145,17 @@ def survival(settings: Sequence[Setting]) -> Part:
     return Part("survival", "What survives", text, header, rows)
 
 
-def tables(settings: Sequence[Setting], judgements: Judged) -> list[Part]:
+def tables(settings: Sequence[Setting], gains: ByColumn) -> list[Part]:
     """Return every setting in a row, its gains side by side; a table for each ground."""
     parts = []
     for number, (place, own) in enumerate(settings_by(settings, lambda setting: setting.place).items(), start=1):
         knobs = knobs_shown(own)
-        ranked = sorted(own, key=lambda setting: -judgements[PUBLISHED][setting.label].gain)
+        ranked = sorted(own, key=lambda setting: -gains[PUBLISHED][setting.label].gain)
         rows, data = [], []
         for setting in ranked:
-            found = {column: by_label[setting.label].pair.difference for column, by_label in judgements.items()}
+            found = {column: by_label[setting.label].pair.difference for column, by_label in gains.items()}
             own_knobs = {name: knob(setting, name) for name in knobs}
-            tests = {column: by_label[setting.label].holm for column, by_label in judgements.items()}
+            tests = {column: by_label[setting.label].holm for column, by_label in gains.items()}
             cells = [Text(str(mean), value=mean.mean) for mean in found.values()]
             shown = [p_value(tests[column]) for column in (BOUNDED, UNBOUNDED)]
             rows.append((setting.row, *own_knobs.values(), *cells, *shown))

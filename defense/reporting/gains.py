@@ -47,10 +47,10 @@ COLUMNS = (
 )
 
 
-Judged = dict[Column, dict[str, Compared]]  # by the label of the setting
+ByColumn = dict[Column, dict[str, Compared]]  # and by the label of the setting
 
 
-def judged(settings: Sequence[Setting]) -> Judged:
+def by_column(settings: Sequence[Setting]) -> ByColumn:
     """Return every setting, by its label, judged by every column: means over shares, corrected within a column."""
     return {
         column: {row.setting.label: row for row in Compared.all(settings, column.measure(), over=column.over)}

@@ -1,4 +1,4 @@
-"""Which settings differ from their control by more than chance, with as many looked at as a page has."""
+"""Which settings differ from another arm by more than chance, with as many looked at as a page has."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Compared:
 
     setting: Setting
     measure: str  # the name that the arms of a result have it under
+    over: str  # the other arm
     sign: int  # -1 where lower is better
     pair: Paired  # defended - the other arm
     holm: float | None  # of pair.t, corrected over all settings that have one
@@ -26,10 +27,12 @@ class Compared:
     def all(
         cls, settings: Sequence[Setting], measure: str, *, over: str = "control", lower_is_better: bool = False
     ) -> list[Compared]:
-        """Return every setting by one measure: paired t over seeds, Holm's correction over all of them."""
+        """Return every setting beside the arm `over`: paired t over seeds, Holm's correction over all of them."""
         pairs = [over_arm(setting, measure, over) for setting in settings]
         rows = zip(settings, pairs, holm([pair.t for pair in pairs]), strict=True)
-        return [cls(setting, measure, -1 if lower_is_better else 1, pair, p) for setting, pair, p in rows]
+        return [
+            Compared(setting, measure, over, -1 if lower_is_better else 1, pair, p) for setting, pair, p in rows
+        ]
 
     @property
     def baseline(self) -> Paired:

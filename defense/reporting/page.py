@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from defense.reporting.tables import arms_of, markdown
 
 SHOWN = 16  # samples in each gallery
 STRIP = 11  # samples in the strip of perturbations
+BOTH_ENDS = "Wrong labels stand at both ends: they make for large gradients, which may point either way."
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "arms_table": arms_table(run),
         "charts": charts,
         "galleries": galleries,
+        "both_ends": at_both_ends(galleries) if run.config.scorer.method is Method.alignment else "",
         "strip": strip,
         "candidate_table": markdown(CANDIDATES, candidate_rows(run)) if run.candidates is not None else "",
         "candidate_header": CANDIDATES,
@@ -140,6 +143,11 @@ def gallery(run: Run) -> dict[str, list[Picture]]:
             name, alt = f"{kind}_{rank:02d}", f"training sample {row.id}"
             out[headings[kind]].append(Picture(name, figures.png(pixel), alt, facts, wrong))
     return out
+
+
+def at_both_ends(galleries: Mapping[str, Sequence[Picture]]) -> str:
+    """Return what to say where every gallery has a wrong label; nothing elsewhere."""
+    return BOTH_ENDS if all(any(picture.wrong for picture in ends) for ends in galleries.values()) else ""
 
 
 def perturbations(run: Run) -> list[list[Picture]]:

@@ -61,11 +61,11 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
     text = (
         "In brackets 95 % intervals over seeds. Differences are paired by seed; the control is treated alike, as "
         "many samples drawn at random. Judged by Student's paired t test, after Holm's correction over all rows "
-        "of one measure."
+        "of one measure; intervals are not corrected: one may leave zero out where nothing is distinguishable."
     )
     return Sheet(
         f"{title}: does treating the lowest scores help?",
-        " ".join(answers),
+        "\n".join(answers),
         command_of(results),
         parts,
         made_of(results),

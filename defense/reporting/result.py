@@ -155,9 +155,7 @@ def verdict(run: Run) -> str:
         choice = f" (chosen from {len(run.candidates) - 1} candidates on held-out validation)"
     outcome = f"not distinguishable from {RIVALS[str(config.treatment.name)]}"
     if gain.differs_from_zero:
-        outcome = (
-            "more than the choice of test samples explains; whether luck of retraining does, several seeds tell"
-        )
+        outcome = "more than the choice of test samples explains; whether luck of retraining does, seeds can tell"
     return (
         f"{VERBS[config.treatment.name]} the {count} of {total} training samples that {scorer_of(run)} ranks "
         f"lowest{aim(config)}{among(run)}{choice} took accuracy under adaptive attack from "

@@ -149,6 +149,7 @@ def facts_of(settings: Sequence[Setting], what: Callable[[Sequence[Setting]], st
         config, sizes = alike[0].runs[0]["config"], alike[0].runs[0]["sizes"]
         data, model = config["data"], config["model"]
         file = f" {data['path']}" if data["path"] else ""
+        given = f", attacked by others: {data['given_path']}" if data.get("given_path") else ""
         labels = f" ({data['train_labels']})" if data["train_labels"] else ""
         harm = f" with {data['harm']} harm in {100 * data['harm_rate']:g} %"
         network = str(model["_target_"]).rpartition(".")[2]
@@ -159,7 +160,7 @@ def facts_of(settings: Sequence[Setting], what: Callable[[Sequence[Setting]], st
         counts = f"{sizes['train']} training, {sizes['validation']} validation and {sizes['test']} test samples"
         runs = sum(len(setting.runs) for setting in alike)
         said.append(
-            f"{alike[0].runs[0]['name']}: data {data['source']}{file}{labels}"
+            f"{alike[0].runs[0]['name']}: data {data['source']}{file}{labels}{given}"
             f"{harm if data['harm'] != Harm.none.value else ''}; model {network}; {what(alike)}; {counts}; "
             f"{counted(len(alike), 'setting')}, {counted(runs, 'run')}."
         )
@@ -183,7 +184,7 @@ def treated(settings: Sequence[Setting]) -> str:
         elif spec.get("threshold") is not None:
             said.append(f"{spec['name']} what scores below {spec['threshold']:g}")
         else:
-            every = " of every class" if spec.get("balance") == "class" else ""
+            every = " in every class" if spec.get("balance") == "class" else ""
             said.append(f"{spec['name']} {100 * spec['budget']:g} %{every}")
     return ", ".join(dict.fromkeys(said))
 

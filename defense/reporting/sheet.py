@@ -53,7 +53,7 @@ class Sheet:
     """One page."""
 
     title: str
-    answer: str
+    answer: str  # a paragraph a line
     command: str
     parts: Sequence[Part]
     made: str  # versions, device, times

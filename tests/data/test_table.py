@@ -81,6 +81,13 @@ def test_what_is_not_trained_on_does_not_reach_the_encoding(tmp_path: Path) -> N
     assert first[1:4].sum() == 0  # a job that nobody has in training
 
 
+def test_a_missing_value_is_named_by_its_row_in_the_file(tmp_path: Path) -> None:
+    """The second, of which the first is left out."""
+    table = people().assign(age=[20, None, *people()["age"][2:]], sex=["x", *people()["sex"][1:]])
+    with pytest.raises(InputError, match="1 of 59 rows have no value in column age, the first is row 2 below"):
+        loaded(tmp_path, table, groups=["f", "m"])
+
+
 def test_rows_of_groups_that_are_not_compared_are_left_out(tmp_path: Path) -> None:
     table = people(90)
     table.loc[::3, "sex"] = "x"
@@ -113,7 +120,11 @@ MISSING = people().assign(age=[None, *people()["age"][1:]])
         (people().assign(sex="f"), {}, "data.sensitive=sex: has the one value f; expected two groups"),
         (people(), {"sensitive": "age"}, "data.sensitive=age: has .. values; expected 20 at most, or data.groups"),
         (people(), {"groups": ["f", "z"]}, "data.groups=z: no such value in column sex; it has f, m"),
-        (MISSING, {}, "train.csv: 1 of 60 rows have no value in column age, the first is row 1 below the header"),
+        (
+            MISSING,
+            {},
+            "train.csv: 1 of 60 rows have no value in column age, the first is row 1 below the header",
+        ),
         (people(), {"columns": []}, r"data.columns=\[\]: expected columns, each once; null takes all others"),
         (people(), {"columns": ["age", "age"]}, "data.columns=.*: expected columns, each once"),
         (people(), {"columns": ["age", "income"]}, "data.columns=income: is data.target, which is to be"),

@@ -19,18 +19,21 @@ WAYS = ("clean", "frozen", "bounded", "adaptive")
 
 
 def cell(seed: int, scorer: str, published: float, bounded: float) -> dict[str, Any]:
-    """Return the result of a run that gains over baseline and control: as published, and by the bounded attack."""
+    """Return the result of a run that gains over the control: as published, and by the bounded attack.
+
+    Over the baseline it gains two points more.
+    """
     gains = {"published_frozen": published, "strict_bounded": bounded}
     spread = 0.1 * (-1) ** seed
     arms = {
         arm: {
             f"{protocol}_{way}": dict.fromkeys(
-                ("5", "25", "mean"), 60 + (arm == "defended") * (gains.get(f"{protocol}_{way}", 0) + spread)
+                ("5", "25", "mean"), level + (arm == "defended") * (gains.get(f"{protocol}_{way}", 0) + spread)
             )
             for protocol in ("published", "strict")
             for way in WAYS
         }
-        for arm in ("baseline", "control", "defended")
+        for arm, level in (("baseline", 60), ("control", 62), ("defended", 62))
     }
     return swept(seed, 0.0, scorer) | {"arms": arms, "task": "evade"}
 
@@ -86,9 +89,9 @@ RESULTS = [
 
 
 def test_the_answer_says_what_is_left_and_both_signs() -> None:
-    """Of two settings, chance aside, by hand: (4 + 2) / 2 as published, (-2 + 1) / 2 bounded."""
+    """Of two settings, chance aside, by hand: (4 + 2) / 2 + 2 as published, (-2 + 1) / 2 bounded."""
     said = evaded_sheet(RESULTS, "evasion").answer
-    assert said.startswith("The mean gain of 2 settings (chance aside) is +3.0 (+2.9 to +3.1) points as published")
+    assert said.startswith("The mean gain of 2 settings (chance aside) is +5.0 (+4.9 to +5.1) points as published")
     assert "-0.5 (-0.6 to -0.4) where the attack made anew is bounded" in said
     assert "+0.0 (-0.1 to +0.1) where it is not (95 % over 6 seeds)" in said
     assert said.endswith(
@@ -104,7 +107,20 @@ def test_a_scorer_stands_beside_all_and_every_share_is_there() -> None:
     assert data is not None
     assert data["scorer"].tolist() == ["ip", "loss", "random"]
     assert data["strict, bounded"].tolist() == pytest.approx([-2, 1, 0])
+    assert data["published, over random"].tolist() == pytest.approx([4, 2, 0])
+    assert data["published, over untreated"].tolist() == pytest.approx([6, 4, 2])
+    chance = data[data["scorer"] == "random"].iloc[0]
+    assert chance["published, over untreated, p, Holm"] < 0.001 < chance["published, over random, p, Holm"]
     assert np.isfinite(data["strict, bounded, p, Holm"]).all()
+
+
+@pytest.mark.parametrize(("hidden", "linear"), [([], True), ([256], False), (None, False)])
+def test_what_holds_of_linear_models_is_said_of_them_alone(hidden: list[int] | None, linear: bool) -> None:
+    model = {"_target_": "defense.models.networks.mlp"} | ({} if hidden is None else {"hidden": hidden})
+    told = [result | {"config": result["config"] | {"model": model}} for result in RESULTS]
+    facts = evaded_sheet(told, "evasion").facts
+    assert any("For a linear model" in fact for fact in facts) is linear
+    assert any("model logistic" in fact for fact in facts) is linear
 
 
 def test_seeds_that_a_setting_lacks_do_not_count() -> None:
@@ -124,7 +140,7 @@ def test_a_setting_of_one_seed_does_not_take_the_intervals_of_the_others() -> No
     thin = [result for result in RESULTS if "scorer=loss" not in result["overrides"] or result["seed"] == 0]
     other = [cell(seed, "datainf", 9.0, 9.0) for seed in (7, 8)]
     sheet = evaded_sheet([*thin, *other], "evasion")
-    assert sheet.answer.startswith("The mean gain of one setting (chance aside) is +4.0 (+3.9 to +4.1) points")
+    assert sheet.answer.startswith("The mean gain of one setting (chance aside) is +6.0 (+5.9 to +6.1) points")
     assert "95 % over 6 seeds" in sheet.answer
     assert "Of 4 settings 2 lack seeds that the others have, and are in no mean." in sheet.facts
 

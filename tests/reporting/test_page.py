@@ -25,6 +25,7 @@ from defense.reporting.figures import (
     score_histogram,
     training_curves,
 )
+from defense.reporting.page import Picture, at_both_ends
 from tests.conftest import TINY
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -173,6 +174,17 @@ def test_a_page_claims_no_more_than_the_score_says(
     )
 
 
+@pytest.mark.parametrize(
+    ("lowest", "highest", "said"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_wrong_labels_at_both_ends_are_explained(lowest: bool, highest: bool, said: bool) -> None:
+    ends = {
+        heading: [Picture("a", b"", "", wrong=False), Picture("b", b"", "", wrong=wrong)]
+        for heading, wrong in (("Most harmful", lowest), ("Most helpful", highest))
+    }
+    assert bool(at_both_ends(ends)) is said
+
+
 def test_curves_show_robust_accuracy_and_the_kept_epoch() -> None:
     """Dashed lines where it was measured, and a dot on every curve of validation at the epoch that was kept."""
     history = pd.DataFrame(
@@ -184,10 +196,12 @@ def test_curves_show_robust_accuracy_and_the_kept_epoch() -> None:
         }
     )
     robust = history.assign(validation_robust_accuracy=[12.0, 19.0, 11.0])
-    pages = []
+    pages, charts = [], []
     for second in (history, robust):
         arms = {"baseline": SimpleNamespace(history=history), "defended": SimpleNamespace(history=second)}
         page = training_curves(SimpleNamespace(arms=arms))  # type: ignore[arg-type]
+        charts.append(page)
         pages.append((page.count("stroke-dasharray"), page.count("<use ")))
     assert pages[1][0] - pages[0][0] == 1
     assert pages[1][1] - pages[0][1] == 1
+    assert ["dashed: attacked" in chart for chart in charts] == [False, True]

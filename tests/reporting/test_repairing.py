@@ -91,7 +91,7 @@ def test_how_many_wrong_labels_are_found_is_said_with_its_interval() -> None:
     ("changes", "said"),
     [
         ({"threshold": None, "balance": "none"}, "remove 10 %"),
-        ({"threshold": None, "balance": "class"}, "remove 10 % of every class"),
+        ({"threshold": None, "balance": "class"}, "remove 10 % in every class"),
         ({"threshold": -0.5, "balance": "none"}, "remove what scores below -0.5"),
     ],
 )
@@ -100,6 +100,13 @@ def test_what_is_treated_is_what_the_run_was_told(changes: dict[str, Any], said:
     told = config | {"treatment": {"name": "remove", "budget": 0.1, **changes}}
     facts = repair_sheet([result | {"config": told} for result in RESULTS], "x").facts
     assert any(f"; {said}; 100 training" in fact for fact in facts)
+
+
+def test_samples_that_others_have_attacked_are_named_with_the_data() -> None:
+    config = RESULTS[0]["config"]
+    told = config | {"data": config["data"] | {"path": "train.tsv", "given_path": "dev.json"}}
+    facts = repair_sheet([result | {"config": told} for result in RESULTS], "x").facts
+    assert any("train.tsv, attacked by others: dev.json" in fact for fact in facts)
 
 
 def test_one_seed_is_not_judged() -> None:
