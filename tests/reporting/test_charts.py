@@ -43,7 +43,7 @@ def test_a_forest_is_coloured_by_what_is_called_different() -> None:
     pages = [forest([Gain("ip", gain, differs)], xlabel="x") for differs in (True, False)]
     counts = [page.count("#1d6f8a") for page in pages]
     assert counts[0] > counts[1]
-    assert ["better, after correction" in page for page in pages] == [True, False]  # and its legend has what it shows
+    assert ["better, after correction" in page for page in pages] == [True, False]  # the legend has what is drawn
 
 
 @pytest.fixture(scope="module")
