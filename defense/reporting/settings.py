@@ -160,8 +160,8 @@ def facts_of(settings: Sequence[Setting], what: Callable[[Sequence[Setting]], st
         counts = f"{sizes['train']} training, {sizes['validation']} validation and {sizes['test']} test samples"
         runs = sum(len(setting.runs) for setting in alike)
         said.append(
-            f"{alike[0].runs[0]['name']}: data {data['source']}{file}{labels}{given}"
-            f"{harm if data['harm'] != Harm.none.value else ''}; model {network}; {what(alike)}; {counts}; "
+            f"{alike[0].runs[0]['name']}: data {data['source']}{file}{labels}"
+            f"{harm if data['harm'] != Harm.none.value else ''}{given}; model {network}; {what(alike)}; {counts}; "
             f"{counted(len(alike), 'setting')}, {counted(runs, 'run')}."
         )
     return said
