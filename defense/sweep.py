@@ -138,11 +138,7 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
             raise InputError("PATH", path, f"{found}; expected the folder of a sweep, as in runs/<name>/<time>")
         files = sorted(path.rglob(RESULT), key=in_number)
         if not files and not any(path.rglob(FAILED)):
-            raise InputError(
-                "PATH",
-                path,
-                "no result.json below it; expected the folder of runs that have finished",
-            )
+            raise InputError("PATH", path, "no result.json below it; expected the folder of finished runs")
         for file in files:
             try:
                 results.append(read_result(file) | {FOLDER: file.resolve().parent})

@@ -148,17 +148,13 @@ def differences(setting: Setting, metric: str) -> list[float]:
 
 def interval(name: str, values: Sequence[float]) -> dict[str, float]:
     """Return a mean and the ends of its 95 % interval over seeds, by column; NaN of one seed, or of no spread."""
-    found = mean_interval(values)
-    ends = (found.low, found.high) if found.judgeable else (np.nan, np.nan)
-    return {name: found.mean, f"{name}_low": ends[0], f"{name}_high": ends[1]}
+    return mean_interval(values).columns(name)
 
 
 def tested(name: str, pair: Paired, corrected: float | None) -> dict[str, float | None]:
     """Return a paired difference with its interval and p-values, by column."""
-    difference = pair.difference
-    ends = (difference.low, difference.high) if difference.judgeable else (np.nan, np.nan)
     p_values = {f"{name}_p_t": pair.t, f"{name}_p_holm": corrected, f"{name}_p_wilcoxon": pair.wilcoxon}
-    return {name: difference.mean, f"{name}_low": ends[0], f"{name}_high": ends[1], **p_values}
+    return pair.difference.columns(name) | p_values
 
 
 def mean_of(table: pd.DataFrame, column: str) -> float:

@@ -114,24 +114,19 @@ def numbers_of(row: Compared, knobs: Sequence[str]) -> dict[str, object]:
         **{name: knob(row.setting, name) for name in knobs},
         "seeds": len(row.setting.runs),
         **{arm: np.mean(row.setting.values(arm, row.measure)) for arm in COMPARED},
-        **ends("gain", row.pair.difference),
+        **row.pair.difference.columns("gain"),
         "p_t": row.pair.t,
         "p_holm": row.holm,
         "p_wilcoxon": row.pair.wilcoxon,
         "judgement": row.word,
-        **ends("gain_over_baseline", row.baseline.difference),
+        **row.baseline.difference.columns("gain_over_baseline"),
         **{
             column: value
             for name, mean in known.items()
             if mean is not None
-            for column, value in ends(name, mean).items()
+            for column, value in mean.columns(name).items()
         },
     }
-
-
-def ends(name: str, mean: Mean) -> dict[str, float]:
-    """Return a mean and the ends of its interval, by column."""
-    return {name: mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}
 
 
 def settings_by(items: Sequence[T], key: Callable[[T], str]) -> dict[str, list[T]]:

@@ -35,6 +35,11 @@ class Mean:
         """Whether the values can be judged, and the interval leaves zero out."""
         return self.judgeable and (self.low > 0 or self.high < 0)
 
+    def columns(self, name: str) -> dict[str, float]:
+        """Return the mean and the ends of its interval as columns of a table; NaN where there is no interval."""
+        low, high = (self.low, self.high) if self.judgeable else (np.nan, np.nan)
+        return {name: self.mean, f"{name}_low": low, f"{name}_high": high}
+
     def __str__(self) -> str:
         """'+5.2 (+1.3 to +9.1)'; without the interval where there is one value, or the same one every time."""
         if not self.judgeable:

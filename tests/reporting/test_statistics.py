@@ -34,6 +34,16 @@ def test_one_value_has_no_interval_and_no_difference_is_no_difference() -> None:
     assert not same.differs_from_zero
 
 
+def test_columns_have_no_ends_where_there_is_no_interval() -> None:
+    assert mean_interval([1.0, 3.0]).columns("gain").keys() == {"gain", "gain_low", "gain_high"}
+    assert mean_interval([1.0, 3.0]).columns("gain")["gain_high"] == pytest.approx(mean_interval([1.0, 3.0]).high)
+    for values in ([2.0], [2.0, 2.0]):
+        found = mean_interval(values).columns("gain")
+        assert found["gain"] == 2.0
+        assert math.isnan(found["gain_low"])
+        assert math.isnan(found["gain_high"])
+
+
 def test_nan_is_an_error() -> None:
     with pytest.raises(ValueError, match="NaN"):
         mean_interval([1.0, math.nan])
