@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
@@ -17,7 +18,9 @@ from defense.errors import InputError
 from defense.influence.members import Checkpoint
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem, check_scorer
-from defense.models.predict import predict
+from defense.models.contract import FEW, check_logits, check_made, logits_on, oddity
+from defense.models.modes import bare
+from defense.randomness import global_seed
 from defense.robustness.suite import check_shape, in_turn, perturb
 from defense.schema import Attack, Objective, Scorer, Threat
 from defense.schema import Evaluation as Suite
@@ -25,9 +28,11 @@ from defense.valid.run import check_attack, check_suite, check_threat
 from defense.valid.scorer import check_numbers
 from defense.watch import silent
 
+log = logging.getLogger(__name__)
 Samples = tuple[Tensor, Tensor]  # pictures (n, C, H, W) in [0, 1] and labels (n,) int64, where the model is
 
 
+@torch.inference_mode(False)
 def score(
     model: nn.Module,
     train: Samples,
@@ -58,6 +63,7 @@ def score(
     check_numbers("scorer", scorer)
     if scorer.proxy is not None or scorer.seeds != 1:
         raise InputError("scorer", scorer, "trains models of its own; expected proxy null and seeds 1 here")
+    model = as_model(model)
     samples, held_out = as_split("train", *train), as_split("validation", *validation)
     classes = min(
         classes_of(model, split, field) for field, split in (("train", samples), ("validation", held_out))
@@ -70,12 +76,13 @@ def score(
                 "attacked", f"shape {tuple(attacked.shape)}", f"expected that of train, {tuple(train[0].shape)}"
             )
         other = as_split("attacked", attacked, train[1])
-    states = [as_checkpoint(model, f"checkpoint {i}", *pair) for i, pair in enumerate(checkpoints, start=1)]
+    states = as_checkpoints(model, checkpoints)
     both = Validation(held_out, held_out)
     problem = Problem(model, samples, other, both, objective, scorer, seed, silent, states)
     return METHODS[scorer.method](problem).total.float()
 
 
+@torch.inference_mode(False)
 def attack(
     model: nn.Module,
     samples: Samples,
@@ -99,12 +106,14 @@ def attack(
     """
     spec = chosen("attack", attack).attack if isinstance(attack, str) else typed_attack("attack", attack)
     check_attack("attack", spec)
+    model = as_model(model)
     split, threat, classes = prepared(model, samples, norm, eps, batch_size=batch_size, seed=seed)
     return perturb(model, split, spec, threat, classes=classes, batch_size=batch_size, seed=seed, watch=silent).to(
         samples[0].device
     )
 
 
+@torch.inference_mode(False)
 def evaluate(
     model: nn.Module,
     samples: Samples,
@@ -132,10 +141,11 @@ def evaluate(
     attacks = {name: typed_attack(f"evaluation.attacks.{name}", each) for name, each in spec.attacks.items()}
     check_suite(replace(spec, attacks=attacks))
     batch_size = spec.batch_size if batch_size is None else batch_size
+    model = as_model(model)
     split, threat, classes = prepared(model, samples, norm, eps, batch_size=batch_size, seed=seed)
     found = in_turn(model, split, attacks, threat, classes=classes, batch_size=batch_size, seed=seed, watch=silent)
     shares = {"clean": found.clean, **found.standing, "worst": list(found.standing.values())[-1]}
-    return {name: 100 * float(stands.double().mean()) for name, stands in shares.items()}
+    return {name: 100 * int(stands.sum()) / len(stands) for name, stands in shares.items()}
 
 
 def prepared(
@@ -153,11 +163,18 @@ def prepared(
         raise InputError("samples", type(samples).__name__, "expected a pair of pictures and labels")
     split = as_split("samples", *samples)
     check_shape("eps", [], threat, split.images.shape)
-    return split, threat, classes_of(model, split, "samples")
+    few = min(FEW, batch_size)
+    classes = classes_of(model, split, "samples", few)
+    if found := oddity(model, split, "model", type(model).__name__, most=few):
+        log.warning("robust accuracy may look higher than it is: %s", found)
+    return split, threat, classes
 
 
 def as_split(field: str, pictures: Tensor, labels: Tensor) -> Split:
-    """Return tensors as a split whose ids are the row numbers; raises InputError where they are not samples."""
+    """Return tensors as a split whose ids are the row numbers; raises InputError if they are not samples.
+
+    In memory they lie contiguous, so that one seed draws the same noise whatever their layout was.
+    """
     for name, value in (("pictures", pictures), ("labels", labels)):
         if not isinstance(value, Tensor):
             raise InputError(f"{field} {name}", type(value).__name__, "expected a torch.Tensor")
@@ -172,33 +189,53 @@ def as_split(field: str, pictures: Tensor, labels: Tensor) -> Split:
         raise InputError(f"{field} pictures", pictures.dtype, "expected float32 in [0, 1], float64 or uint8")
     low, high = float(pictures.min()), float(pictures.max())
     if pictures.dtype != torch.uint8 and not (low >= 0 and high <= 1):  # written so that NaN fails
-        raise InputError(f"{field} pictures", f"{low:g} to {high:g}", "expected floats in [0, 1], or uint8")
-    return Split(torch.arange(len(pictures)), TensorImages(pictures), labels, labels)
+        raise InputError(f"{field} pictures", f"{low!r} to {high!r}", "expected floats in [0, 1], or uint8")
+    own = [value.detach().clone(memory_format=torch.contiguous_format) for value in (pictures, labels)]
+    return Split(torch.arange(len(pictures)), TensorImages(own[0]), own[1], own[1])
 
 
-def classes_of(model: nn.Module, split: Split, field: str) -> int:
-    """Return how many logits the model gives; raises InputError where it does not run on the samples."""
+def as_model(model: nn.Module) -> nn.Module:
+    """Return the network inside its wrappers; raises InputError if it cannot be called or differentiated."""
     if not isinstance(model, nn.Module):
         raise InputError("model", type(model).__name__, "expected a torch.nn.Module")
-    try:
-        logits = predict(model, split.subset(torch.arange(min(2, len(split)))), batch_size=2)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"{field} pictures", f"shape {split.images.shape}", f"the model fails on them ({reason})"
-        ) from error
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        found = f"output of shape {tuple(logits.shape)}"
-        raise InputError("model", found, "expected logits (n, classes) of two classes or more")
+    check_made(bare(model))
+    return bare(model)
+
+
+def classes_of(model: nn.Module, split: Split, field: str, few: int = FEW) -> int:
+    """Return how many logits the model gives; raises InputError if it does not turn `few` samples into logits."""
+    name = type(model).__name__
+    x = split.images.take(torch.arange(min(few, len(split))))
+    with global_seed(0, "contract"):
+        logits = logits_on(model, x, "model", name, f"{field} pictures")
+    check_logits(logits, "model", name)
     if int(split.labels.max()) >= logits.shape[1] or int(split.labels.min()) < 0:
         found = f"{int(split.labels.min())} to {int(split.labels.max())}"
         raise InputError(f"{field} labels", found, f"expected 0 to {logits.shape[1] - 1}, as the model has logits")
     return logits.shape[1]
 
 
+def as_checkpoints(model: nn.Module, pairs: Sequence[tuple[float, dict[str, Tensor]]]) -> list[Checkpoint]:
+    """Return the checkpoints; raises InputError unless each is one of `model`, and has weights of its own."""
+    states = [as_checkpoint(model, f"checkpoint {i}", *pair) for i, pair in enumerate(pairs, start=1)]
+    changing = {name for name, value in model.named_parameters() if value.requires_grad}
+    changing |= {name for name, _ in model.named_buffers() if name.endswith(("running_mean", "running_var"))}
+    owners: dict[int, str] = {}
+    for point in states:
+        for name in changing & set(point.state):
+            first = owners.setdefault(point.state[name].data_ptr(), point.name)
+            if first != point.name:
+                found = f"shares the memory of {name} with {first}, so that both are the same weights"
+                raise InputError("checkpoints", point.name, f"{found}; keep copies, as by copy.deepcopy")
+    return states
+
+
 def as_checkpoint(model: nn.Module, name: str, rate: float, state: dict[str, Tensor]) -> Checkpoint:
     """Return one checkpoint; raises InputError unless it is one of `model`."""
     own = model.state_dict()
+    for prefix in ("module.", "_orig_mod."):  # of the wrappers that `bare` takes off
+        if not own.keys() <= state.keys():
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
     odd = [key for key, value in own.items() if key not in state or state[key].shape != value.shape]
     if odd:
         raise InputError(

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -30,8 +30,19 @@ from defense.influence.finite import finite
 from defense.influence.forward_mode import LeanBatchNorm, load_forward_mode
 from defense.influence.layout import layout
 from defense.influence.members import Member, Parameters, logits_at, masked
-from defense.influence.per_sample import chunk_of, gradients_of_batch
+from defense.influence.per_sample import (
+    COMPARED,
+    Gradients,
+    chunk_of,
+    closeness,
+    exactly,
+    inner_products,
+    length_of,
+    lengths,
+    reason,
+)
 from defense.memory import Forgetful, Memory
+from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
 from defense.watch import Watch
 
@@ -41,9 +52,7 @@ Derivative = Callable[[nn.Module, Member, Parameters, Tensor, Tensor], Tensor]  
 
 def losses_at(model: nn.Module, member: Member, parameters: Parameters, x: Tensor, labels: Tensor) -> Tensor:
     """Return the cross-entropy (b,) of each sample, in float32 at least."""
-    logits = logits_at(model, member, parameters, x)
-    exact = logits if logits.dtype is torch.float64 else logits.float()
-    return F.cross_entropy(exact, labels, reduction="none")
+    return cross_entropy(logits_at(model, member, parameters, x), labels)
 
 
 def forward_derivative(
@@ -63,6 +72,64 @@ def forward_derivative(
     return derivative
 
 
+@dataclass
+class Derivatives:
+    """Forward mode if this network takes it and it agrees with plain autograd, else gradients of single samples.
+
+    fast: how forward mode is done, exactly and at once, or as `compiled` and `precision` have it. It is compared
+    on the first batch; one object serves one scoring.
+    """
+
+    fast: Derivative = forward_derivative
+    gradients: Gradients = field(default_factory=Gradients)
+    chosen: Derivative | None = None
+
+    def __call__(
+        self, model: nn.Module, member: Member, direction: Parameters, x: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Return the derivative (b,); the model is in eval mode. Raises InputError as `Gradients`."""
+        if self.chosen is not None:
+            return self.chosen(model, member, direction, x, labels)
+        try:
+            found = self.fast(model, member, direction, x, labels)
+            rows = found.abs().topk(min(COMPARED, len(x))).indices
+            exact = found[rows] if self.fast is forward_derivative else None
+            why = disagreement(model, member, direction, x[rows], labels[rows], exact)
+        except Exception as error:  # torch.func and a user's network can raise anything
+            why = reason(error)
+        self.chosen = self.by_gradients if why else self.fast
+        if not why:
+            return found
+        log.warning("gradients per sample instead of forward mode, about a backward pass for each: %s", why)
+        return self.by_gradients(model, member, direction, x, labels)
+
+    def by_gradients(
+        self, model: nn.Module, member: Member, direction: Parameters, x: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Return the derivative (b,) as u . g_i, the gradients g_i formed for a part of the batch at a time."""
+        chunk = chunk_of(member, len(x))
+        parts = zip(x.split(chunk), labels.split(chunk), strict=True)
+        return torch.cat([inner_products(self.gradients(model, member, *part), direction) for part in parts])
+
+
+def disagreement(
+    model: nn.Module, member: Member, direction: Parameters, x: Tensor, labels: Tensor, found: Tensor | None
+) -> str | None:
+    """Return in words that forward mode differentiates another function than autograd; None if it does not.
+
+    found: the derivatives (b,) by forward mode in full precision; None computes them. Both differ if a hook
+    changes gradients, or the rules of a function contradict each other.
+    """
+    forward = forward_derivative(model, member, direction, x, labels) if found is None else found
+    exact = exactly(model, member, x, labels)
+    off = (forward - inner_products(exact, direction)).abs()
+    allowed = closeness(exact) * length_of(direction) * lengths(exact)
+    return FUNCTION if bool((off > allowed).any()) else None
+
+
+FUNCTION = "forward mode gives another derivative than autograd, as with a hook that changes gradients"
+
+
 @torch.no_grad()
 def directional_derivatives(
     model: nn.Module,
@@ -79,45 +146,21 @@ def directional_derivatives(
 ) -> Tensor:
     """Return d/dt loss_i(theta + t direction) at t = 0 for each sample of `split`: (n,), on the CPU.
 
-    The model is in eval mode meanwhile and comes back untouched. derivative: how one batch is done, exactly and
-    at once, or as `compiled` and `precision` have it. memory: keeps what is done so far, under `part`. crew: the
-    processes that share the batches. An operator without forward mode is replaced by gradients per sample, which
-    is said in the log. Raises FloatingPointError that names the id of the first sample whose derivative is not
-    finite.
+    The model is in eval mode meanwhile and comes back untouched. derivative: how one batch is done, see
+    `Derivatives`, whose fallback is said in the log. memory: keeps the finished samples, under `part`. crew: the
+    processes that share the batches. Raises FloatingPointError that names the id of the first sample whose
+    derivative is not finite.
     """
-    chosen = derivative
+    formed = derivative if isinstance(derivative, Derivatives) else Derivatives(derivative)
 
     def one_pass(size: int) -> Tensor:
         arranged = layout(model, member, split.images.take(torch.arange(min(2, len(split)))))
 
         def one_batch(rows: slice, x: Tensor, labels: Tensor) -> Tensor:
-            nonlocal chosen
-            try:
-                values = chosen(model, member, direction, arranged(x), labels)
-            except NotImplementedError as error:
-                if chosen is gradient_derivative:
-                    raise
-                log.warning("no forward mode for this model, gradients per sample instead: %s", error)
-                chosen = gradient_derivative
-                values = chosen(model, member, direction, x, labels)
+            values = formed(model, member, direction, arranged(x), labels)
             return finite(values, split, rows, "the score of training sample")
 
         return gathered(split, size, one_batch, watch=watch, memory=memory or Forgetful(), part=part, crew=crew)
 
     with evaluating(model):
         return fitted(batch_size, split, one_pass)
-
-
-def gradient_derivative(
-    model: nn.Module, member: Member, direction: Parameters, x: Tensor, labels: Tensor
-) -> Tensor:
-    """Return the derivative (b,) as u . g_i, the gradients g_i formed for a part of the batch at a time."""
-    chunk = chunk_of(member, len(x))
-    with masked(model, member):
-        parts = zip(x.split(chunk), labels.split(chunk), strict=True)
-        return torch.cat([inner_products(gradients_of_batch(model, member, *part), direction) for part in parts])
-
-
-def inner_products(gradients: Parameters, direction: Parameters) -> Tensor:
-    """Return g_i . u (b,) for gradients (b, ...) by name."""
-    return torch.stack([g.flatten(1) @ direction[name].flatten() for name, g in gradients.items()]).sum(0)

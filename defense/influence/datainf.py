@@ -9,11 +9,11 @@ with v = grad v, g_il the gradient of loss_i with respect to tensor l, and lambd
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from defense.data.splits import Split
-from defense.influence.members import Member, Parameters, masked
-from defense.influence.per_sample import chunk_of, gradients_of_batch
+from defense.influence.members import Member, Parameters
+from defense.influence.per_sample import Way, chunk_of, flat
 from defense.models.modes import evaluating
 
 
@@ -26,21 +26,31 @@ def datainf_direction(
     *,
     damping: float,
     batch_size: int,
+    gradients: Way,
 ) -> Parameters:
-    """Return u, in two passes over `train`: one for the damping, one for the sum."""
+    """Return u, in two passes over `train`: one for the damping, one for the sum.
+
+    gradients: how those of single samples are formed. A complex entry counts as two real ones.
+    """
     size = chunk_of(member, batch_size)
-    mean_squares = {
-        name: torch.zeros((), dtype=value.dtype, device=value.device) for name, value in gradient.items()
-    }
-    sums = {name: torch.zeros_like(value) for name, value in gradient.items()}
-    with evaluating(model), masked(model, member):
+    v = {name: flat(value[None])[0] for name, value in gradient.items()}
+    squares = {name: torch.zeros((), dtype=value.dtype, device=value.device) for name, value in v.items()}
+    sums = {name: torch.zeros_like(value) for name, value in v.items()}
+    with evaluating(model):
         for _, x, labels in train.batches(size):
-            for name, g in gradients_of_batch(model, member, x, labels).items():
-                mean_squares[name] += g.square().sum() / len(train)
-        dampings = {name: damping * total / gradient[name].numel() for name, total in mean_squares.items()}
+            for name, g in gradients(model, member, x, labels).items():
+                squares[name] += flat(g).square().sum() / len(train)
+        dampings = {name: damping * total / v[name].numel() for name, total in squares.items()}
         for _, x, labels in train.batches(size):
-            for name, g in gradients_of_batch(model, member, x, labels).items():
-                flat = g.flatten(1)
-                weights = flat @ gradient[name].flatten() / (dampings[name] + flat.square().sum(1))
-                sums[name] += (weights @ flat).view_as(sums[name]) / len(train)
-    return {name: (value - sums[name]) / dampings[name] for name, value in gradient.items()}
+            for name, gradient_of_each in gradients(model, member, x, labels).items():
+                g = flat(gradient_of_each)
+                weights = g @ v[name] / (dampings[name] + g.square().sum(1))
+                sums[name] += weights @ g / len(train)
+    return {name: shaped((v[name] - sums[name]) / dampings[name], value) for name, value in gradient.items()}
+
+
+def shaped(values: Tensor, like: Tensor) -> Tensor:
+    """Return real numbers (k,), as `flat` gives them, in the shape and type of `like`."""
+    if like.is_complex():
+        return torch.view_as_complex(values.view(*like.shape, 2)).to(like)
+    return values.view(like.shape).to(like)

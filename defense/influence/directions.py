@@ -15,89 +15,25 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache, cached_property
-from math import ceil, degrees
-from types import ModuleType
+from collections.abc import Callable
+from math import degrees
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from defense.choices import Direction
-from defense.data.splits import Split
 from defense.errors import InputError
+from defense.influence.curvature import Curvature, damped_gauss_newton, load_curvlinops
 from defense.influence.datainf import datainf_direction
-from defense.influence.forward_mode import load_forward_mode, scripting_in_silence
-from defense.influence.hessian import Tridiagonal, inverted, joined, mean_hessian
-from defense.influence.members import Member, Parameters, masked
-from defense.models.modes import evaluating
+from defense.influence.ekfac import kronecker_solve, with_factors
+from defense.influence.hessian import inverted
+from defense.influence.members import Parameters
+from defense.influence.per_sample import flat
 from defense.schema import Scorer
 
 log = logging.getLogger(__name__)
 Record = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Batches:
-    """(pictures, labels) of a split, made anew in each round: memory holds one batch at a time."""
-
-    split: Split
-    size: int
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches in order."""
-        return ((x, labels) for _, x, labels in self.split.batches(self.size))
-
-    def __len__(self) -> int:
-        """Return the number of batches."""
-        return ceil(len(self.split) / self.size)
-
-
-@dataclass(frozen=True)
-class Curvature:
-    """What an inverse is made of: the model at a member, and the training data in batches."""
-
-    model: nn.Module
-    member: Member
-    train: Split
-    batch_size: int
-
-    def batches(self) -> Batches:
-        """Return the training data as curvlinops takes it."""
-        return Batches(self.train, self.batch_size)
-
-    @cached_property
-    def hessian(self) -> Tridiagonal:
-        """The dense Hessian, ready to be inverted; computed once for all dampings."""
-        return Tridiagonal.of(mean_hessian(self.model, self.member, self.train, batch_size=self.batch_size))
-
-    @contextmanager
-    def installed(self) -> Iterator[list[nn.Parameter]]:
-        """Put the member's parameters and masks into the model while inside; yield the differentiated ones."""
-        load_forward_mode()
-        named = dict(self.model.named_parameters())
-        before = {name: parameter.data for name, parameter in named.items()}
-        with evaluating(self.model), masked(self.model, self.member), torch.enable_grad():
-            try:
-                for name, value in self.member.parameters.items():
-                    named[name].data = value.clone()
-                yield [named[name] for name in self.member.parameters]
-            finally:
-                for name, parameter in named.items():
-                    parameter.data = before[name]
-
-
-@cache
-def load_curvlinops() -> ModuleType:
-    """Return curvlinops, imported on first use: it is slow to import, and few directions need it."""
-    with scripting_in_silence():
-        import curvlinops
-        import curvlinops.examples
-        import curvlinops.inverse
-    return curvlinops
 
 
 def identity(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
@@ -113,7 +49,7 @@ def hessian(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple
 def cg(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
     """u = (G + lambda I)^-1 grad v by conjugate gradient, to the relative residual `scorer.tolerance`."""
     with curvature.installed() as parameters:
-        damped = damped_gauss_newton(curvature, parameters, scorer.damping)
+        damped = damped_gauss_newton(curvature, parameters, gradient, scorer.damping)
         solver = load_curvlinops().CGInverseLinearOperator(
             damped,
             max_iter=scorer.iterations,
@@ -133,7 +69,7 @@ def lissa(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[P
     scale: `scorer.scale`, or one over the largest eigenvalue of G + lambda I; from two over it it diverges.
     """
     with curvature.installed() as parameters:
-        damped = damped_gauss_newton(curvature, parameters, scorer.damping)
+        damped = damped_gauss_newton(curvature, parameters, gradient, scorer.damping)
         scale = scorer.scale or 1 / largest_eigenvalue(damped, list(gradient.values()))
         solver = load_curvlinops().NeumannInverseLinearOperator(
             damped, num_terms=scorer.iterations, scale=scale, check_nan=False
@@ -153,58 +89,50 @@ def largest_eigenvalue(operator: Any, start: list[Tensor], *, steps: int = 20) -
 
 
 def ekfac(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
-    """u = (G + lambda I)^-1 grad v, G approximated layer by layer by its eigenvalue-corrected Kronecker factors.
+    """u = (G + lambda I)^-1 grad v, G in Kronecker factors; see `defense.influence.ekfac`.
 
-    Only linear and 2d convolution layers have such factors: choose them with `scorer.parameters`, or the others
-    (batch norm) keep grad v / lambda, as if they had no curvature.
+    Parameters without factors, as of batch norm, keep grad v / lambda, as if they had no curvature: choose the
+    others with `scorer.parameters`.
     """
-    curvlinops = load_curvlinops()
-    supported = {
-        f"{name}.{part}" if name else part
-        for name, module in curvature.model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-        for part, _ in module.named_parameters(recurse=False)
-    }
-    inside = [name for name in gradient if name in supported]
-    if len(inside) < len(gradient):
-        count = len(gradient) - len(inside)
-        log.info("%d parameter tensors have no Kronecker factors: grad v / damping for them", count)
-    with curvature.installed() as parameters:
-        chosen = [parameter for name, parameter in zip(gradient, parameters, strict=True) if name in supported]
-        loss = nn.CrossEntropyLoss()
-        factors = curvlinops.EKFACLinearOperator(
-            curvature.model,
-            loss,
-            chosen,
-            curvature.batches(),
-            check_deterministic=False,
-            fisher_type=curvlinops.FisherType.TYPE2,
-        )
-        inverse = curvlinops.inverse.KFACInverseLinearOperator(
-            factors, damping=scorer.damping, use_exact_damping=True
-        )
-        moved = inverse @ [gradient[name] for name in inside]
+    example = curvature.train.images.take(torch.arange(min(2, len(curvature.train))))
+    chosen = with_factors(curvature.model, curvature.member, example)
+    if left := [name for name in gradient if name not in chosen]:
+        log.info("%d parameter tensors have no Kronecker factors: grad v / damping for them", len(left))
     direction = {name: value / scorer.damping for name, value in gradient.items()}
-    return direction | {name: value.detach() for name, value in zip(inside, moved, strict=True)}, {}
+    if not chosen:
+        return direction, {}
+    with curvature.installed() as parameters:
+        inside = {name: value for name, value in zip(gradient, parameters, strict=True) if name in chosen}
+        return direction | kronecker_solve(
+            load_curvlinops(),
+            curvature.model,
+            curvature.batches(),
+            inside,
+            gradient,
+            damping=scorer.damping,
+        ), {}
 
 
 def datainf(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
     """u by swapping the inverse of the mean for the mean of inverses; see `defense.influence.datainf`."""
     model, member, train, size = curvature.model, curvature.member, curvature.train, curvature.batch_size
-    return datainf_direction(model, member, train, gradient, damping=scorer.damping, batch_size=size), {}
+    return datainf_direction(
+        model,
+        member,
+        train,
+        gradient,
+        damping=scorer.damping,
+        batch_size=size,
+        gradients=curvature.gradients,
+    ), {}
 
 
-def damped_gauss_newton(curvature: Curvature, parameters: list[nn.Parameter], damping: float) -> Any:
-    """Return G + lambda I as a linear operator of curvlinops."""
-    curvlinops = load_curvlinops()
-    loss, batches = nn.CrossEntropyLoss(), curvature.batches()
-    gauss_newton = curvlinops.GGNLinearOperator(
-        curvature.model, loss, parameters, batches, check_deterministic=False
-    )
-    shapes = [tuple(parameter.shape) for parameter in parameters]
-    return gauss_newton + damping * curvlinops.examples.IdentityLinearOperator(
-        shapes, parameters[0].device, parameters[0].dtype
-    )
+def check_real(parameters: Parameters, direction: Direction) -> None:
+    """Raise InputError if an inverse that is defined for real parameters is asked for complex ones."""
+    complex_ones = [name for name, value in parameters.items() if value.is_complex()]
+    if complex_ones and direction not in (Direction.identity, Direction.datainf):
+        found = f"{complex_ones[0]} is complex; expected identity or datainf, or other scorer.parameters"
+        raise InputError("scorer.direction", direction, found)
 
 
 def solved(solver: Any, operator: Any, gradient: Parameters, scorer: Scorer) -> tuple[Parameters, Record]:
@@ -238,7 +166,9 @@ def direction_of(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> 
 
 def angle_between(first: Parameters, second: Parameters) -> float:
     """Return the angle in degrees, 0 to 180, between two vectors of parameters."""
-    one, other = (joined(vector).cpu().double() for vector in (first, {name: second[name] for name in first}))
+    one, other = (
+        torch.cat([flat(vector[name][None])[0] for name in first]).cpu().double() for vector in (first, second)
+    )
     cosine = one @ other / (one.norm() * other.norm()).clamp_min(torch.finfo(torch.float64).tiny)
     return degrees(float(cosine.clamp(-1, 1).arccos()))
 

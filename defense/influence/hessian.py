@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.linalg import LinAlgError, eigvalsh_tridiagonal, lapack, solve_banded
 from torch import Tensor, nn
 from torch.func import grad, vjp, vmap
@@ -22,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.members import Member, Parameters, logits_at, masked
+from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
 
 LARGEST = 5000  # parameters: the matrix then takes 200 MB, and its rows as many backward passes as there are
@@ -56,7 +56,7 @@ def hessian_of_sum(model: nn.Module, member: Member, x: Tensor, labels: Tensor) 
 
     def loss(values: Tensor) -> Tensor:
         logits = logits_at(model, member, apart(values, member.parameters), x)
-        return F.cross_entropy(logits, labels, reduction="sum")
+        return cross_entropy(logits, labels).sum()
 
     flat = joined(member.parameters)
     back = vjp(grad(loss), flat)[1]

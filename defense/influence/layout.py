@@ -38,9 +38,8 @@ def layout(model: nn.Module, member: Member, x: Tensor) -> Callable[[Tensor], Te
     try:
         with masked(model, member):
             logits_at(model, member, member.parameters, channels_last(x[:2]))
-    except RuntimeError as error:
-        if "view size is not compatible" not in str(error):
-            raise
-        log.info("this model asks for pictures with channels first")
+    except Exception as error:  # a network that torch.func cannot take is left to plain autograd
+        if "view size is not compatible" in str(error):
+            log.info("this model asks for pictures with channels first")
         return channels_first
     return channels_last

@@ -10,11 +10,10 @@ and for the objective. Source: Yang et al., TMLR 2026, arXiv 2405.17490, section
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +21,12 @@ from torch.func import functional_call
 
 from defense.choices import Members
 from defense.errors import InputError
-from defense.models.modes import evaluating
+from defense.influence.masks import draw_masks, input_hook
+from defense.models.contract import check_made
 from defense.randomness import derive, generator
 from defense.schema import Scorer
 
 Parameters = dict[str, Tensor]
-DROPOUTS = nn.modules.dropout._DropoutNd
-MASKED = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 @dataclass(frozen=True)
@@ -54,9 +52,12 @@ class Checkpoint:
 def single(model: nn.Module, *, pattern: str = "*") -> Member:
     """Return the model itself; of its trainable parameters those whose name matches `pattern` are differentiated.
 
-    Raises InputError where nothing matches.
+    Raises InputError if nothing matches, or no parameter is trainable.
     """
+    check_made(model)
     trainable = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+    if not trainable:
+        raise InputError("model", type(model).__name__, "no parameter asks for a gradient; model.requires_grad_()")
     chosen = {name: value for name, value in trainable.items() if fnmatchcase(name, pattern)}
     if not chosen:
         raise InputError("scorer.parameters", pattern, f"matches none of {', '.join(trainable)}")
@@ -70,7 +71,7 @@ def dropout(
 ) -> list[Member]:
     """Return `count` sub-networks, the first of them whole; each has a drop rate of its own from U(0, max_rate).
 
-    example: pictures (b, ...) that show the shape of what is masked.
+    example: pictures (b, ...) that show the shape of each masked input.
     """
     members = [replace(member, weight=1 / count)]
     for index in range(1, count):
@@ -79,31 +80,6 @@ def dropout(
         masks = draw_masks(model, example, rate, chance)
         members.append(replace(member, name=f"dropout {index}", weight=1 / count, masks=masks))
     return members
-
-
-def draw_masks(model: nn.Module, example: Tensor, rate: float, chance: torch.Generator) -> Parameters:
-    """Return masks for the inputs of the dropout slots, or of linear and convolution layers where there are none.
-
-    A unit is an entry of a vector (b, units), a channel of a picture (b, channels, H, W) or a feature of a token
-    (b, tokens, units). Units are kept with probability 1 - rate and then scaled by 1 / (1 - rate), as in training.
-    """
-    modules = dict(model.named_modules())
-    slots = [name for name, module in modules.items() if isinstance(module, DROPOUTS)]
-    slots = slots or [name for name, module in modules.items() if isinstance(module, MASKED)]
-    masks: Parameters = {}
-
-    def note(name: str, x: Tensor) -> Tensor:
-        axis = 1 if x.ndim in (2, 4, 5) else -1
-        kept = torch.rand(x.shape[axis], generator=chance) >= rate
-        shape = [-1] + [1] * (x.ndim - 2) if axis == 1 else [-1]
-        masks[name] = (kept.to(x) / (1 - rate)).view(shape)
-        return x
-
-    with torch.no_grad(), evaluating(model), ExitStack() as stack:
-        for name in slots:
-            stack.enter_context(input_hook(modules[name], partial(note, name)))
-        model(example)
-    return masks
 
 
 def gaussian(member: Member, *, count: int, std: float, seed: int) -> list[Member]:
@@ -158,8 +134,12 @@ def members_of(
 
 
 def logits_at(model: nn.Module, member: Member, parameters: Parameters, x: Tensor) -> Tensor:
-    """Return the logits (b, classes) of `model` with `parameters` and the rest of `member`; see `masked`."""
-    logits: Tensor = functional_call(model, member.rest | parameters, (x,))
+    """Return the logits (b, classes) of `model` with `parameters` and the rest of `member`; see `masked`.
+
+    The network writes into copies of the buffers: torch.func allows no other.
+    """
+    copies = {name: member.rest[name].clone() for name, _ in model.named_buffers()}
+    logits: Tensor = functional_call(model, member.rest | copies | parameters, (x,))
     return logits
 
 
@@ -174,10 +154,25 @@ def masked(model: nn.Module, member: Member) -> Iterator[None]:
 
 
 @contextmanager
-def input_hook(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Pass the first input of `module` through `change` while inside."""
-    handle = module.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]), *inputs[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
+def installed(model: nn.Module, member: Member) -> Iterator[list[nn.Parameter]]:
+    """Give `model` the parameters, buffers and masks of `member` while inside; yield its parameters in `member`.
+
+    No other parameter asks for a gradient. So plain autograd runs the network as it is, with its hooks.
+    """
+    named = dict(model.named_parameters())
+    tensors = named | dict(model.named_buffers())
+    values = member.rest | member.parameters
+    before = {name: tensor.data for name, tensor in tensors.items()}
+    asked = {name: parameter.requires_grad for name, parameter in named.items()}
+    with masked(model, member), torch.enable_grad():
+        try:
+            for name, tensor in tensors.items():
+                tensor.data = values[name].clone()
+            for name, parameter in named.items():
+                parameter.requires_grad_(name in member.parameters)
+            yield [named[name] for name in member.parameters]
+        finally:
+            for name, tensor in tensors.items():
+                tensor.data = before[name]
+            for name, parameter in named.items():
+                parameter.requires_grad_(asked[name])

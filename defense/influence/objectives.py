@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.choices import ObjectiveName
@@ -24,7 +23,9 @@ from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.batching import fitted
 from defense.influence.finite import finite
-from defense.influence.members import Member, Parameters, logits_at, masked
+from defense.influence.members import Member, Parameters, installed
+from defense.influence.per_sample import backward
+from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
 from defense.schema import Objective
 
@@ -60,7 +61,7 @@ class Part:
 
 def mean_loss(logits: Tensor, split: Split, positive: int) -> Tensor:
     """v = mean_j cross_entropy_j: utility on clean pictures, robustness on attacked ones."""
-    return F.cross_entropy(logits, split.labels)
+    return cross_entropy(logits, split.labels).mean()
 
 
 def demographic_parity(logits: Tensor, split: Split, positive: int) -> Tensor:
@@ -161,8 +162,13 @@ def value_and_gradient(
     def one_pass(size: int) -> tuple[float, Parameters]:
         return carried_back(model, member, split, function, size, crew)
 
-    with evaluating(model), masked(model, member):
+    with evaluating(model):
         return fitted(batch_size, split, one_pass)
+
+
+def carried(model: nn.Module, x: Tensor, cotangent: Tensor) -> Tensor:
+    """Return the scalar whose gradient by the parameters is the share of one batch in grad v."""
+    return (model(x) * cotangent).sum()
 
 
 def carried_back(
@@ -173,30 +179,27 @@ def carried_back(
     size: int,
     crew: Crew = ALONE,
 ) -> tuple[float, Parameters]:
-    """Return `value_and_gradient` by batches of `size`; the model is in eval mode, its masks on."""
-    parameters = {name: value.detach().requires_grad_() for name, value in member.parameters.items()}
+    """Return `value_and_gradient` by batches of `size`, in plain autograd; the model is in eval mode."""
     gradient = {name: torch.zeros_like(value) for name, value in member.parameters.items()}
     mine = rows_of(crew, len(split), size)
+    with installed(model, member) as parameters:
 
-    def own_logits() -> Tensor:
-        batches = split.batches(size, start=mine.start, stop=mine.stop)
-        logits = [logits_at(model, member, member.parameters, x) for _, x, _ in batches]
-        return torch.cat(logits) if logits else torch.empty(0)
+        @torch.no_grad()
+        def own_logits() -> Tensor:
+            batches = split.batches(size, start=mine.start, stop=mine.stop)
+            logits = [model(x) for _, x, _ in batches]
+            return torch.cat(logits) if logits else torch.empty(0)
 
-    with torch.no_grad():
         logits = crew.gather(together(crew, own_logits)).to(split.labels.device)
         finite(logits, split, slice(None), "the prediction of validation sample")
-        losses = F.cross_entropy(logits, split.labels, reduction="none")
-        finite(losses, split, slice(None), "the loss of validation sample")
-    with torch.enable_grad():
+        finite(cross_entropy(logits, split.labels), split, slice(None), "the loss of validation sample")
         logits.requires_grad_()
         value = function(logits, split)
         (cotangent,) = torch.autograd.grad(value, logits)
 
         def carry_own() -> None:
             for rows, x, _ in split.batches(size, start=mine.start, stop=mine.stop):
-                carried = (logits_at(model, member, parameters, x) * cotangent[rows]).sum()
-                added = torch.autograd.grad(carried, list(parameters.values()), materialize_grads=True)
+                added = backward(partial(carried, model, x, cotangent[rows]), parameters)
                 for total, add in zip(gradient.values(), added, strict=True):
                     total += add
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from defense.crew import ALONE, Common, Crew
 from defense.data.splits import Split
 from defense.errors import InputError
-from defense.influence.alignment import Derivative, forward_derivative
+from defense.influence.alignment import Derivative, Derivatives, forward_derivative
 from defense.influence.directions import Record
 from defense.influence.members import Checkpoint
 from defense.influence.objectives import Validation
+from defense.influence.per_sample import Gradients
 from defense.influence.precision import derivative_for
 from defense.memory import Forgetful, Memory
 from defense.schema import Objective, Scorer
@@ -49,9 +50,14 @@ class Problem:
         return self.needs_attacked() if self.scorer.attacked_train else self.train
 
     @cached_property
+    def gradients(self) -> Gradients:
+        """How gradients of single samples are formed; found out once for all members."""
+        return Gradients()
+
+    @cached_property
     def derivative(self) -> Derivative:
-        """How the derivatives of one batch are computed; compiled once for all members."""
-        return derivative_for(self.scorer, forward_derivative)
+        """How the derivatives of one batch are computed; compiled, and found out, once for all members."""
+        return Derivatives(derivative_for(self.scorer, forward_derivative), self.gradients)
 
     def needs_attacked(self) -> Split:
         """Return the attacked training samples; raises InputError where there are none."""

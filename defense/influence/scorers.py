@@ -6,11 +6,10 @@ every report should show beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.choices import Direction, Method
@@ -20,15 +19,18 @@ from defense.errors import InputError
 from defense.influence.alignment import directional_derivatives
 from defense.influence.batching import fitted, gathered
 from defense.influence.confident import check_cleanlab, label_quality
-from defense.influence.directions import Curvature, Record, direction_of
+from defense.influence.curvature import Curvature
+from defense.influence.directions import Record, check_real, direction_of
 from defense.influence.finite import finite
 from defense.influence.hessian import check_size
 from defense.influence.members import Member, Parameters, members_of, single
 from defense.influence.objectives import Part, check_objective, parts_of
-from defense.influence.per_sample import squared_norms
+from defense.influence.per_sample import length_of, squared_norms
 from defense.influence.precision import check_precision, rank_correlation
 from defense.influence.problem import Problem, Scored
 from defense.memory import Computed, Forgetful, remembered
+from defense.models.contract import check_function
+from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
 from defense.randomness import generator
 from defense.schema import Objective, Scorer
@@ -45,13 +47,17 @@ def check_scorer(
     noise_known: bool,
 ) -> None:
     """Raise InputError where a scorer cannot work on this model and data; costs nothing."""
-    member = single(model, pattern=scorer.parameters)
     if scorer.method is Method.oracle and not noise_known:
         raise InputError("scorer", scorer.name, "expected data with known noise, as data.harm plants it")
     if scorer.method is Method.confident_learning:
         check_cleanlab()
+    if scorer.method in (Method.loss, Method.adversarial_loss, Method.self_influence, Method.alignment):
+        check_function(model, validation, "model", type(model).__name__)
+    if scorer.method in (Method.self_influence, Method.alignment):
+        member = single(model, pattern=scorer.parameters)
     if scorer.method is Method.alignment:
         check_precision(scorer, validation.labels.device)
+        check_real(member.parameters, scorer.direction)
         if scorer.direction is Direction.hessian:
             check_size(member.parameters, "scorer.direction")
         check_objective(objective, validation, classes)
@@ -83,12 +89,22 @@ def at_member(problem: Problem, member: Member) -> Computed:
     record: Record = {}
     size = problem.scorer.batch_size
     model, validation, objective = problem.model, problem.validation, problem.objective
-    for part in parts_of(model, member, validation, objective, batch_size=size, crew=problem.crew):
+    parts = parts_of(model, member, validation, objective, batch_size=size, crew=problem.crew)
+    check_gradient(parts)
+    for part in parts:
         scores[str(part.name)], said = aligned(problem, member, part)
         record |= {f"{part.name} {key}": value for key, value in said.items()} | {
             f"{part.name} objective": part.value
         }
     return scores, record
+
+
+def check_gradient(parts: Sequence[Part]) -> None:
+    """Raise InputError if the gradient of every term of the objective is zero: all scores would be."""
+    if not any(bool(value.any()) for part in parts for value in part.gradient.values()):
+        names = " + ".join(str(part.name) for part in parts)
+        found = "its gradient is zero: every validation sample is fitted, or no parameter changes a prediction"
+        raise InputError("objective", names, found)
 
 
 def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Record]:
@@ -100,7 +116,7 @@ def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Recor
     crew = problem.crew
 
     def solve(size: int) -> tuple[Parameters, Record]:
-        curvature = Curvature(problem.model, member, problem.train, size)
+        curvature = Curvature(problem.model, member, problem.train, size, problem.gradients)
         return direction_of(part.gradient, curvature, scorer)
 
     def solved() -> tuple[Parameters, Record]:
@@ -128,7 +144,7 @@ def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Recor
         }
     if scorer.cosine:
         norms = norms_of(problem, member).sqrt()
-        length = torch.cat([value.flatten() for value in direction.values()]).norm().cpu()
+        length = length_of(direction).cpu()
         scores = scores / (norms * length).clamp_min(torch.finfo(scores.dtype).tiny)
     return scores, record
 
@@ -148,6 +164,7 @@ def norms_of(problem: Problem, member: Member) -> Tensor:
         batch_size=problem.scorer.batch_size,
         watch=problem.watch,
         memory=problem.memory,
+        gradients=problem.gradients,
         crew=problem.crew,
     )
 
@@ -177,9 +194,8 @@ def judged(model: nn.Module, split: Split, batch_size: int | None, *, crew: Crew
 
     def one_batch(rows: slice, x: Tensor, labels: Tensor) -> Tensor:
         logits = model(x).cpu()
-        losses = F.cross_entropy(logits, labels.cpu(), reduction="none")
-        exact = torch.promote_types(losses.dtype, torch.float32)  # for any number of classes below 2^24
-        return torch.stack([logits.argmax(1).to(exact), losses.to(exact)], dim=1)
+        losses = cross_entropy(logits, labels.cpu())
+        return torch.stack([logits.argmax(1).to(losses.dtype), losses], dim=1)  # exact below 2^24 classes
 
     def one_pass(size: int) -> tuple[Tensor, Tensor]:
         found = gathered(split, size, one_batch, watch=silent, memory=Forgetful(), part="judged", crew=crew)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from defense.data.splits import Dataset
 from defense.errors import InputError
+from defense.models.contract import FEW, as_logits, attempt, check_logits, check_made, logits_on
 from defense.models.language import encoder_digest
-from defense.models.modes import evaluating
+from defense.models.modes import attributes_of, bare, buffers_of
 from defense.randomness import global_seed
 
 BEGIN_WITH = {"defense.models.language.lora": encoder_digest}  # networks of ours that read weights from elsewhere
@@ -40,13 +41,15 @@ def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
             facts |= dict(zip(("mean", "std"), data.pixel_statistics, strict=True))
         with global_seed(seed, "initial weights"):
             model = builder(**{name: value for name, value in facts.items() if name in named} | arguments)
+            if isinstance(model, nn.Module):
+                model = bare(model)
+                check_output(model, data, path)  # draws here what a network draws in its first forward pass
     except InputError:
         raise
     except Exception as error:  # a user's code can raise anything
         raise InputError("model._target_", path, f"{type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise InputError("model._target_", path, f"made a {type(model).__name__}; expected a torch.nn.Module")
-    check_output(model, data, path)
     return model.train()
 
 
@@ -81,17 +84,17 @@ def locate(path: str) -> Callable[..., Any]:
 
 
 def check_output(model: nn.Module, data: Dataset, path: str) -> None:
-    """Raise InputError unless the model turns two training pictures into finite logits (2, classes)."""
-    with evaluating(model), torch.no_grad():
-        try:
-            logits = model(data.train.images.take(torch.arange(2)).cpu())
-        except Exception as error:  # a user's code can raise anything
-            shape = "x".join(map(str, data.shape))
-            raise InputError(
-                "model._target_", path, f"fails on pictures of shape {shape} ({type(error).__name__}: {error})"
-            ) from error
-    if not isinstance(logits, Tensor) or logits.shape != (2, data.classes):
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError("model._target_", path, f"gives {found} for 2 pictures; expected (2, {data.classes})")
+    """Raise InputError unless the model turns training pictures into finite logits (b, classes), in both modes."""
+    field = "model._target_"
+    x = data.train.images.take(torch.arange(min(FEW, len(data.train)))).cpu()
+    logits = logits_on(model, x, field, path)
+    check_made(model)
+    if logits.shape[1] != data.classes:
+        found = f"gives {tuple(logits.shape)} for {len(x)} pictures; expected ({len(x)}, {data.classes})"
+        raise InputError(field, path, found)
     if not bool(logits.isfinite().all()):
-        raise InputError("model._target_", path, "gives logits that are not finite before any training")
+        raise InputError(field, path, "gives logits that are not finite before any training")
+    check_logits(logits, field, path)
+    with buffers_of(model), attributes_of(model), torch.no_grad():
+        model.train()
+        as_logits(attempt(model, x.clone(), field, path), len(x), field, path, " in training")

@@ -3,32 +3,143 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import checkpoint
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")  # of a module
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put every submodule in eval mode and call the model as one function of its pictures; then restore it.
+
+    Inside, the model gets a copy of its pictures in the type of its weights, and gives logits in float32 at least.
+    Its buffers and the tensors that its forward pass stores in attributes come back as they were.
+    """
+    if any(isinstance(hook, CopiedInput) for hook in model._forward_pre_hooks.values()):
+        with modes_of(model):  # within another `evaluating`; torch.compile and training change modes meanwhile
+            yield model
+        return
+    with ExitStack() as stack:
+        for state in (modes_of, buffers_of, attributes_of, called_alike):
+            stack.enter_context(state(model))
+        yield model
+
+
+@contextmanager
+def modes_of(model: nn.Module) -> Iterator[None]:
     """Put every submodule in eval mode; afterwards each has the mode that it had."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        yield model
+        yield
     finally:
         for module, training in modes.items():
             module.training = training
 
 
 @contextmanager
+def buffers_of(model: nn.Module) -> Iterator[None]:
+    """Put back what a forward pass writes into buffers, as a count of its calls."""
+    before = {buffer: (buffer._version, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, (version, value) in before.items():
+                if buffer._version != version:
+                    buffer.copy_(value)
+
+
+@contextmanager
+def attributes_of(model: nn.Module) -> Iterator[None]:
+    """Put back what a forward pass stores in attributes: tensors of torch.func are dead afterwards."""
+    before = {module: dict(vars(module)) for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, attributes in before.items():
+            changed = [
+                name
+                for name, value in vars(module).items()
+                if isinstance(value, Tensor) and value is not attributes.get(name)
+            ]
+            for name in changed:
+                if name in attributes:
+                    vars(module)[name] = attributes[name]
+                else:
+                    del vars(module)[name]
+
+
+@contextmanager
+def called_alike(model: nn.Module) -> Iterator[None]:
+    """Let every call see its own copy of the pictures, take the same path and return exact logits.
+
+    The fast path of transformers is off: with a padding mask it gives other numbers than the path of gradients.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(model.register_forward_pre_hook(CopiedInput()).remove)
+        stack.callback(model.register_forward_hook(exact_output).remove)
+        yield
+
+
+@contextmanager
+def hooks_of(model: nn.Module) -> Iterator[None]:
+    """Take away the hooks that were put on the model inside, whatever happens."""
+    before = {(module, kind): set(getattr(module, kind)) for module in model.modules() for kind in HOOKS}
+    try:
+        yield
+    finally:
+        for (module, kind), known in before.items():
+            hooks = getattr(module, kind)
+            for added in set(hooks) - known:
+                del hooks[added]
+
+
+class CopiedInput:
+    """The hook that hands a model a copy of its pictures, in the one floating type that its weights have."""
+
+    def __call__(self, model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return what the model is given instead: a network that works in place changes its own copy."""
+        x, *rest = given
+        types = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
+        same = not x.is_floating_point() or len(types) != 1 or x.dtype in types
+        return (x.clone() if same else x.to(types.pop()), *rest)
+
+
+def exact_output(model: nn.Module, given: Any, output: Any) -> Any:
+    """Return logits of half precision in float32: losses are computed there; everything else as it is."""
+    half = isinstance(output, Tensor) and output.dtype in (torch.bfloat16, torch.float16)
+    return output.float() if half else output
+
+
+class Through:
+    """The block itself, in place of torch's reentrant checkpoint, which refuses a gradient by the input alone."""
+
+    @staticmethod
+    def apply(function: Any, preserve: bool, *given: Any) -> Any:
+        """Return what the block gives."""
+        return function(*given)
+
+
+@contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """Let no parameter ask for a gradient, so that gradients of the input cost no more than they must."""
     asked = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    reentrant = checkpoint.CheckpointFunction
     model.requires_grad_(False)
+    vars(checkpoint)["CheckpointFunction"] = Through
     try:
         yield model
     finally:
+        vars(checkpoint)["CheckpointFunction"] = reentrant
         for parameter, requires_grad in asked.items():
             parameter.requires_grad_(requires_grad)
 
@@ -49,3 +160,13 @@ def channels_last(model: nn.Module) -> Iterator[nn.Module]:
         hook.remove()
         for weight, data in weights.items():
             weight.data = data
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """Return the network inside nn.DataParallel, DistributedDataParallel or torch.compile; itself if in none."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner

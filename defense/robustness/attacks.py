@@ -46,6 +46,7 @@ def perturb_batch(
     purpose: the seed, and what its draws are for; the same gives the same pictures. Raises RuntimeError when the
     attack leaves the threat model.
     """
+    x = x.float()  # torchattacks keeps pictures in float32
     run = ATTACKS[attack.name](model, attack, threat, classes, derive(*purpose))
     with global_seed(*purpose), torch.enable_grad(), gradient_names(model):
         adversarial = run(x, labels).detach()

@@ -207,7 +207,14 @@ def restarted(seed: int, restart: int) -> int:
 
 @contextmanager
 def attacking(model: nn.Module, batch_size: int) -> Iterator[None]:
-    """Make the model ready to be attacked, and put it back; out of memory names the size of a batch."""
+    """Make the model ready to be attacked, and put it back; out of memory names the size of a batch.
+
+    Its logits are in float32, as torchattacks keeps them.
+    """
     field = "evaluation.batch_size"
     with evaluating(model), frozen(model), channels_last(model), out_of_memory_names(field, batch_size):
-        yield
+        single = model.register_forward_hook(lambda _, given, logits: logits.float())
+        try:
+            yield
+        finally:
+            single.remove()

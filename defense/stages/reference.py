@@ -11,7 +11,8 @@ from defense.artifacts import Scores
 from defense.data.splits import Split
 from defense.influence.alignment import directional_derivatives
 from defense.influence.batching import fitted
-from defense.influence.directions import Curvature, Record, direction_of
+from defense.influence.curvature import Curvature
+from defense.influence.directions import Record, direction_of
 from defense.influence.members import Parameters, single
 from defense.influence.objectives import Validation, parts_of
 from defense.influence.scorers import sum_of

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from defense.data.splits import Split
 from defense.errors import InputError
+from defense.models.modes import evaluating
 from defense.models.predict import predict
 from defense.schema import Train
 from defense.training.epochs import EpochEnd
@@ -77,7 +78,7 @@ def converge(
         loss.backward()
         return loss
 
-    with torch.enable_grad(), one_thread():
+    with evaluating(double), torch.enable_grad(), one_thread():
         solver.step(lower)
         loss = lower().item()
     if not math.isfinite(loss):

@@ -21,7 +21,8 @@ from defense.data.splits import Split
 from defense.influence.alignment import directional_derivatives, forward_derivative
 from defense.influence.batching import SIZES
 from defense.influence.compiled import Compiled
-from defense.influence.directions import DIRECTIONS, Curvature
+from defense.influence.curvature import Curvature
+from defense.influence.directions import DIRECTIONS
 from defense.influence.members import Member, Parameters, dropout, single
 from defense.influence.objectives import mean_loss, value_and_gradient
 from defense.influence.peers import captum_scores, dattri_scores

@@ -14,7 +14,8 @@ from torch import nn
 
 from defense.choices import Direction
 from defense.errors import InputError
-from defense.influence.directions import DIRECTIONS, Curvature
+from defense.influence.curvature import Curvature
+from defense.influence.directions import DIRECTIONS
 from defense.influence.members import single
 from tests.conftest import doubles, make_split, scorer
 from tests.reference import flat, gauss_newton, per_sample_gradients

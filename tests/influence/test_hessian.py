@@ -11,7 +11,8 @@ from torch.func import functional_call
 
 from defense.choices import Direction
 from defense.errors import InputError
-from defense.influence.directions import DIRECTIONS, Curvature, angle_between, direction_of
+from defense.influence.curvature import Curvature
+from defense.influence.directions import DIRECTIONS, angle_between, direction_of
 from defense.influence.hessian import Tridiagonal, mean_hessian
 from defense.influence.members import dropout, single
 from tests.conftest import doubles, make_split, scorer

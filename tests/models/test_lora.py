@@ -17,7 +17,7 @@ from defense.errors import InputError
 from defense.influence.alignment import forward_derivative
 from defense.influence.datainf import datainf_direction
 from defense.influence.members import members_of, single
-from defense.influence.per_sample import gradients_of_batch
+from defense.influence.per_sample import vectorized
 from defense.models.build import build, source_digest
 from defense.models.language import joined, pretrained
 from tests.conftest import scorer
@@ -153,10 +153,10 @@ def test_gradients_by_vmap_and_datainf_are_those_of_a_loop(encoder: str) -> None
             assert value.grad is not None
             each[name].append(value.grad.clone())
     by_name = {name: torch.stack(values) for name, values in each.items()}
-    for name, value in gradients_of_batch(model, member, x, split.labels).items():
+    for name, value in vectorized(model, member, x, split.labels).items():
         torch.testing.assert_close(value, by_name[name], atol=1e-5, rtol=1e-4)
     gradient = {name: values.mean(0) for name, values in by_name.items()}
-    found = datainf_direction(model, member, split, gradient, damping=damping, batch_size=3)
+    found = datainf_direction(model, member, split, gradient, damping=damping, batch_size=3, gradients=vectorized)
     for name, g in by_name.items():
         flat, v = g.flatten(1).double(), gradient[name].flatten().double()
         strength = damping * flat.square().sum(1).mean() / flat.shape[1]
