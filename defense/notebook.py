@@ -19,7 +19,7 @@ from defense.influence.members import Checkpoint
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem, check_scorer
 from defense.models.contract import FEW, check_logits, check_made, logits_on, oddity
-from defense.models.modes import bare
+from defense.models.modes import Scripted, bare
 from defense.randomness import global_seed
 from defense.robustness.suite import check_shape, in_turn, perturb
 from defense.schema import Attack, Objective, Scorer, Threat
@@ -236,6 +236,8 @@ def as_checkpoint(model: nn.Module, name: str, rate: float, state: dict[str, Ten
     for prefix in ("module.", "_orig_mod."):  # of the wrappers that `bare` takes off
         if not own.keys() <= state.keys():
             state = {key.removeprefix(prefix): value for key, value in state.items()}
+    if isinstance(model, Scripted):
+        state = {f"network.{key}": value for key, value in state.items()}
     odd = [key for key, value in own.items() if key not in state or state[key].shape != value.shape]
     if odd:
         raise InputError(

@@ -35,10 +35,10 @@ from defense.influence.per_sample import (
     Gradients,
     chunk_of,
     closeness,
-    exactly,
     inner_products,
     length_of,
     lengths,
+    one_by_one,
     reason,
 )
 from defense.memory import Forgetful, Memory
@@ -121,7 +121,7 @@ def disagreement(
     changes gradients, or the rules of a function contradict each other.
     """
     forward = forward_derivative(model, member, direction, x, labels) if found is None else found
-    exact = exactly(model, member, x, labels)
+    exact = one_by_one(model, member, x, labels)
     off = (forward - inner_products(exact, direction)).abs()
     allowed = closeness(exact) * length_of(direction) * lengths(exact)
     return FUNCTION if bool((off > allowed).any()) else None

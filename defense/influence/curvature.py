@@ -6,10 +6,10 @@ Source of the linear algebra: curvlinops (Dangel et al. 2025, arXiv 2501.19183).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from math import ceil
 from types import ModuleType
 from typing import Any
@@ -21,13 +21,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from defense.data.splits import Split
 from defense.influence.alignment import disagreement
 from defense.influence.forward_mode import load_forward_mode, scripting_in_silence
-from defense.influence.gauss_newton import Rows, sampled_gauss_newton
-from defense.influence.hessian import Tridiagonal, mean_hessian
+from defense.influence.gauss_newton import Rows
+from defense.influence.hessian import Tridiagonal, joined, mean_hessian
 from defense.influence.members import Member, Parameters, installed
 from defense.influence.per_sample import COMPARED, Gradients, Way, reason
 from defense.models.modes import evaluating, hooks_of
 
 log = logging.getLogger(__name__)
+Product = Callable[[Tensor], Tensor]  # of a symmetric matrix with vectors (p, k)
 
 
 @dataclass(frozen=True)
@@ -91,34 +92,61 @@ def load_curvlinops() -> ModuleType:
     return curvlinops
 
 
-def damped_gauss_newton(
-    curvature: Curvature, parameters: list[nn.Parameter], gradient: Parameters, damping: float
-) -> Any:
-    """Return G + lambda I as a linear operator of curvlinops; `gradient` is tried out on it."""
-    shapes = [tuple(parameter.shape) for parameter in parameters]
-    identity = load_curvlinops().examples.IdentityLinearOperator(shapes, parameters[0].device, parameters[0].dtype)
-    return gauss_newton(curvature, parameters, gradient) + damping * identity
+@cache
+def operator_class() -> type:
+    """Return the class of `as_operator`, made on first use."""
+    from curvlinops._torch_base import PyTorchLinearOperator
+
+    class Symmetric(PyTorchLinearOperator):
+        """A symmetric matrix (p, p), given by its products."""
+
+        SELF_ADJOINT = True
+
+        def __init__(self, product: Product, like: Tensor) -> None:
+            super().__init__([tuple(like.shape)], [tuple(like.shape)])
+            self.product, self.like = product, like
+
+        def _matmat(self, X: list[Tensor]) -> list[Tensor]:
+            return [self.product(X[0])]
+
+        @property
+        def device(self) -> torch.device:
+            return self.like.device
+
+        @property
+        def dtype(self) -> torch.dtype:
+            return self.like.dtype
+
+    return Symmetric
 
 
-def gauss_newton(curvature: Curvature, parameters: list[nn.Parameter], gradient: Parameters) -> Any:
-    """Return G as a linear operator: curvlinops', or a sum over gradients of samples if that fails."""
+def as_operator(product: Product, like: Tensor) -> Any:
+    """Return a symmetric matrix as the solvers of curvlinops take it; like: a vector (p,)."""
+    load_curvlinops()
+    return operator_class()(product, like)
 
-    def operator(train: Split) -> Any:
+
+def gauss_newton(curvature: Curvature, parameters: list[nn.Parameter], gradient: Parameters) -> Product:
+    """Return the products with G: curvlinops', or by gradients of samples if those fail on `gradient`."""
+
+    def product(train: Split, vectors: Tensor) -> Tensor:
         batches = Batches(train, curvature.batch_size)
-        return load_curvlinops().GGNLinearOperator(
+        operator = load_curvlinops().GGNLinearOperator(
             curvature.model, nn.CrossEntropyLoss(), parameters, batches, check_deterministic=False
         )
+        found: Tensor = operator @ vectors
+        return found.detach()
 
     few = curvature.train.subset(torch.arange(min(COMPARED, len(curvature.train))))
     x, labels = few.images.take(torch.arange(len(few))), few.labels
     try:
-        operator(few) @ list(gradient.values())
+        product(few, joined(gradient)[:, None])
         why = disagreement(curvature.model, curvature.member, gradient, x, labels, None)
     except Exception as error:  # torch.func and a user's network can raise anything
         why = reason(error)
     if not why:
-        return operator(curvature.train)
+        return partial(product, curvature.train)
     rows = Rows(curvature.model, curvature.member, curvature.train, curvature.batch_size, curvature.gradients)
     cost = f"{rows.classes} of each sample, {'once' if rows.kept is not None else 'for every product'}"
     log.warning("the Gauss-Newton matrix by gradients, %s, instead of forward mode: %s", cost, why)
-    return sampled_gauss_newton(rows, parameters)
+    return rows.product

@@ -46,7 +46,12 @@ def datainf_direction(
                 g = flat(gradient_of_each)
                 weights = g @ v[name] / (dampings[name] + g.square().sum(1))
                 sums[name] += weights @ g / len(train)
-    return {name: shaped((v[name] - sums[name]) / dampings[name], value) for name, value in gradient.items()}
+    found = {name: (v[name] - sums[name]) / dampings[name] for name in v}
+    # of a tensor that no training loss depends on the damping is zero, and no score looks at its direction
+    return {
+        name: shaped(found[name] if squares[name] > 0 else torch.zeros_like(found[name]), value)
+        for name, value in gradient.items()
+    }
 
 
 def shaped(values: Tensor, like: Tensor) -> Tensor:

@@ -20,14 +20,14 @@ from math import degrees
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from defense.choices import Direction
 from defense.errors import InputError
-from defense.influence.curvature import Curvature, damped_gauss_newton, load_curvlinops
+from defense.influence.curvature import Curvature, as_operator, gauss_newton, load_curvlinops
 from defense.influence.datainf import datainf_direction
 from defense.influence.ekfac import kronecker_solve, with_factors
-from defense.influence.hessian import inverted
+from defense.influence.hessian import apart, inverted, joined
 from defense.influence.members import Parameters
 from defense.influence.per_sample import flat
 from defense.schema import Scorer
@@ -70,7 +70,7 @@ def lissa(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[P
     """
     with curvature.installed() as parameters:
         damped = damped_gauss_newton(curvature, parameters, gradient, scorer.damping)
-        scale = scorer.scale or 1 / largest_eigenvalue(damped, list(gradient.values()))
+        scale = scorer.scale or 1 / largest_eigenvalue(damped, joined(gradient))
         solver = load_curvlinops().NeumannInverseLinearOperator(
             damped, num_terms=scorer.iterations, scale=scale, check_nan=False
         )
@@ -78,14 +78,20 @@ def lissa(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[P
         return direction, record | {"scale": scale}
 
 
-def largest_eigenvalue(operator: Any, start: list[Tensor], *, steps: int = 20) -> float:
+def damped_gauss_newton(
+    curvature: Curvature, parameters: list[nn.Parameter], gradient: Parameters, damping: float
+) -> Any:
+    """Return G + lambda I as a linear operator of curvlinops; `gradient` is tried out on it."""
+    product = gauss_newton(curvature, parameters, gradient)
+    return as_operator(lambda vectors: product(vectors) + damping * vectors, joined(gradient))
+
+
+def largest_eigenvalue(operator: Any, start: Tensor, *, steps: int = 20) -> float:
     """Return the largest eigenvalue of a positive definite operator, from below, by power iteration."""
-    vector, value = start, 0.0
+    vector = start
     for _ in range(steps):
-        length = torch.cat([part.flatten() for part in vector]).norm()
-        vector = operator @ [part / length for part in vector]
-        value = float(torch.cat([part.detach().flatten() for part in vector]).norm())
-    return value
+        vector = operator @ (vector / vector.norm())
+    return float(vector.norm())
 
 
 def ekfac(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
@@ -137,23 +143,18 @@ def check_real(parameters: Parameters, direction: Direction) -> None:
 
 def solved(solver: Any, operator: Any, gradient: Parameters, scorer: Scorer) -> tuple[Parameters, Record]:
     """Return the solution u of operator u = grad v, and its relative residual; a poor one is said in the log."""
-    right = list(gradient.values())
-    solution = [value.detach() for value in solver @ right]
-    left = operator @ solution
-    norm = torch.cat([value.flatten() for value in right]).norm()
-    residual = float(torch.cat([(a - b).flatten() for a, b in zip(left, right, strict=True)]).norm() / norm)
+    right = joined(gradient)
+    solution = solver @ right
+    residual = float((operator @ solution - right).norm() / right.norm())
     if not residual < float("inf"):
-        raise InputError(
-            "scorer.scale", scorer.scale, "the series diverges; expected less than 2 / largest eigenvalue, or null"
-        )
+        setting, why = DIVERGES[scorer.direction]
+        raise InputError(f"scorer.{setting}", getattr(scorer, setting), why)
     if residual > scorer.tolerance:
         log.warning(
             "the inverse has not converged: relative residual %.2g, wanted %.2g", residual, scorer.tolerance
         )
-    return dict(zip(gradient, solution, strict=True)), {
-        "residual": residual,
-        "iterations": float(scorer.iterations),
-    }
+    found = {name: value.to(gradient[name]) for name, value in apart(solution, gradient).items()}
+    return found, {"residual": residual, "iterations": float(scorer.iterations)}
 
 
 def direction_of(gradient: Parameters, curvature: Curvature, scorer: Scorer) -> tuple[Parameters, Record]:
@@ -180,4 +181,9 @@ DIRECTIONS: dict[Direction, Callable[[Parameters, Curvature, Scorer], tuple[Para
     Direction.lissa: lissa,
     Direction.ekfac: ekfac,
     Direction.datainf: datainf,
+}
+
+DIVERGES = {  # the setting of an iteration whose numbers grow without end, and how to mend it
+    Direction.cg: ("damping", "conjugate gradient diverges; expected a larger number"),
+    Direction.lissa: ("scale", "the series diverges; expected less than 2 / largest eigenvalue, or null"),
 }

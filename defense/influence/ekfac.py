@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from defense.errors import InputError
 from defense.influence.masks import calls_of
 from defense.influence.members import Member, Parameters, installed
-from defense.influence.per_sample import reason
+from defense.influence.per_sample import differentiating, reason
 from defense.models.modes import HOOKS, evaluating
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def with_factors(model: nn.Module, member: Member, example: Tensor) -> set[str]:
         for part, value in module.named_parameters(recurse=False)
         if part in ("weight", "bias") and owners[id(value)] == 1
     }
-    with evaluating(model), installed(model, member) as parameters:
+    with evaluating(model), installed(model, member) as parameters, differentiating(model):
         found = torch.autograd.grad(model(example).sum(), parameters, allow_unused=True)
     used = {name for name, gradient in zip(member.parameters, found, strict=True) if gradient is not None}
     return candidates & used

@@ -10,8 +10,6 @@ fit into `ROOM`, and formed again for every product if not.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,39 +51,3 @@ class Rows:
     def product(self, vectors: Tensor) -> Tensor:
         """Return G vectors, for vectors (p, k)."""
         return sum((part.T @ (part @ vectors) for part in self), torch.zeros_like(vectors))
-
-
-@cache
-def operator_class() -> type:
-    """Return the class of the operator; curvlinops is slow to import, and few directions need it."""
-    from curvlinops._torch_base import PyTorchLinearOperator
-
-    class SampledGaussNewton(PyTorchLinearOperator):
-        """G as curvlinops' solvers take it."""
-
-        SELF_ADJOINT = True
-
-        def __init__(self, rows: Rows, parameters: list[nn.Parameter]) -> None:
-            shapes = [tuple(parameter.shape) for parameter in parameters]
-            super().__init__(shapes, shapes)
-            self.rows, self.parameters = rows, parameters
-
-        def _matmat(self, X: list[Tensor]) -> list[Tensor]:
-            found = self.rows.product(torch.cat([value.flatten(0, -2) for value in X]))
-            parts = found.split([value[..., 0].numel() for value in X])
-            return [part.view_as(value) for part, value in zip(parts, X, strict=True)]
-
-        @property
-        def device(self) -> torch.device:
-            return self.parameters[0].device
-
-        @property
-        def dtype(self) -> torch.dtype:
-            return self.parameters[0].dtype
-
-    return SampledGaussNewton
-
-
-def sampled_gauss_newton(rows: Rows, parameters: list[nn.Parameter]) -> Any:
-    """Return G of `rows` as a linear operator over `parameters`."""
-    return operator_class()(rows, parameters)

@@ -14,6 +14,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from defense.choices import Members
+from defense.errors import InputError
 from defense.models.modes import evaluating
 
 DROPOUTS = nn.modules.dropout._DropoutNd
@@ -36,7 +38,7 @@ def draw_masks(model: nn.Module, example: Tensor, rate: float, chance: torch.Gen
     """Return masks for the inputs of the dropout slots, or of linear and convolution layers if there are none.
 
     example: pictures (b, ...). Units are kept with probability 1 - rate and then scaled by 1 / (1 - rate), as in
-    training. The masks are by name of module, in the order of the first calls.
+    training. The masks are by name of module, in the order of the calls. Raises InputError if there are none.
     """
     modules = dict(model.named_modules())
     slots = [name for name, module in modules.items() if isinstance(module, DROPOUTS)]
@@ -49,6 +51,9 @@ def draw_masks(model: nn.Module, example: Tensor, rate: float, chance: torch.Gen
             kept = torch.rand(call.given.shape[axis], generator=chance) >= rate
             shape = [-1] + [1] * (call.given.ndim - 2) if axis == 1 else [-1]
             masks[call.name] = (kept.to(call.given) / (1 - rate)).view(shape)
+    if not masks:
+        valid = "expected a network that calls a dropout, linear or convolution layer: there is nothing to drop"
+        raise InputError("scorer.members", Members.dropout, valid)
     return masks
 
 
@@ -62,6 +67,8 @@ def calls_of(model: nn.Module, example: Tensor) -> list[Call]:
 
     with torch.no_grad(), evaluating(model), ExitStack() as stack:
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # it takes no hooks
             stack.callback(module.register_forward_hook(partial(note, name)).remove)
         model(example)
     return calls

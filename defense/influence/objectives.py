@@ -24,7 +24,7 @@ from defense.errors import InputError
 from defense.influence.batching import fitted
 from defense.influence.finite import finite
 from defense.influence.members import Member, Parameters, installed
-from defense.influence.per_sample import backward
+from defense.influence.per_sample import backward, differentiating
 from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
 from defense.schema import Objective
@@ -199,7 +199,8 @@ def carried_back(
 
         def carry_own() -> None:
             for rows, x, _ in split.batches(size, start=mine.start, stop=mine.stop):
-                added = backward(partial(carried, model, x, cotangent[rows]), parameters)
+                with differentiating(model):
+                    added = backward(partial(carried, model, x, cotangent[rows]), parameters)
                 for total, add in zip(gradient.values(), added, strict=True):
                     total += add
 

@@ -14,7 +14,8 @@ never stored.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -63,7 +64,7 @@ def vectorized(model: nn.Module, member: Member, x: Tensor, labels: Tensor) -> P
 
 def one_by_one(model: nn.Module, member: Member, x: Tensor, labels: Tensor) -> Parameters:
     """Return g_i (b, ...) by name of parameter, a backward pass for each sample; the model is in eval mode."""
-    with installed(model, member) as parameters:
+    with installed(model, member) as parameters, differentiating(model):
         each = [backward(partial(loss_of, model, *one), parameters) for one in zip(x, labels, strict=True)]
     found = zip(member.parameters, zip(*each, strict=True), strict=True)
     return {name: torch.stack(values) for name, values in found}
@@ -82,7 +83,7 @@ def backward(compute: Callable[[], Tensor], parameters: list[nn.Parameter]) -> l
     try:
         return list(torch.autograd.grad(compute(), parameters, materialize_grads=True))
     except RuntimeError as error:
-        if "Checkpointing is not compatible" not in str(error):
+        if "use_reentrant" not in str(error):
             raise
     before = [parameter.grad for parameter in parameters]
     try:
@@ -112,21 +113,22 @@ class Gradients:
         try:
             found = vectorized(model, member, x, labels)
             rows = lengths(found).topk(min(COMPARED, len(x))).indices
-            why = differs(pick(found, rows), exactly(model, member, x[rows], labels[rows]))
+            why = differs(pick(found, rows), one_by_one(model, member, x[rows], labels[rows]))
         except Exception as error:  # torch.func and a user's network can raise anything
             found, why = {}, reason(error)
         self.way = one_by_one if why else vectorized
         if not why:
             return found
         log.warning("gradients of samples one by one, a backward pass for each: vmap fails (%s)", why)
-        return exactly(model, member, x, labels)
-
-
-def exactly(model: nn.Module, member: Member, x: Tensor, labels: Tensor) -> Parameters:
-    """Return `one_by_one`; raises InputError if the network has no gradient by its weights."""
-    try:
         return one_by_one(model, member, x, labels)
-    except Exception as error:
+
+
+@contextmanager
+def differentiating(model: nn.Module) -> Iterator[None]:
+    """Turn the failure of plain autograd into an InputError: there is no other way."""
+    try:
+        yield
+    except Exception as error:  # a user's network can raise anything
         why = f"cannot be differentiated by its weights ({reason(error)})"
         raise InputError("model", type(model).__name__, why) from error
 

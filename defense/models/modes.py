@@ -163,10 +163,26 @@ def channels_last(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """Return the network inside nn.DataParallel, DistributedDataParallel or torch.compile; itself if in none."""
+    """Return the network inside nn.DataParallel, DistributedDataParallel or torch.compile; itself if in none.
+
+    A network of TorchScript is put into a module, for it takes no hooks.
+    """
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     while True:
         inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", None)
         if not isinstance(inner, nn.Module):
-            return model
+            return Scripted(model) if isinstance(model, torch.jit.ScriptModule) else model
         model = inner
+
+
+class Scripted(nn.Module):
+    """A network of TorchScript, as a module of which it is the one part."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of the network."""
+        out: Tensor = self.network(x)
+        return out
