@@ -108,9 +108,11 @@ def attack(
     check_attack("attack", spec)
     model = as_model(model)
     split, threat, classes = prepared(model, samples, norm, eps, batch_size=batch_size, seed=seed)
-    return perturb(model, split, spec, threat, classes=classes, batch_size=batch_size, seed=seed, watch=silent).to(
-        samples[0].device
-    )
+    with global_seed(seed, "notebook"):  # of networks that draw from the global generator
+        pictures = perturb(
+            model, split, spec, threat, classes=classes, batch_size=batch_size, seed=seed, watch=silent
+        )
+    return pictures.to(samples[0].device)
 
 
 @torch.inference_mode(False)
@@ -143,7 +145,10 @@ def evaluate(
     batch_size = spec.batch_size if batch_size is None else batch_size
     model = as_model(model)
     split, threat, classes = prepared(model, samples, norm, eps, batch_size=batch_size, seed=seed)
-    found = in_turn(model, split, attacks, threat, classes=classes, batch_size=batch_size, seed=seed, watch=silent)
+    with global_seed(seed, "notebook"):  # of networks that draw from the global generator
+        found = in_turn(
+            model, split, attacks, threat, classes=classes, batch_size=batch_size, seed=seed, watch=silent
+        )
     shares = {"clean": found.clean, **found.standing, "worst": list(found.standing.values())[-1]}
     return {name: 100 * int(stands.sum()) / len(stands) for name, stands in shares.items()}
 

@@ -44,11 +44,15 @@ def modes_of(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def buffers_of(model: nn.Module) -> Iterator[None]:
-    """Put back what a forward pass writes into buffers, as a count of its calls."""
-    before = {buffer: (buffer._version, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()}
+    """Put back what a forward pass writes into buffers, or in their place, as a count of its calls."""
+    modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    owned = {module: dict(module._buffers) for module in modules}
+    before = {buffer: (buffer._version, buffer.clone()) for buffer in model.buffers()}
     try:
         yield
     finally:
+        for module, buffers in owned.items():
+            module._buffers.update(buffers)
         with torch.no_grad():
             for buffer, (version, value) in before.items():
                 if buffer._version != version:
