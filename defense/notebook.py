@@ -29,6 +29,7 @@ from defense.valid.scorer import check_numbers
 from defense.watch import silent
 
 log = logging.getLogger(__name__)
+ROUNDING = 1e-6  # by how much a pixel may miss [0, 1]
 Samples = tuple[Tensor, Tensor]  # pictures (n, C, H, W) in [0, 1] and labels (n,) int64, where the model is
 
 
@@ -193,8 +194,10 @@ def as_split(field: str, pictures: Tensor, labels: Tensor) -> Split:
     if pictures.dtype not in (torch.uint8, torch.float32, torch.float64):
         raise InputError(f"{field} pictures", pictures.dtype, "expected float32 in [0, 1], float64 or uint8")
     low, high = float(pictures.min()), float(pictures.max())
-    if pictures.dtype != torch.uint8 and not (low >= 0 and high <= 1):  # written so that NaN fails
-        raise InputError(f"{field} pictures", f"{low!r} to {high!r}", "expected floats in [0, 1], or uint8")
+    if pictures.dtype != torch.uint8:
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # written so that NaN fails
+            raise InputError(f"{field} pictures", f"{low!r} to {high!r}", "expected floats in [0, 1], or uint8")
+        pictures = pictures.clamp(0, 1)
     own = [value.detach().clone(memory_format=torch.contiguous_format) for value in (pictures, labels)]
     return Split(torch.arange(len(pictures)), TensorImages(own[0]), own[1], own[1])
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import doctest
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from defense.errors import InputError
 from defense.schema import Attack, Objective
 from defense.schema import Evaluation as Suite
 from tests.conftest import make_split, scorer
+from tests.habits import WorksInPlace
 from tests.reference import inner_products
 
 TRAIN, VALIDATION = make_split(20, 3, (1, 4, 4)), make_split(9, 3, (1, 4, 4), seed=1)
@@ -245,6 +247,153 @@ def test_samples_of_64_bits_are_evaluated_and_of_16_refused() -> None:
     for function in (defense.attack, defense.evaluate):
         with pytest.raises(InputError, match=r"samples pictures=torch\.float16: expected float32 in \[0, 1\]"):
             function(model.half(), (X.half(), Y))
+
+
+FEW_QUERIES = Attack(AttackName.square, queries=30)
+LAYOUTS = {
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "a view with steps": lambda x: x.repeat_interleave(2, 0)[::2],
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_how_pictures_lie_in_memory_does_not_matter(name: str) -> None:
+    x, y = make_split(20, 3, (3, 4, 4)).images.pixels, Y
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)).eval()
+    other = LAYOUTS[name](x)
+    assert torch.equal(other, x)
+    for kind in ("pgd", FEW_QUERIES):
+        assert torch.equal(
+            defense.attack(model, (x, y), attack=kind), defense.attack(model, (other, y), attack=kind)
+        )
+
+
+def test_checkpoints_that_share_memory_are_one() -> None:
+    model = network().eval()
+    shared = [(0.1, model.state_dict()), (0.1, model.state_dict())]
+    with pytest.raises(InputError, match=r"checkpoint 2: shares the memory of .* with checkpoint 1"):
+        defense.score(model, (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=shared)
+    statistics = {name: value.clone() for name, value in model.state_dict().items()}
+    half = [(0.1, statistics), (0.1, {**model.state_dict(), "2.running_var": statistics["2.running_var"]})]
+    with pytest.raises(InputError, match=r"shares the memory of 2\.running_var"):
+        defense.score(model, (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=half)
+    model[1].requires_grad_(False)  # a frozen layer may be the same in all, and one may be the model as it is
+    kept = {name: value.clone() if name[0] != "1" else value for name, value in model.state_dict().items()}
+    own = [(0.1, kept), (0.1, model.state_dict())]
+    assert defense.score(model, (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=own).isfinite().all()
+
+
+def test_checkpoints_of_a_wrapped_model_have_its_names() -> None:
+    model = network().eval()
+    wrapped = nn.DataParallel(model)
+    points = [(0.1, {name: value.clone() for name, value in wrapped.state_dict().items()})]
+    found = defense.score(wrapped, (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=points)
+    torch.testing.assert_close(found, 0.1 * defense.score(model, (X, Y), (X_VAL, Y_VAL)), rtol=1e-4, atol=1e-7)
+
+
+def test_inference_mode_around_a_call_is_left_for_it() -> None:
+    model = network().eval()
+    expected = defense.score(model, (X, Y), (X_VAL, Y_VAL)), defense.attack(model, (X, Y), eps=0.1)
+    with torch.inference_mode():
+        found = defense.score(model, (X * 1, Y), (X_VAL, Y_VAL)), defense.attack(model, (X * 1, Y), eps=0.1)
+        assert list(defense.evaluate(model, (X, Y), suite="quick", eps=0.1).values())
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_frozen_model_has_losses_and_no_gradients() -> None:
+    model = network().eval().requires_grad_(False)
+    losses = torch.nn.functional.cross_entropy(model(X), Y, reduction="none")
+    torch.testing.assert_close(defense.score(model, (X, Y), (X_VAL, Y_VAL), scorer="loss"), -losses)
+    assert len(defense.score(model, (X, Y), (X_VAL, Y_VAL), scorer="random")) == len(X)
+    with pytest.raises(InputError, match=r"no parameter asks for a gradient; model.requires_grad_\(\)"):
+        defense.score(model, (X, Y), (X_VAL, Y_VAL))
+
+
+@pytest.mark.parametrize("name", ["ip", "influence_function", "datainf", "ekfac"])
+def test_a_validation_set_that_is_fitted_has_no_gradient(name: str) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.zeros(3, 16))
+        model[1].weight[0] = 1e4
+    with pytest.raises(
+        InputError, match="objective=utility: its gradient is zero: every validation sample is fitted"
+    ):
+        defense.score(model, (X, Y), (X_VAL, Y_VAL * 0), scorer=name)
+
+
+def test_scores_of_fitted_samples_keep_their_digits() -> None:
+    """At losses of 1e-9 the usual derivative is off by more than its size."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    labels = model(X).argmax(1)
+    with torch.no_grad():
+        model[1].weight *= 60
+        model[1].bias *= 60
+    exact = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).double().eval()
+    exact.load_state_dict(model.state_dict())
+    wrong = (model(X_VAL).argmax(1) + 1) % 3
+    assert float(torch.nn.functional.cross_entropy(exact(X.double()), labels, reduction="none").median()) < 1e-6
+    for kind in ("ip", "ip_cosine", "loss"):
+        found = defense.score(model, (X, labels), (X_VAL, wrong), scorer=kind).double()
+        right = defense.score(exact, (X.double(), labels), (X_VAL.double(), wrong), scorer=kind).double()
+        torch.testing.assert_close(found, right, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("attack", ["pgd", "fab_t", FEW_QUERIES, "apgd_t"], ids=str)
+def test_attacks_of_networks_that_are_not_in_single_precision(attack: str | Attack) -> None:
+    model, labels = network().eval(), network().eval()(X).argmax(1)
+    single = defense.attack(model, (X, labels), attack=attack, eps=0.1)
+    double = defense.attack(model.double(), (X.double(), labels), attack=attack, eps=0.1)
+    assert double.dtype is torch.float32
+    assert float((double - single).abs().max()) < 1e-3
+    half = defense.attack(model.bfloat16(), (X, labels), attack=attack, eps=0.1)
+    assert float((half - X).abs().max()) <= 0.1 + 1e-6
+
+
+def test_a_network_that_works_in_place_is_attacked_within_the_ball() -> None:
+    torch.manual_seed(0)
+    model, x = WorksInPlace().eval(), torch.rand(6, 1, 8, 8)
+    before = x.clone()
+    for kind in (FEW_QUERIES, "pgd", "apgd_t", "fab_t", "cw"):
+        moved = defense.attack(model, (x, Y[:6]), attack=kind, eps=0.1)
+        assert float((moved - before).abs().max()) <= 0.1 + 1e-6
+        assert float(moved.min()) >= 0
+    assert torch.equal(x, before)
+
+
+def test_noise_is_said_and_the_random_state_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.inner(x + 0.3 * torch.randn_like(x))
+            return out
+
+    model = Noisy().eval()
+    before = torch.get_rng_state()
+    with caplog.at_level(logging.WARNING):
+        first, again = (defense.evaluate(model, (X, Y), suite="quick", eps=0.1) for _ in range(2))
+    assert first == again
+    assert "the same picture gives other logits each time" in caplog.text
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(InputError, match="the same picture gives other logits each time"):
+        defense.score(model, (X, Y), (X_VAL, Y_VAL))
+
+
+def test_pictures_may_miss_their_range_by_rounding() -> None:
+    model = network().eval()
+    over = X.clone()
+    over[0, 0, 0, 0], over[1, 0, 0, 0] = 1 + 1e-7, -1e-9
+    torch.testing.assert_close(
+        defense.score(model, (over, Y), (X_VAL, Y_VAL)),
+        defense.score(model, (over.clamp(0, 1), Y), (X_VAL, Y_VAL)),
+    )
+    with pytest.raises(InputError, match=r"1\.0001"):
+        defense.score(model, (X + 1.0001 - X.max(), Y), (X_VAL, Y_VAL))
 
 
 def test_the_batch_size_of_a_suite_counts() -> None:

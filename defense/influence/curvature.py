@@ -23,7 +23,7 @@ from defense.influence.alignment import disagreement
 from defense.influence.forward_mode import load_forward_mode, scripting_in_silence
 from defense.influence.gauss_newton import Rows
 from defense.influence.hessian import Tridiagonal, joined, mean_hessian
-from defense.influence.members import Member, Parameters, installed
+from defense.influence.members import Member, Parameters, installed, shares_modules
 from defense.influence.per_sample import COMPARED, Gradients, Way, reason
 from defense.models.modes import evaluating, hooks_of
 
@@ -140,6 +140,8 @@ def gauss_newton(curvature: Curvature, parameters: list[nn.Parameter], gradient:
     few = curvature.train.subset(torch.arange(min(COMPARED, len(curvature.train))))
     x, labels = few.images.take(torch.arange(len(few))), few.labels
     try:
+        if shares_modules(curvature.model):
+            raise NotImplementedError("a layer stands in two places")  # curvlinops would leave tensors in it
         product(few, joined(gradient)[:, None])
         why = disagreement(curvature.model, curvature.member, gradient, x, labels, None)
     except Exception as error:  # torch.func and a user's network can raise anything

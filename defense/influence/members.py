@@ -139,8 +139,30 @@ def logits_at(model: nn.Module, member: Member, parameters: Parameters, x: Tenso
     The network writes into copies of the buffers: torch.func allows no other.
     """
     copies = {name: member.rest[name].clone() for name, _ in model.named_buffers()}
-    logits: Tensor = functional_call(model, member.rest | copies | parameters, (x,))
+    values = member.rest | copies | parameters
+    given = {slot: values[name] for slot, name in slots_of(model).items()}
+    logits: Tensor = functional_call(model, given, (x,), tie_weights=False)
     return logits
+
+
+def slots_of(model: nn.Module) -> dict[str, str]:
+    """Return each place of a parameter or buffer in `model`, with the name of its tensor in `named_parameters`.
+
+    A module that stands in two places is one: functional_call would leave its own tensors in such a module.
+    """
+    names: dict[int, str] = {}
+    slots = {}
+    for prefix, module in model.named_modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                slot = f"{prefix}.{name}".lstrip(".")
+                slots[slot] = names.setdefault(id(tensor), slot)
+    return slots
+
+
+def shares_modules(model: nn.Module) -> bool:
+    """Return whether a module stands in two places of `model`."""
+    return len(list(model.named_modules(remove_duplicate=False))) > len(list(model.modules()))
 
 
 @contextmanager

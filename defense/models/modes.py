@@ -47,15 +47,15 @@ def buffers_of(model: nn.Module) -> Iterator[None]:
     """Put back what a forward pass writes into buffers, or in their place, as a count of its calls."""
     modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
     owned = {module: dict(module._buffers) for module in modules}
-    before = {buffer: (buffer._version, buffer.clone()) for buffer in model.buffers()}
+    before = {buffer: buffer.clone() for buffer in model.buffers()}
     try:
         yield
     finally:
         for module, buffers in owned.items():
             module._buffers.update(buffers)
         with torch.no_grad():
-            for buffer, (version, value) in before.items():
-                if buffer._version != version:
+            for buffer, value in before.items():
+                if not torch.equal(buffer, value):
                     buffer.copy_(value)
 
 

@@ -80,3 +80,67 @@ def test_a_model_that_does_not_fit(digits: Dataset, settings: dict[str, object],
     with pytest.raises(InputError, match=said) as caught:
         build(settings, digits, seed=0)
     assert "\n" not in str(caught.value)
+
+
+class Lazy(nn.Module):
+    """Draws its weights in the first forward pass; `late`: in the first of training."""
+
+    def __init__(self, classes: int, late: bool = False) -> None:
+        super().__init__()
+        self.head: nn.Module | None = None
+        self.body, self.classes, self.late = nn.LazyLinear(6), classes, late
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.head is None and (self.training or not self.late):
+            self.head = nn.Linear(6, self.classes)
+        h = torch.relu(self.body(x.flatten(1)))
+        return self.head(h) if self.head is not None else h @ torch.ones(6, self.classes)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_weights_drawn_in_the_first_forward_pass_come_from_the_seed(digits: Dataset, late: bool) -> None:
+    spec = {"_target_": "tests.models.test_build.Lazy", "late": late}
+    torch.manual_seed(1)
+    first = build(spec, digits, seed=0)
+    torch.manual_seed(2)
+    again, other = build(spec, digits, seed=0), build(spec, digits, seed=1)
+    assert set(first.state_dict()) == {"body.weight", "body.bias", "head.weight", "head.bias"}
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+        assert not torch.equal(value, other.state_dict()[name])
+
+
+class Auxiliary(Own):
+    """Two outputs in training, as GoogLeNet has."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.layers(x), self.layers(x)) if self.training else self.layers(x)  # type: ignore[return-value]
+
+
+class Soft(Own):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x).softmax(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("Auxiliary", "gives a tuple in training; expected logits"), ("Soft", "gives probabilities")],
+)
+def test_networks_of_other_habits_are_refused_before_any_training(digits: Dataset, name: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        build({"_target_": f"tests.models.test_build.{name}"}, digits, seed=0)
+
+
+def test_looking_at_a_network_in_training_leaves_its_statistics_alone(digits: Dataset) -> None:
+    model = build({"_target_": "defense.models.networks.cnn", "width": 4}, digits, seed=0)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(not norm.running_mean.any() and int(norm.num_batches_tracked) == 0 for norm in norms)
+
+
+def test_a_wrapped_network_is_built_without_its_wrapper(digits: Dataset) -> None:
+    model = build({"_target_": "tests.models.test_build.wrapped"}, digits, seed=0)
+    assert type(model).__name__ == "Own"
+
+
+def wrapped() -> nn.Module:
+    return nn.DataParallel(Own(classes=10))
