@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -72,15 +73,38 @@ def command(
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["defense", *arguments])
-        code = 0
+        return (run_here(*arguments), *capfd.readouterr())
+
+    return call
+
+
+def run_here(*arguments: str) -> int:
+    """Run `defense` in this process; return its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["defense", *arguments])
         try:
             main()
         except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capfd.readouterr())
+            return int(stop.code or 0)
+    return 0
 
-    return call
+
+@pytest.fixture
+def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the pages of task=defend, most of whose time is charts: for tests of other things."""
+    monkeypatch.setattr("defense.stages.report.write_pages", lambda *_: None)
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """Return the result.json of a run."""
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return found
+
+
+def computed_in(folder: Path) -> set[str]:
+    """Return the stages that a run has computed, and not found in the store."""
+    found = result_of(folder)
+    return set(found["seconds"]) - set(found["reused"])
 
 
 def data(**changes: Any) -> Data:

@@ -123,9 +123,14 @@ def failing(place: Place, error: Exception) -> None:
     ("error", "expected", "said"),
     [
         (InputError("data.path", "x", "no such path"), InputError, "^data.path=x: no such path$"),
-        (FloatingPointError("not finite"), FloatingPointError, "^not finite$"),
-        (PermissionError(13, "Permission denied", "x"), PermissionError, "Permission denied"),
-        (KeyError("missing"), RuntimeError, "KeyError: 'missing'"),
+        pytest.param(FloatingPointError("not finite"), FloatingPointError, "^not finite$", marks=pytest.mark.slow),
+        pytest.param(
+            PermissionError(13, "Permission denied", "x"),
+            PermissionError,
+            "Permission denied",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(KeyError("missing"), RuntimeError, "KeyError: 'missing'", marks=pytest.mark.slow),
         (Odd(1, 2), RuntimeError, "Odd: odd 1 2"),
     ],
 )

@@ -22,7 +22,7 @@ from defense.randomness import derive
 from defense.robustness.suite import perturb
 from defense.stages.retrain import parts_of_train
 from defense.watch import silent
-from tests.conftest import TINY
+from tests.conftest import TINY, computed_in, result_of, run_here
 from tests.reference import inner_products
 
 Command = Callable[..., tuple[int, str, str]]
@@ -72,21 +72,23 @@ CHANGES = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("store")
+    """A store that holds the run that all changes are changes of, its checks included."""
+    folder = tmp_path_factory.mktemp("store")
+    assert run_here(*TINY, f"store={folder}", "evaluation.checked=10", f"hydra.run.dir={folder / 'before'}") == 0
+    return folder
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_recomputes_what_depends_on_it(
     command: Command, store: Path, tmp_path: Path, change: str
 ) -> None:
-    arguments = [*TINY, f"store={store}"]
-    assert command(*arguments, "hydra.run.dir=before")[0] == 0
-    assert command(*arguments, change, "hydra.run.dir=after")[0] == 0
-    found = json.loads((tmp_path / "after/result.json").read_text())
-    computed = set(found["seconds"]) - set(found["reused"])
-    expected = CHANGES[change]
+    assert command(*TINY, f"store={store}", change, "hydra.run.dir=after")[0] == 0
+    computed, expected = computed_in(tmp_path / "after"), CHANGES[change]
     if expected is None:
         assert computed >= EVALUATED
     else:
@@ -112,10 +114,8 @@ def test_a_check_depends_on_the_model_and_the_threat_and_not_on_the_suite(
     command: Command, store: Path, tmp_path: Path, change: str
 ) -> None:
     arguments = [*TINY, f"store={store}", "evaluation.checked=10"]
-    assert command(*arguments, "hydra.run.dir=before")[0] == 0
     assert command(*arguments, change, "hydra.run.dir=after")[0] == 0
-    found = json.loads((tmp_path / "after/result.json").read_text())
-    computed = set(found["seconds"]) - set(found["reused"])
+    found, computed = result_of(tmp_path / "after"), computed_in(tmp_path / "after")
     assert computed & CHECKS == RECHECKED[change] - set(found["reused"])
     assert RECHECKED[change] - computed <= CHECKS - {"check_baseline"}
     assert list(found["checks"]) == (
@@ -171,10 +171,8 @@ SITES = {
 def test_what_is_scored_at_is_computed_once(command: Command, store: Path, tmp_path: Path, change: str) -> None:
     """A proxy or another seed is a training like any other, shared through the store."""
     arguments = [*TINY, f"store={store}"]
-    assert command(*arguments, "hydra.run.dir=before")[0] == 0
     assert command(*arguments, change, "hydra.run.dir=after")[0] == 0
-    found = json.loads((tmp_path / "after/result.json").read_text())
-    computed = set(found["seconds"]) - set(found["reused"])
+    computed = computed_in(tmp_path / "after")
     assert computed - RETRAINED - AFTER_BASELINE <= SITES[change]
     assert computed >= SITES[change] - RETRAINED
     assert command(*arguments, change, "scorer.cosine=true", "hydra.run.dir=again")[0] == 0
@@ -304,7 +302,7 @@ def test_a_proxy_has_its_own_adversarial_set(command: Command, tmp_path: Path) -
 def test_an_exact_influence_function_foresees_leaving_one_out(
     command: Command, store: Path, tmp_path: Path
 ) -> None:
-    arguments = [f"store={store}", "experiment=faithfulness/loo", "data.train_size=300", "faithfulness.count=60"]
+    arguments = [f"store={store}", "experiment=faithfulness/loo", "data.train_size=200", "faithfulness.count=30"]
     grid = ["hydra.sweeper.params.seed=0", "hydra.sweeper.params.scorer='influence_function,random'"]
     assert command(*arguments, *grid, "hydra.sweep.dir=sweep")[0] == 0
     exact, chance = (

@@ -12,14 +12,22 @@ import pytest
 from defense.choices import Harm
 from defense.config import composed
 from defense.data.load import load
-from tests.conftest import TINY
+from tests.conftest import TINY, computed_in, result_of, run_here
 
 Command = Callable[..., tuple[int, str, str]]
 
 
+POISONED = [*TINY, "train.epochs=5", "task=detect", "data.harm=poison"]
+
+pytestmark = pytest.mark.usefixtures("without_pages")
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("store")
+    """A store that holds the run that all changes are changes of."""
+    folder = tmp_path_factory.mktemp("store")
+    assert run_here(*POISONED, f"store={folder}", f"hydra.run.dir={folder / 'before'}") == 0
+    return folder
 
 
 PLANTED = {"train_planter", "plant"}
@@ -40,15 +48,13 @@ HARMS = {
 @pytest.mark.parametrize("change", HARMS)
 def test_what_a_harm_is_made_from(command: Command, store: Path, tmp_path: Path, change: str) -> None:
     """The planter is one for all scorers, treatments and recipes: they are compared on the same data."""
-    arguments = [*TINY, "train.epochs=5", f"store={store}", "task=detect", "data.harm=poison"]
-    assert command(*arguments, "hydra.run.dir=before")[0] == 0
-    assert command(*arguments, change, "hydra.run.dir=after")[0] == 0
-    found = json.loads((tmp_path / "after/result.json").read_text())
-    assert (set(found["seconds"]) - set(found["reused"])) & PLANTED == HARMS[change]
-    labels = [pd.read_parquet(tmp_path / name / "scores.parquet")["label"] for name in ("before", "after")]
+    before, after = store / "before", tmp_path / "after"
+    assert command(*POISONED, f"store={store}", change, "hydra.run.dir=after")[0] == 0
+    assert computed_in(after) & PLANTED == HARMS[change]
+    labels = [pd.read_parquet(folder / "scores.parquet")["label"] for folder in (before, after)]
     assert labels[0].equals(labels[1]) == (change != "data.harm_rate=0.1")
     if not HARMS[change]:
-        other = json.loads((tmp_path / "before/result.json").read_text())
+        found, other = result_of(after), result_of(before)
         assert {found["seconds"][stage] for stage in PLANTED} == {other["seconds"][stage] for stage in PLANTED}
 
 

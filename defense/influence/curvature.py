@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from math import ceil
 from types import ModuleType
 from typing import Any
@@ -129,25 +129,24 @@ def as_operator(product: Product, like: Tensor) -> Any:
 def gauss_newton(curvature: Curvature, parameters: list[nn.Parameter], gradient: Parameters) -> Product:
     """Return the products with G: curvlinops', or by gradients of samples if those fail on `gradient`."""
 
-    def product(train: Split, vectors: Tensor) -> Tensor:
+    def product(train: Split) -> Product:
         batches = Batches(train, curvature.batch_size)
         operator = load_curvlinops().GGNLinearOperator(
             curvature.model, nn.CrossEntropyLoss(), parameters, batches, check_deterministic=False
         )
-        found: Tensor = operator @ vectors
-        return found.detach()
+        return lambda vectors: (operator @ vectors).detach()
 
     few = curvature.train.subset(torch.arange(min(COMPARED, len(curvature.train))))
     x, labels = few.images.take(torch.arange(len(few))), few.labels
     try:
         if shares_modules(curvature.model):
             raise NotImplementedError("a layer stands in two places")  # curvlinops would leave tensors in it
-        product(few, joined(gradient)[:, None])
+        product(few)(joined(gradient)[:, None])
         why = disagreement(curvature.model, curvature.member, gradient, x, labels, None)
     except Exception as error:  # torch.func and a user's network can raise anything
         why = reason(error)
     if not why:
-        return partial(product, curvature.train)
+        return product(curvature.train)
     rows = Rows(curvature.model, curvature.member, curvature.train, curvature.batch_size, curvature.gradients)
     cost = f"{rows.classes} of each sample, {'once' if rows.kept is not None else 'for every product'}"
     log.warning("the Gauss-Newton matrix by gradients, %s, instead of forward mode: %s", cost, why)
