@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from defense.choices import Task
 from defense.errors import InputError
 from defense.planned import MULTIRUN, command_of_sweep, missing_of
-from defense.reporting.escaping import for_terminal
+from defense.reporting.escaping import for_terminal, storable
 from defense.reporting.sweeps import COMMAND, FOLDER
 from defense.reporting.tables import markdown
 
@@ -178,7 +178,8 @@ def in_number(file: Path) -> list[tuple[int, str]]:
 
 def read_result(file: Path) -> Result:
     """Return the content of a result.json; raises KeyError or ValueError where it is not one."""
-    result: Result = json.loads(file.read_text(encoding="utf-8"))
+    text = file.read_text(encoding="utf-8")
+    result: Result = storable(json.loads(text)) if "\\ud" in text else json.loads(text)
     Task(result["task"])
     for field in ("seed", "name", "device"):
         result[field]

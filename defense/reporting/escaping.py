@@ -10,6 +10,7 @@ import re
 import sys
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 UTF8 = "utf-8"
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control characters, and halves of pairs
@@ -85,3 +86,15 @@ def for_terminal(text: str) -> str:
 def write(path: Path, text: str) -> None:
     """Write a text in UTF-8, whatever the locale; half of a surrogate pair as its escape."""
     path.write_bytes(text.encode(UTF8, "backslashreplace"))
+
+
+def storable(value: Any) -> Any:
+    """Return a text, or what JSON holds, with an escape for each half of a surrogate pair: no table can hold one.
+
+    Names of files that are not UTF-8 have them.
+    """
+    if isinstance(value, str):
+        return value.encode(UTF8, "backslashreplace").decode(UTF8)
+    if isinstance(value, dict):
+        return {storable(key): storable(each) for key, each in value.items()}
+    return [storable(each) for each in value] if isinstance(value, list) else value

@@ -71,21 +71,9 @@ def write_tables(
             own[FOLDER] = [
                 None if found is None else os.path.relpath(found, page.resolve()) for found in own[FOLDER]
             ]
-        own = storable(own)
         own.to_csv(file, index=False, encoding=UTF8)
         own.to_parquet(folder / f"{name}.parquet", index=False)
     write(folder / f"{name}.tex", latex(*(paper or (header, rows)), caption=caption, label=f"tab:{name}"))
-
-
-def storable(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose texts can be written in UTF-8: half of a surrogate pair is there as its escape."""
-
-    def encodable(value: object) -> object:
-        return value.encode(UTF8, "backslashreplace").decode(UTF8) if isinstance(value, str) else value
-
-    own = table.rename(columns=encodable)
-    texts = [name for name in own.columns if own[name].dtype == object or own[name].dtype.kind not in "biufc"]
-    return own.assign(**{name: own[name].map(encodable) for name in texts})
 
 
 def latex(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str) -> str:
