@@ -26,7 +26,7 @@ from defense.reporting.measures import AIMS, GAPS, MEASURES, measured
 from defense.reporting.paper import ABOUT, printed
 from defense.reporting.record import Repair
 from defense.reporting.result import common
-from defense.reporting.selection import of_one_class, one_class, selection
+from defense.reporting.selection import of_one_class, one_class, one_class_said, selection
 from defense.reporting.settings import Setting, facts_of, one_sided, settings_of, treated
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import mean_interval
@@ -79,10 +79,15 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
             text,
             *shared_control(settings),
             *facts_of(settings, treated),
-            *one_sided(settings),
+            *(one_sided(settings) if len(results) > 1 else filter(None, [one_class_of(results[0])])),
             *noise_found(settings),
         ],
     )
+
+
+def one_class_of(result: Result) -> str:
+    """Return that most of the samples that one run treats are of one class; else nothing."""
+    return one_class_said(result.get("one_class"), result["sizes"]["train"], result["config"]["treatment"])
 
 
 def measures_in(results: Sequence[Result]) -> list[Measure]:

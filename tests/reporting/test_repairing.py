@@ -78,6 +78,14 @@ def test_a_treatment_of_one_class_is_said_if_half_of_the_runs_say_so(flagged: in
     )
 
 
+def test_the_page_of_one_run_counts_the_treated_of_one_class() -> None:
+    one = {"class": {"index": 1, "name": "cat"}, "treated": 9, "of": 10, "training": 20, "wrong": None, "p": 1e-6}
+    for flagged in (True, False):
+        facts = repair_sheet([RESULTS[0] | {"one_class": one | {"flagged": flagged}}], "run").facts
+        said = "9 of the 10 treated samples are of class cat, as are 20 of the 100 training samples; with"
+        assert any(fact.startswith(said) for fact in facts) is flagged
+
+
 def test_how_many_wrong_labels_are_found_is_said_with_its_interval() -> None:
     """Of ip 0.5, 0.6, 0.4, 0.5 and 0.5; others find half of that."""
     ways = (0.5, 0.6, 0.4, 0.5, 0.5)
