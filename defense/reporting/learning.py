@@ -59,13 +59,15 @@ def verdict_of(health: Health, about: str = "the treatment") -> str:
         who = "No arm has learned anything" if every and len(arms) > 1 else who
         return f"{who} ({accuracies(health, arms)}): nothing can be said about {about}."
     attack = health["attack"]
-    standing, samples = attack["standing"].values(), attack["samples"]
-    strong = attack["doubt"] == Doubt.too_strong.value
-    most = f"more than {max(standing)}" if strong else f"fewer than {min(standing)}"
-    return (
-        f"No arm has {most} of {samples} test samples right under attack: {attack['doubt']} to tell them apart, "
-        f"and nothing can be said about {about}; a {EPS[attack['doubt']]} threat.eps may tell."
-    )
+    doubt, samples = attack["doubt"], attack["samples"]
+    most, least = max(attack["standing"].values()), min(attack["standing"].values())
+    if doubt == Doubt.too_strong.value:
+        found = f"No arm has {f'more than {most}' if most else 'any'} of {samples} test samples right under attack"
+    else:
+        found = f"No arm has more than {samples - least} of {samples} test samples wrong under attack"
+        found = found if least < samples else f"Every arm has all {samples} test samples right under attack"
+    told = f"{doubt} to tell the arms apart, and nothing can be said about {about}"
+    return f"{found}: {told}; a {EPS[doubt]} threat.eps may tell."
 
 
 def accuracies(health: Health, arms: Sequence[str]) -> str:
@@ -98,7 +100,7 @@ def flags_of(health: Health) -> list[str]:
             doubts.setdefault(found["doubt"], []).append(f"{arm} {found['accuracy']:.1f} %")
     said = [f"{doubt} (clean accuracy: {', '.join(own)})" for doubt, own in doubts.items()]
     attack = health.get("attack") or {}
-    return [*said, *([f"{attack['doubt']} to tell arms apart"] if attack.get("doubt") else [])]
+    return [*said, *([f"{attack['doubt']} to tell the arms apart"] if attack.get("doubt") else [])]
 
 
 def untold(results: Sequence[Result], about: str = "the treatment", *, shown: int = 5) -> str:

@@ -76,7 +76,8 @@ def one_class_said(found: dict[str, Any] | None, total: int, treatment: dict[str
     """Return that most of the treated samples are of one class, as `one_class` found of `total`; else nothing."""
     if found is None or not found["flagged"]:
         return ""
-    wrong = f", and {found['wrong']} of those labels are known to be wrong" if found["wrong"] else ""
+    verb = "is" if found["wrong"] == 1 else "are"
+    wrong = f", and {found['wrong']} of those labels {verb} known to be wrong" if found["wrong"] else ""
     name = visible(found["class"]["name"])
     return (
         f"{found['treated']} of the {found['of']} treated samples are of class {name}, as are "

@@ -85,16 +85,22 @@ def test_the_sentences_name_arms_accuracies_and_the_largest_class() -> None:
 
 
 @pytest.mark.parametrize(
-    ("standing", "said", "eps"), [((0, 2, 1), "more than 2", "smaller"), ((50, 48, 49), "fewer than 48", "larger")]
+    ("standing", "said", "eps"),
+    [
+        ((0, 2, 1), "No arm has more than 2 of 50 test samples right", "smaller"),
+        ((0, 0, 0), "No arm has any of 50 test samples right", "smaller"),
+        ((50, 48, 49), "No arm has more than 2 of 50 test samples wrong", "larger"),
+        ((50, 50, 50), "Every arm has all 50 test samples right", "larger"),
+    ],
 )
 def test_an_attack_that_tells_no_arms_apart_is_said(standing: tuple[int, ...], said: str, eps: str) -> None:
     found = health(KNOWS, KNOWS, KNOWS, standing=standing)
     kind = "strong" if eps == "smaller" else "weak"
     assert verdict_of(found) == (
-        f"No arm has {said} of 50 test samples right under attack: the attack is too {kind} to tell them apart, "
-        f"and nothing can be said about the treatment; a {eps} threat.eps may tell."
+        f"{said} under attack: the attack is too {kind} to tell the arms apart, and nothing can be said about the "
+        f"treatment; a {eps} threat.eps may tell."
     )
-    assert warning({}, found).endswith(f": the attack is too {kind} to tell arms apart.")
+    assert warning({}, found).endswith(f": the attack is too {kind} to tell the arms apart.")
 
 
 def test_a_setting_in_which_half_of_the_runs_say_nothing_is_not_judged() -> None:
