@@ -11,7 +11,7 @@ from defense.choices import Harm
 from defense.data.harm import stamped
 from defense.influence.scorers import random_scores
 from defense.randomness import derive
-from defense.robustness.checks import judge
+from defense.robustness.checks import judge, learned
 from defense.schema import Treat, plain
 from defense.stages import check, evaluate, measure, treat
 from defense.stages.treat import Suggestion
@@ -130,6 +130,11 @@ class Arms:
             ),
             shared=True,
         )
+
+    def learned(self, evaluation: Stored[Evaluation]) -> dict[str, Any]:
+        """Return whether an arm has learned anything, by what it makes of every test sample."""
+        labels = self.cell.data.test.labels.cpu().numpy()
+        return plain(learned(labels, evaluation.artifact.table["prediction"].to_numpy()))
 
     def check(
         self, arm: str, trained: Stored[TrainedModel], evaluation: Stored[Evaluation]

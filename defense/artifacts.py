@@ -81,7 +81,9 @@ class Treatment:
 class Evaluation:
     """One row per test sample, in order of the split; True where the model is right."""
 
-    table: pd.DataFrame  # id, clean, triggered, transfer, adaptive.<attack>, adaptive.worst
+    # id, prediction: the class that is given without attack; clean, triggered, transfer, adaptive.<attack>,
+    # adaptive.worst
+    table: pd.DataFrame
     tensors: Tensors  # pictures: of the baseline alone, as its attacks left them; frozen for the other arms
 
 
@@ -164,5 +166,5 @@ def load_table(folder: Path, name: str) -> pd.DataFrame:
 def write_json(content: Any, path: Path) -> None:
     """Write `content` as JSON that a person can read, whole or not at all; NaN is refused."""
     unfinished = path.with_name(f"{path.name}.new")
-    unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     unfinished.replace(path)

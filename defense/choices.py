@@ -170,6 +170,17 @@ class Measure(Choice):
     equal_opportunity = "equal_opportunity"
 
 
+class Doubt(Choice):
+    """Why nothing, or not much, can be said of an arm, or of all of them."""
+
+    one_class = "one class for every sample"
+    nearly_one_class = "one class for nearly every sample"
+    chance = "no better than chance"
+    largest_class = "no better than always the largest class"
+    too_strong = "the attack is too strong"
+    too_weak = "the attack is too weak"
+
+
 class Peer(Choice):
     """Scores of other libraries, that the cost of a score is compared with."""
 

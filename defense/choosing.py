@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from defense.arms import Arms
@@ -17,7 +18,7 @@ from defense.artifacts import Scores, Treatment
 from defense.cell import Cell
 from defense.choices import TreatmentName
 from defense.errors import InputError
-from defense.reporting.statistics import Mean, paired_difference
+from defense.reporting.statistics import Mean, paired_accuracies, percent
 from defense.schema import Treat
 from defense.stages import treat
 from defense.store import Stored
@@ -53,8 +54,9 @@ def choose(cell: Cell, scores: Stored[Scores]) -> Chosen:
     """
     make = Arms(cell, replace(cell.config.treatment, name=TreatmentName.remove, budget=0.0), "_none", index=1)
     again = cell.train(f"baseline{make.label}", treat.untreated(cell.data.train), index=make.index)
-    right = 100.0 * make.evaluate("baseline", again, part="choice").artifact.table["adaptive.worst"]
-    untreated = Candidate(make.spec, right.mean(), right.mean(), Mean(0.0, 0.0, 0.0, len(right)))
+    right = make.evaluate("baseline", again, part="choice").artifact.table["adaptive.worst"]
+    accuracy = percent(right.sum(), len(right))
+    untreated = Candidate(make.spec, accuracy, accuracy, Mean(0.0, np.nan, np.nan, len(right)))  # one model
     arms = [
         Arms(cell, spec, f"_{spec.name}_{spec.budget:g}", index=1) for spec in candidates(cell.config.treatment)
     ]
@@ -102,10 +104,11 @@ def measured(make: Arms, scores: Stored[Scores], *, confidence: float) -> Candid
     def right(arm: str, treatment: Treatment) -> pd.Series:
         trained = make.cell.train(f"{arm}{make.label}", treatment, index=make.index)
         found = make.evaluate(arm, trained, part="choice")
-        return 100.0 * found.artifact.table["adaptive.worst"]
+        return found.artifact.table["adaptive.worst"]
 
     treated = make.treat(scores)
     defended = right("defended", treated.artifact)
     control = right("control", make.control(scores, treated))
-    gain = paired_difference(defended.to_numpy(), control.to_numpy(), confidence=confidence)
-    return Candidate(make.spec, control.mean(), defended.mean(), gain)
+    gain = paired_accuracies(defended.to_numpy(), control.to_numpy(), confidence=confidence)
+    before, after = (percent(arm.sum(), len(arm)) for arm in (control, defended))
+    return Candidate(make.spec, before, after, gain)

@@ -127,7 +127,7 @@ def keys_of(runs: Path, *, forget_older: bool) -> set[str]:
     older, count = [], 0
     for file in sorted(results_below(runs)):
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(
                 "--runs", file, f"cannot be read ({error}); remove this run, or run it again"

@@ -123,6 +123,6 @@ def locked(path: Path, what: str) -> Iterator[Lock]:
 def holder(path: Path) -> str:
     """Return who has the lock at `path`, as it has written there."""
     try:
-        return path.read_text(errors="replace") or "another process"
+        return path.read_text(encoding="utf-8", errors="replace") or "another process"
     except OSError:
         return "another process"

@@ -209,7 +209,7 @@ def verified_manifest(entry: Path) -> dict[str, Any] | None:
     try:
         if (entry / SEAL).read_bytes() != seal(entry):
             raise ValueError(f"{MANIFEST} has another checksum than {SEAL}")
-        manifest: dict[str, Any] = json.loads((entry / MANIFEST).read_text())
+        manifest: dict[str, Any] = json.loads((entry / MANIFEST).read_text(encoding="utf-8"))
         wrong = [name for name, known in manifest["files"].items() if checksum(entry / name) != known]
         problem = f"{wrong[0]} has another checksum" if wrong else None
     except PermissionError:

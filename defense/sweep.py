@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from defense.choices import Task
 from defense.errors import InputError
 from defense.planned import MULTIRUN, command_of_sweep, missing_of
+from defense.reporting.escaping import for_terminal, storable
 from defense.reporting.sweeps import COMMAND, FOLDER
 from defense.reporting.tables import markdown
 
@@ -73,7 +74,7 @@ def published(sheet: Sheet, output: Path) -> str:
         raise InputError(
             "--output", output, f"expected a folder that can be written ({error.strerror})"
         ) from error
-    return f"{text_of(sheet)}\n\nreport: {output / 'report.html'}"
+    return for_terminal(f"{text_of(sheet)}\n\nreport: {output / 'report.html'}")
 
 
 def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = (), missing: int = 0) -> Sheet:
@@ -115,14 +116,13 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = (), missin
 
 def text_of(sheet: Sheet) -> str:
     """Return the page for a terminal."""
-
     parts = [sheet.answer, *sheet.facts]
     if sheet.failures:
         parts.append("\n".join(f"failed: cell {cell.folder.name}: {cell.error}" for cell in sheet.failures))
     for part in (part for part in sheet.parts if not part.aside):
         parts += [f"## {part.heading}", *([part.text] if part.text else [])]
         parts += [markdown(part.header, part.rows)] if part.rows else []
-    return "\n\n".join(parts)
+    return for_terminal("\n\n".join(parts))
 
 
 def find_results(paths: Sequence[Path]) -> list[Result]:
@@ -163,7 +163,7 @@ def find_failures(paths: Sequence[Path]) -> list[Failure]:
         if (file.parent / RESULT).exists():
             continue
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(file.read_text(encoding="utf-8"))
             words = [str(word) for word in content["overrides"]]
             found.append(Failure(file.resolve().parent, words, str(content["error"]), str(content["log"])))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -178,7 +178,8 @@ def in_number(file: Path) -> list[tuple[int, str]]:
 
 def read_result(file: Path) -> Result:
     """Return the content of a result.json; raises KeyError or ValueError where it is not one."""
-    result: Result = json.loads(file.read_text())
+    text = file.read_text(encoding="utf-8")
+    result: Result = storable(json.loads(text)) if "\\ud" in text else json.loads(text)
     Task(result["task"])
     for field in ("seed", "name", "device"):
         result[field]

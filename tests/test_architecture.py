@@ -86,3 +86,20 @@ def test_imports_go_one_way(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_files_stay_small(file: Path) -> None:
     assert len(file.read_text().splitlines()) <= 270
+
+
+TEXT = {"read_text", "write_text", "to_csv"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_texts_are_in_utf_8_whatever_the_locale(file: Path) -> None:
+    """Every call that reads or writes a text names its encoding; `open` does unless it is of bytes."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
+            continue
+        method = isinstance(node.func, ast.Attribute)
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+        words = [each.value for each in node.args if isinstance(each, ast.Constant)]
+        opened = name == "open" and any(isinstance(word, str) and set(word) <= set("rwax+t") for word in words)
+        if (name in TEXT and method) or opened:
+            assert "encoding" in {each.arg for each in node.keywords}, ast.unparse(node)

@@ -157,7 +157,7 @@ def test_what_does_not_beat_its_control_is_not_chosen(
         return Candidate(make.spec, 1.0, next(accuracies), next(gains))
 
     monkeypatch.setattr("defense.choosing.measured", measured)
-    found = run(command, tmp_path, "treatment.budgets=[0.1,0.15,0.2]", "train.epochs=1")
+    found = run(command, tmp_path, "treatment.budgets=[0.1,0.15,0.2]", "train.epochs=3", "threat.eps=0.05")
     assert [row["budget"] for row in found["candidates"] if row["chosen"]] == [0.15]
     assert "(chosen from 3 candidates on held-out validation)" in found["verdict"]
 

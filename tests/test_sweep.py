@@ -85,7 +85,9 @@ def test_a_row_of_fewer_seeds_says_so() -> None:
     head, _, first, second = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:4])
     assert dict(zip(head, first, strict=True))["seeds"] == "3"
     assert dict(zip(head, second, strict=True))["seeds"] == "2"
-    assert dict(zip(head, first, strict=True))["the same, transfer"] == "+0.0"  # the same in every seed
+    assert (
+        dict(zip(head, first, strict=True))["transfer, defended - control (95 %)"] == "+0.0"
+    )  # the same in every seed
 
 
 def test_weights_that_read_no_budget_are_one_setting_whatever_the_budget() -> None:

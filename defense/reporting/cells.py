@@ -15,7 +15,7 @@ from defense.reporting.judging import Judgement
 from defense.reporting.reading import objective_of
 from defense.reporting.settings import WORST, Setting, Value
 from defense.reporting.significance import Paired, mcnemar
-from defense.reporting.statistics import ALPHA, mean_interval
+from defense.reporting.statistics import ALPHA, deviation, mean_interval, points
 from defense.reporting.sweeps import FOLDER, Result, identity
 from defense.reporting.tables import lookup, metrics
 
@@ -25,6 +25,7 @@ SAMPLES = "per_sample.parquet"  # of a run: what each arm gets right
 def cells_table(settings: Sequence[Setting], results: Sequence[Result]) -> pd.DataFrame:
     """Return one row a result: where it is, what was swept, every accuracy in percent, McNemar's p-value, costs.
 
+    inconclusive: why nothing can be said about it.
     setting: the number of its setting, from 1. counted: False of a run found twice, which counts once.
     seconds_own: of the stages that it computed itself; seconds_all: of all its stages, whoever computed them.
     """
@@ -49,9 +50,12 @@ def cells_table(settings: Sequence[Setting], results: Sequence[Result]) -> pd.Da
                     for arm in setting.arms
                     for metric in metrics(result["arms"][arm])
                 },
-                "gain": lookup(result["arms"]["defended"], WORST) - lookup(result["arms"]["control"], WORST),
+                "gain": points(
+                    lookup(result["arms"]["defended"], WORST) - lookup(result["arms"]["control"], WORST)
+                ),
                 "gain_low": gain.get("low"),
                 "gain_high": gain.get("high"),
+                "inconclusive": result.get("health", {}).get("reason"),
                 "mcnemar_p": np.nan if found is None else mcnemar(found["defended"], found["control"]),
                 **{f"selection.{name}": value for name, value in result["selection"].items()},
                 **costs(result),
@@ -122,6 +126,7 @@ def settings_table(judgements: Sequence[Judgement], cells: pd.DataFrame) -> pd.D
                 **interval("control", setting.values("control", WORST)),
                 **interval("defended", setting.values("defended", WORST)),
                 **tested("gain", judgement.pair, judgement.holm),
+                "gain_std": deviation(differences(setting, WORST)),
                 "judgement": judgement.word,
                 "best": judgement.best,
                 "mcnemar_seeds": len(within),
@@ -143,12 +148,15 @@ def settings_table(judgements: Sequence[Judgement], cells: pd.DataFrame) -> pd.D
 def differences(setting: Setting, metric: str) -> list[float]:
     """Return defended - control in points, by run."""
     pairs = zip(setting.values("defended", metric), setting.values("control", metric), strict=True)
-    return [defended - control for defended, control in pairs]
+    return [points(defended - control) for defended, control in pairs]
 
 
 def interval(name: str, values: Sequence[float]) -> dict[str, float]:
-    """Return a mean and the ends of its 95 % interval over seeds, by column; NaN of one seed, or of no spread."""
-    return mean_interval(values).columns(name)
+    """Return a mean, the ends of its 95 % interval over seeds, and their standard deviation, by column.
+
+    NaN of one seed, and ends of no spread.
+    """
+    return mean_interval(values).columns(name) | {f"{name}_std": deviation(values)}
 
 
 def tested(name: str, pair: Paired, corrected: float | None) -> dict[str, float | None]:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from defense.reporting.escaping import for_chart
 from defense.reporting.figures import COLOURS, COLOURS_OF_MANY, INK, NOISY, STYLE, STYLES, svg
 from defense.reporting.statistics import Mean
 
@@ -73,7 +74,7 @@ def forest(gains: Sequence[Gain], *, xlabel: str, limits: tuple[float, float] | 
             if gain.mean.judgeable:
                 axes.plot([gain.mean.low, gain.mean.high], [height, height], color=colour)
         axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(range(len(gains)), [gain.name for gain in reversed(gains)])
+        axes.set_yticks(range(len(gains)), [for_chart(gain.name) for gain in reversed(gains)])
         axes.set(xlabel=xlabel, xlim=limits, ylim=(-0.6, len(gains) - 0.4))
         handles = [
             Line2D([], [], color=colour, marker="o", markersize=4, label=name)
@@ -141,7 +142,13 @@ def line(axes: Axes, curve: Curve, colour: str, dashes: str, marker: str, label:
     """Draw one curve, and its band where there are several seeds."""
     at = sorted(curve)
     axes.plot(
-        at, [curve[x].mean for x in at], color=colour, linestyle=dashes, marker=marker, markersize=4, label=label
+        at,
+        [curve[x].mean for x in at],
+        color=colour,
+        linestyle=dashes,
+        marker=marker,
+        markersize=4,
+        label=for_chart(label),
     )
     wide = [x for x in at if curve[x].judgeable]
     low, high = ([getattr(curve[x], end) for x in wide] for end in ("low", "high"))
@@ -202,7 +209,14 @@ def mark(colour: str, marker: str, label: str, *, size: int = 6) -> Line2D:
     """Return a line of a legend: a marker; hollow where its colour says nothing."""
     edge = INK if colour == "none" else colour
     return Line2D(
-        [], [], linestyle="", marker=marker, color=edge, markerfacecolor=colour, markersize=size, label=label
+        [],
+        [],
+        linestyle="",
+        marker=marker,
+        color=edge,
+        markerfacecolor=colour,
+        markersize=size,
+        label=for_chart(label),
     )
 
 
@@ -220,12 +234,14 @@ def steps(names: Sequence[str], lines: Mapping[str, Sequence[Mean]], *, ylabel: 
         axes = figure.subplots()
         for number, ((name, means), (colour, dashes, marker)) in enumerate(zip(lines.items(), cycle(STYLES))):
             at = np.arange(len(names)) + 0.06 * (number - (len(lines) - 1) / 2)  # beside each other
-            axes.plot(at, [mean.mean for mean in means], dashes, color=colour, marker=marker, label=name)
+            axes.plot(
+                at, [mean.mean for mean in means], dashes, color=colour, marker=marker, label=for_chart(name)
+            )
             for x, mean in zip(at, means, strict=True):
                 if mean.judgeable:
                     axes.plot([x, x], [mean.low, mean.high], color=colour, linewidth=0.8)
         axes.axhline(0, color=INK, linewidth=1)
-        axes.set_xticks(range(len(names)), [name.replace(", ", ",\n") for name in names], fontsize=8)
+        axes.set_xticks(range(len(names)), [for_chart(name).replace(", ", ",\n") for name in names], fontsize=8)
         axes.set(ylabel=ylabel)
         figure.legend(loc="outside right upper", fontsize=9)
         return svg(figure)

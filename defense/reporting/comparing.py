@@ -12,7 +12,7 @@ import pandas as pd
 from defense.reporting.exports import Text
 from defense.reporting.judging import Compared, by_luck, tally, why_unjudged
 from defense.reporting.settings import Setting
-from defense.reporting.statistics import Mean, mean_interval, p_value
+from defense.reporting.statistics import Mean, deviation, mean_interval, p_value
 
 T = TypeVar("T")
 COMPARED = ("baseline", "control", "defended")
@@ -114,6 +114,7 @@ def numbers_of(row: Compared, knobs: Sequence[str]) -> dict[str, object]:
         **{name: knob(row.setting, name) for name in knobs},
         "seeds": len(row.setting.runs),
         **{arm: np.mean(row.setting.values(arm, row.measure)) for arm in COMPARED},
+        **{f"{arm}_std": deviation(row.setting.values(arm, row.measure)) for arm in COMPARED},
         **row.pair.difference.columns("gain"),
         "p_t": row.pair.t,
         "p_holm": row.holm,

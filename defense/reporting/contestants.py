@@ -7,6 +7,10 @@ from typing import Any
 from defense.choices import Direction, Members, Method, Peer
 
 METHODS = {
+    Method.adversarial_loss: "-loss_i of the sample attacked at the model",
+    Method.confident_learning: "the probability of the label by models that have not seen the sample "
+    "({folds} folds), less 1 if the label is called wrong",
+    Method.oracle: "what is known of the noise, at no cost",
     Method.self_influence: "-|grad loss_i|^2",
     Method.loss: "-loss_i, one forward pass",
     Method.random: "a random number, at no cost: the control",
@@ -14,6 +18,7 @@ METHODS = {
 INVERSE = "grad v . (G + {damping:g} I)^-1 grad loss_i"
 DIRECTIONS = {
     Direction.identity: "grad v . grad loss_i, exact",
+    Direction.hessian: "grad v . (H + {damping:g} I)^-1 grad loss_i, H the exact Hessian of the mean loss",
     Direction.cg: INVERSE + " by conjugate gradient: {iterations} steps, or a relative residual of {tolerance:g}",
     Direction.lissa: INVERSE + " by {iterations} terms of a Neumann series (LiSSA)",
     Direction.ekfac: INVERSE + ", G in Kronecker factors with corrected eigenvalues",
@@ -41,7 +46,7 @@ def computed(scorer: dict[str, Any] | str, config: dict[str, Any]) -> str:
         return PEERS[Peer(scorer)]
     method = Method(scorer["method"])
     if method is not Method.alignment:
-        return METHODS[method]
+        return METHODS[method].format(**scorer)
     numbers = scorer | {"checkpoints": config["train"]["checkpoints"]}
     words = DIRECTIONS[Direction(scorer["direction"])] + MEMBERS[Members(scorer["members"])]
     return words.format(**numbers) + (", as cosines" if scorer["cosine"] else "")

@@ -12,8 +12,10 @@ from defense.reporting.cells import cells_table, settings_table
 from defense.reporting.charts import Gain, forest, shared_limits
 from defense.reporting.exports import Text
 from defense.reporting.health import flagged_cells
-from defense.reporting.judging import Judgement, answer, caveat, judge
+from defense.reporting.judging import Compared, Judgement, answer, caveat, judge
 from defense.reporting.landscape import ground_charts
+from defense.reporting.learning import untold
+from defense.reporting.paper import ABOUT, printed
 from defense.reporting.settings import Setting, attacked, facts_of, one_sided, settings_of
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import judged, p_value
@@ -26,7 +28,7 @@ WORST = "adaptive.worst"
 EXPLAINED = {  # columns of a summary
     "seeds": "A row of fewer seeds than others, as of failed cells, has other means beside it.",
     "AUC": "AUC: of finding the samples that are known to be harmed.",
-    "the same, transfer": "transfer: under the attack that was made at the baseline.",
+    "transfer, defended - control (95 %)": "transfer: under the attack that was made at the baseline.",
     "triggered": "triggered: on test pictures with the planted trigger, defended.",
     "proxy": "proxy: the model that the scores were taken at, where it is another.",
 }
@@ -49,9 +51,22 @@ def defending_sheet(results: Sequence[Result], title: str) -> Sheet:
     if len(settings) <= DETAILED:
         rows = sum(judgement.holm is not None for judgement in judgements)
         parts += [arms(number, judgement, rows) for number, judgement in enumerate(judgements, start=1)]
-    said = " ".join(filter(None, (answer(judgements), flagged_cells(results))))
-    facts = [*filter(None, [caveat(judgements)]), *facts_of(settings, attacked), *one_sided(settings)]
+    said = " ".join(filter(None, (untold(results), answer(judgements), flagged_cells(results))))
+    facts = [caveat(judgements), clean_changes(settings), *facts_of(settings, attacked), *one_sided(settings)]
+    facts = list(filter(None, facts))
     return Sheet(title, said, command_of(results), parts, made_of(results), facts=facts)
+
+
+def clean_changes(settings: Sequence[Setting], *, shown: int = 5) -> str:
+    """Return which settings change clean accuracy against their control, judged as gains are, at most `shown`."""
+    changed = [row for row in Compared.all(settings, "clean") if row.differs]
+    if not changed:
+        return ""
+    told = "; ".join(f"{row.setting.name} {row.pair.difference}" for row in changed[:shown])
+    more = f" and {len(changed) - shown} more" if len(changed) > shown else ""
+    return (
+        f"Clean accuracy differs from the control's in {len(changed)} of {len(settings)} settings: {told}{more}."
+    )
 
 
 def summary(number: int, column: str, judgements: Sequence[Judgement], limits: tuple[float, float]) -> Part:
@@ -73,7 +88,10 @@ def summary(number: int, column: str, judgements: Sequence[Judgement], limits: t
         "interval of the paired difference over seeds."
     )
     said = " ".join([text, *(sentence for name, sentence in EXPLAINED.items() if name in shown)])
-    return Part(f"summary_{number}", column or "All settings", said, shown, rows, chart, folded=True)
+    heading = column or "All settings"
+    caption = f"{heading}: accuracy on test under adaptive attack at worst, in percent: {ABOUT}."
+    found = printed(ranked, ())
+    return Part(f"summary_{number}", heading, said, shown, rows, chart, folded=True, paper=found, caption=caption)
 
 
 def cells(judgement: Judgement) -> dict[str, str]:
@@ -89,8 +107,8 @@ def cells(judgement: Judgement) -> dict[str, str]:
         **{arm: mean for arm, mean in means.items() if arm != "proxy"},
         "defended - control (95 %)": str(setting.gain()),
         "p, Holm": p_value(judgement.holm),
-        "the same, clean": str(setting.gain("clean")),
-        "the same, transfer": str(setting.gain("transfer")),
+        "clean, defended - control (95 %)": str(setting.gain("clean")),
+        "transfer, defended - control (95 %)": str(setting.gain("transfer")),
         "triggered": f"{np.mean(stamped):.1f}" if stamped else "-",
         "proxy": means.get("proxy", "-"),
     }
@@ -105,6 +123,8 @@ def arms(number: int, judgement: Judgement, rows: int) -> Part:
         means = [f"{np.mean(setting.values(arm, metric)):.1f}" for arm in names]
         table.append((spoken(metric), *means, str(setting.gain(metric))))
     verdict = judged(setting.gain(), rival=setting.rival, p=judgement.holm, rows=rows)
+    if setting.inconclusive:
+        verdict = f"{setting.gain()} points over random, {judgement.word}"
     return Part(f"arms_{number}", setting.label, verdict, header(names), table, folded=rows > 1)
 
 

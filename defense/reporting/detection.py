@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from defense.reporting.figures import curves
+from defense.reporting.health import doubts, looking
 from defense.reporting.reading import is_rival
 from defense.reporting.record import Scoring
-from defense.reporting.result import common, selection
+from defense.reporting.result import common
+from defense.reporting.selection import selection
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import mean_interval
 from defense.reporting.sweeps import Grid, columns_of, command_of, highest, made_of, row_of
@@ -42,7 +44,9 @@ def detection_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
     seeds = {result["seed"] for result in results}
     return Sheet(
         title=f"{title}: do scores find the labels that are known to be wrong?",
-        answer=answer(auc, results),
+        answer="\n".join(
+            filter(None, (doubts(looking(results), "the scores of a trained model"), answer(auc, results)))
+        ),
         command=command_of(results),
         parts=[
             Part(
@@ -100,5 +104,5 @@ def said(values: Sequence[float]) -> str:
         return "-"
     found = mean_interval(values)
     return f"{found.mean:.3f}" + (
-        f" ({max(found.low, 0):.3f} to {min(found.high, 1):.3f})" if found.count > 1 else ""
+        f" ({max(found.low, 0):.3f} to {min(found.high, 1):.3f})" if found.judgeable else ""
     )

@@ -25,12 +25,14 @@ from defense.reporting.gains import (
     real,
     together,
 )
+from defense.reporting.health import doubts, looking
 from defense.reporting.judging import luck, shared_control, tally
 from defense.reporting.record import Evaded, Tables
-from defense.reporting.result import common, selection
+from defense.reporting.result import common
+from defense.reporting.selection import selection
 from defense.reporting.settings import Setting, facts_of, settings_of, treated
 from defense.reporting.sheet import Part, Sheet
-from defense.reporting.statistics import p_value
+from defense.reporting.statistics import p_value, percent, points
 from defense.reporting.sweeps import Result, command_of, made_of
 
 ANEW = (Way.bounded, Way.adaptive)  # ways of an attacker who knows the model, and leaves alone what it has wrong
@@ -63,10 +65,10 @@ def accuracies(tables: Tables, chosen: Mapping[float, np.ndarray]) -> dict[str, 
             clean, after = table[str(Way.clean)], table[str(way)]
             right = np.where(chosen[share], after & clean if way in ANEW else after, clean)
             own = arms.setdefault(arm, {}).setdefault(f"{protocol}_{way}", {})
-            own[said(share)] = 100 * float(right.mean())
+            own[said(share)] = percent(right.sum(), len(right))
     for ways in arms.values():
         for shares in ways.values():
-            shares[MEAN] = float(np.mean(list(shares.values())))
+            shares[MEAN] = points(float(np.mean(list(shares.values()))))
     return arms
 
 
@@ -89,7 +91,9 @@ def evaded_sheet(results: Sequence[Result], title: str) -> Sheet:
         facts.append(f"Of {len(settings)} settings {left} lack seeds that the others have, and are in no mean.")
     return Sheet(
         f"{title}: how much of a gain survives a strict protocol?",
-        answer(averaged, gains),
+        "\n".join(
+            filter(None, (doubts(looking(results), "the scores of a trained model"), answer(averaged, gains)))
+        ),
         command_of(results),
         parts,
         made_of(results),
@@ -162,7 +166,7 @@ def tables(settings: Sequence[Setting], gains: ByColumn) -> list[Part]:
             numbers: dict[str, float | None] = {
                 f"{column.name}{end}": value
                 for column, mean in found.items()
-                for end, value in (("", mean.mean), (" low", mean.low), (" high", mean.high))
+                for end, value in zip(("", " low", " high"), mean.columns("").values(), strict=True)
             }
             numbers |= {
                 f"{column.name}, {arm}, %": float(np.mean(setting.values(arm, column.measure())))

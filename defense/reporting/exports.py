@@ -11,7 +11,10 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from defense.reporting.escaping import UTF8, for_latex, write
 from defense.reporting.sweeps import FOLDER
+
+Printed = tuple[Sequence[str], Sequence[Sequence[str]]]  # the header and the rows of a table
 
 
 class Text(str):
@@ -39,17 +42,28 @@ def sort_key(cell: str) -> str:
 
 def relative(target: Path, output: Path) -> str:
     """Return the link from a page in the folder `output` to `target`, as in a URL."""
-    return quote(Path(os.path.relpath(target.resolve(), output.resolve())).as_posix())
+    return quote(os.fsencode(Path(os.path.relpath(target.resolve(), output.resolve())).as_posix()))
 
 
 def write_tables(
-    folder: Path, name: str, header: Sequence[str], rows: Sequence[Sequence[str]], data: pd.DataFrame | None
+    folder: Path,
+    name: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    data: pd.DataFrame | None,
+    *,
+    caption: str = "",
+    paper: Printed | None = None,
 ) -> None:
-    """Write name.csv and name.tex into `folder`; of `data`, its plain numbers, name.parquet, and the CSV too."""
+    """Write name.csv and name.tex into `folder`; of `data`, its plain numbers, name.parquet, and the CSV too.
+
+    paper: the table as a paper prints it, where that is another than the one of the page.
+    """
     folder.mkdir(exist_ok=True)
+    file = folder / f"{name}.csv"
     if data is None:
-        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([header, *rows])
+        with file.open("w", newline="", encoding=UTF8, errors="backslashreplace") as out:
+            csv.writer(out, lineterminator="\n").writerows([header, *rows])
     else:
         own = data.copy()
         if FOLDER in own:
@@ -57,14 +71,30 @@ def write_tables(
             own[FOLDER] = [
                 None if found is None else os.path.relpath(found, page.resolve()) for found in own[FOLDER]
             ]
-        own.to_csv(folder / f"{name}.csv", index=False)
+        own.to_csv(file, index=False, encoding=UTF8)
         own.to_parquet(folder / f"{name}.parquet", index=False)
-    (folder / f"{name}.tex").write_text(latex(header, rows), encoding="utf-8")
+    write(folder / f"{name}.tex", latex(*(paper or (header, rows)), caption=caption, label=f"tab:{name}"))
 
 
-def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def latex(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str) -> str:
     """Return a table for LaTeX with the booktabs package: the first column left, the others right."""
-    table = pd.DataFrame([[str(cell) for cell in row] for row in rows], columns=[str(name) for name in header])
-    style = table.style.format(escape="latex").format_index(escape="latex", axis="columns").hide(axis="index")
-    written: str = style.to_latex(hrules=True, column_format="l" + "r" * (len(header) - 1))
-    return re.sub(r"(?<![\w$.-])-(?=\d)", "$-$", written)  # of a number below zero: a minus, not a hyphen
+
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(for_latex(str(cell)) for cell in cells) + r" \\"
+
+    written = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{for_latex(caption)}}}",
+        rf"\label{{{label}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+        r"\toprule",
+        line(header),
+        r"\midrule",
+        *map(line, rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(written) + "\n"

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 from defense.errors import InputError
 from defense.reporting.figures import points
+from defense.reporting.health import doubts, looking
 from defense.reporting.record import Scoring
 from defense.reporting.result import common
 from defense.reporting.sheet import Part, Sheet
@@ -66,7 +67,7 @@ def faithfulness_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
         table = []
         for row in sorted(rows, key=lambda row: -means[row].mean):
             found = means[row]
-            interval = f"{found.low:+.3f} to {found.high:+.3f}" if found.count > 1 else "-"
+            interval = f"{found.low:+.3f} to {found.high:+.3f}" if found.judgeable else "-"
             ratio = f"{costs[row] / costs['ip']:.1f}" if "ip" in costs else "-"
             left = [value for value in residuals.values(row, column) if value is not None]
             residual = f"{max(left):.2g}" if left else "-"
@@ -88,7 +89,10 @@ def faithfulness_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
             )
         )
     title = f"{title}: do scores foresee retraining?"
-    return Sheet(title, answer(spearman, results), command_of(results), parts, made_of(results))
+    said = "\n".join(
+        filter(None, (doubts(looking(results), "the scores of a trained model"), answer(spearman, results)))
+    )
+    return Sheet(title, said, command_of(results), parts, made_of(results))
 
 
 def worst_residual(result: dict[str, Any]) -> float | None:
@@ -98,8 +102,8 @@ def worst_residual(result: dict[str, Any]) -> float | None:
 
 
 def spread(found: Any) -> float:
-    """Return half the width of an interval; 0 where there is one value only."""
-    return found.high - found.mean if found.count > 1 else 0.0
+    """Return half the width of an interval; 0 where there is none."""
+    return found.high - found.mean if found.judgeable else 0.0
 
 
 def explained(results: Sequence[dict[str, Any]]) -> str:

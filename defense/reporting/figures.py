@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from itertools import cycle
 
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from defense.choices import TreatmentName
+from defense.reporting.escaping import for_chart
 from defense.reporting.record import Run
 
 COLOURS = {"baseline": "#6b7280", "control": "#b7791f", "defended": "#1d6f8a", "proxy": "#7c3aed"}
@@ -128,7 +130,7 @@ def eps_curves(found: Mapping[str, Mapping[str, list[float]]], eps: float) -> st
         axes.axvline(eps, color=INK, linewidth=1, linestyle="--", label="eps of the threat")
         axes.set_xscale("symlog", linthresh=eps / 2, linscale=0.5)  # 0 has a place on it
         ticks = next(iter(found.values()))["eps"]
-        axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks], fontsize=9)  # more would meet
         axes.minorticks_off()
         axes.set(xlabel="eps", ylabel="accuracy, %", xlim=(0, ticks[-1] * 1.1), ylim=(0, 101))
         figure.legend(loc="outside right upper", fontsize=9)
@@ -141,7 +143,7 @@ def curves(x: np.ndarray, lines: Mapping[str, np.ndarray], *, xlabel: str, ylabe
         figure, (axes,) = canvas(rows=2, joined=True)
         axes.plot([0, 1], [0, 1], color="#9ca3af", linestyle="--", linewidth=1)
         for (name, values), (colour, dashes, _) in zip(lines.items(), cycle(STYLES)):
-            axes.plot(x, values, color=colour, linestyle=dashes, linewidth=1.4, label=name)
+            axes.plot(x, values, color=colour, linestyle=dashes, linewidth=1.4, label=for_chart(name))
         axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.01))
         figure.legend(loc="outside right upper", fontsize=9)
         return svg(figure)
@@ -152,7 +154,9 @@ def points(values: Mapping[str, tuple[float, float, float]], *, xlabel: str, yla
     with mpl.rc_context(STYLE):
         figure, (axes,) = canvas(rows=2, joined=True)
         for (name, (x, y, half)), (colour, _, marker) in zip(values.items(), cycle(STYLES)):
-            axes.errorbar(x, y, yerr=half, fmt=marker, color=colour, markersize=5, capsize=2, label=name)
+            axes.errorbar(
+                x, y, yerr=half, fmt=marker, color=colour, markersize=5, capsize=2, label=for_chart(name)
+            )
         axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
         axes.axhline(0, color="#9ca3af", linewidth=1)
         figure.legend(loc="outside right upper", fontsize=9)
@@ -169,7 +173,9 @@ def canvas(*, rows: int = 1, columns: int = 1, joined: bool = False) -> tuple[Fi
 def svg(figure: Figure) -> str:
     """Return the figure as an <svg> element without date or fixed size."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():  # names in signs that matplotlib has no font for: a browser has
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

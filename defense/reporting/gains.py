@@ -10,7 +10,7 @@ import numpy as np
 from defense.choices import Protocol, Way
 from defense.reporting.judging import Compared
 from defense.reporting.settings import Setting
-from defense.reporting.statistics import Mean, mean_interval
+from defense.reporting.statistics import Mean, mean_interval, points
 
 MEAN = "mean"  # over the shares
 
@@ -64,7 +64,7 @@ def together(settings: Sequence[Setting], column: Column, share: str = MEAN) -> 
     for setting in settings:
         own, others = (setting.values(arm, column.measure(share)) for arm in ("defended", column.over))
         for run, first, second in zip(setting.runs, own, others, strict=True):
-            by_seed.setdefault(run["seed"], []).append(first - second)
+            by_seed.setdefault(run["seed"], []).append(points(first - second))
     whole = [values for values in by_seed.values() if len(values) == len(settings)]
     return mean_interval([float(np.mean(values)) for values in whole])
 

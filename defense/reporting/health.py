@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from defense.reporting.learning import flags_of, untold
+from defense.reporting.reading import is_rival
 from defense.reporting.sweeps import Result, swept
 from defense.reporting.tables import arms_of, markdown
 
@@ -22,8 +24,11 @@ class Row:
     allowed: int
 
 
-def warning(checks: Checks) -> str:
-    """Return one sentence that says what is flagged, and of which arms; nothing where nothing is."""
+def warning(checks: Checks, health: Mapping[str, Any] | None = None) -> str:
+    """Return one sentence that says what is flagged, and of which arms; nothing where nothing is.
+
+    health: as in result.json, of what takes no attack of its own.
+    """
     signs: dict[str, list[str]] = {}
     for arm in arms_of(checks):
         for finding in checks[arm].values():
@@ -32,6 +37,7 @@ def warning(checks: Checks) -> str:
     said = [
         f"{sign} ({'every arm' if len(arms) == len(checks) else ', '.join(arms)})" for sign, arms in signs.items()
     ]
+    said = [*flags_of(health or {}), *said]
     return f"Not to be believed without a closer look: {'; '.join(said)}." if said else ""
 
 
@@ -83,13 +89,31 @@ def reach(checks: Checks) -> str:
 
 
 def flagged_cells(results: Sequence[Result], *, shown: int = 5) -> str:
-    """Return one sentence that names the results with a flag, at most `shown`; nothing where there is none."""
+    """Return one sentence that names the results with a flag, at most `shown`; nothing where there is none.
+
+    Those of which nothing can be said are named elsewhere.
+    """
     named = [
         " ".join([*swept(result, results), f"seed={result['seed']}"])
         for result in results
-        if warning(result.get("checks", {}))
+        if warning(result.get("checks", {}), result.get("health")) and not result.get("health", {}).get("reason")
     ]
     if not named:
         return ""
     more = f" and {len(named) - shown} more" if len(named) > shown else ""
     return f"Health checks flag {len(named)} of {len(results)} cells: {'; '.join(named[:shown])}{more}."
+
+
+def looking(results: Sequence[Result]) -> list[Result]:
+    """Return the results whose scorer looks at the model, as chance and perfect knowledge do not."""
+    return [result for result in results if not is_rival(result["config"])]
+
+
+def doubts(results: Sequence[Result], about: str = "the treatment") -> str:
+    """Return what a page has to say before all else: of which results nothing can be said, and what is flagged."""
+    if not results:
+        return ""
+    idle = untold(results, about)
+    if len(results) == 1:
+        return idle or warning({}, results[0].get("health"))
+    return " ".join(filter(None, (idle, flagged_cells(results))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -27,9 +28,12 @@ class Compared:
     def all(
         cls, settings: Sequence[Setting], measure: str, *, over: str = "control", lower_is_better: bool = False
     ) -> list[Compared]:
-        """Return every setting beside the arm `over`: paired t over seeds, Holm's correction over all of them."""
+        """Return every setting beside the arm `over`: paired t over seeds, Holm's correction over all of them.
+
+        A setting of which nothing can be said, as where nothing was learned, is not judged.
+        """
         pairs = [over_arm(setting, measure, over) for setting in settings]
-        rows = zip(settings, pairs, holm([pair.t for pair in pairs]), strict=True)
+        rows = zip(settings, pairs, corrected(settings, pairs), strict=True)
         return [
             Compared(setting, measure, over, -1 if lower_is_better else 1, pair, p) for setting, pair, p in rows
         ]
@@ -57,6 +61,8 @@ class Compared:
     @property
     def word(self) -> str:
         """The judgement in a word or three."""
+        if self.setting.inconclusive:
+            return f"not judged: {self.setting.inconclusive}"
         if self.holm is None:
             return "not judged: one seed" if self.pair.difference.count < 2 else "not judged: no spread"
         if not self.differs:
@@ -84,6 +90,12 @@ class Judgement(Compared):
         return "best" if self.best else super().word
 
 
+def corrected(settings: Sequence[Setting], pairs: Sequence[Paired]) -> list[float | None]:
+    """Return the p-values of settings that can be judged, by Student's t after Holm's correction over them."""
+    both = zip(settings, pairs, strict=True)
+    return holm([None if setting.inconclusive else pair.t for setting, pair in both])
+
+
 def over_arm(setting: Setting, measure: str, arm: str) -> Paired:
     """Return the defended arm of a setting beside another by one measure, paired by seed."""
     return compared(setting.values("defended", measure), setting.values(arm, measure))
@@ -96,8 +108,8 @@ def judge(settings: Sequence[Setting]) -> list[Judgement]:
     aside, is the best if it is better than its control; if it is not, none is.
     """
     rows = Compared.all(settings, WORST)
-    corrected = holm([row.baseline.t for row in rows])
-    judgements = [Judgement(**vars(row), baseline_holm=p) for row, p in zip(rows, corrected, strict=True)]
+    beside = corrected(settings, [row.baseline for row in rows])
+    judgements = [Judgement(**vars(row), baseline_holm=p) for row, p in zip(rows, beside, strict=True)]
     highest = {id(top) for top in highest_of(judgements).values() if top.better}
     return [replace(judgement, best=id(judgement) in highest) for judgement in judgements]
 
@@ -148,6 +160,9 @@ def tally(rows: Sequence[Compared]) -> tuple[int, int]:
 
 def why_unjudged(rows: Sequence[Compared]) -> str:
     """Return why none of some rows is judged."""
+    reasons = dict.fromkeys(row.setting.inconclusive for row in rows)
+    if all(reasons):
+        return f"No setting can be judged: {' or '.join(reasons)}"
     if all(row.pair.difference.count < 2 for row in rows):
         return "One seed: the intervals that a judgement needs are over seeds, as in seed=range(5)"
     return "No setting can be judged: its seeds give one gain or no second one; more seeds would tell"
@@ -195,10 +210,13 @@ def best_of(judgements: Sequence[Judgement]) -> str:
 
 def unjudged(judgements: Sequence[Judgement]) -> str:
     """Return how many settings are not judged, and why; nothing where all are."""
-    single = sum(judgement.pair.difference.count < 2 for judgement in judgements)
-    flat = sum(judgement.holm is None for judgement in judgements) - single
+    reasons = Counter(reason for judgement in judgements if (reason := judgement.setting.inconclusive))
+    others = [judgement for judgement in judgements if not judgement.setting.inconclusive]
+    single = sum(judgement.pair.difference.count < 2 for judgement in others)
+    flat = sum(judgement.holm is None for judgement in others) - single
     said = [f"{single} of one seed" if single else "", f"{flat} with the same gain in every seed" if flat else ""]
-    return f"Not judged: {' and '.join(filter(None, said))}." if single or flat else ""
+    said += [f"{count}, as {reason}" for reason, count in reasons.items()]
+    return f"Not judged: {' and '.join(filter(None, said))}." if any(said) else ""
 
 
 def shared_control(settings: Sequence[Setting]) -> list[str]:

@@ -15,6 +15,7 @@ import pandas as pd
 from defense.choices import Measure, ObjectiveName
 from defense.data.splits import Dataset
 from defense.errors import InputError
+from defense.reporting.statistics import percent, points
 
 Function = Callable[[pd.DataFrame, int], float]
 
@@ -31,7 +32,7 @@ class Measured:
 
 def accuracy(table: pd.DataFrame, positive: int) -> float:
     """Return the share of samples whose prediction is their label, in percent."""
-    return 100 * float((table["prediction"] == table["label"]).mean())
+    return percent((table["prediction"] == table["label"]).sum(), len(table))
 
 
 def demographic_parity(table: pd.DataFrame, positive: int) -> float:
@@ -50,7 +51,7 @@ def equal_opportunity(table: pd.DataFrame, positive: int) -> float:
 
 def _gap(function: Callable[..., float], table: pd.DataFrame, positive: int) -> float:
     truth, given = (np.asarray(table[name] == positive, dtype=int) for name in ("label", "prediction"))
-    return 100 * float(function(truth, given, sensitive_features=table["group"]))
+    return points(100 * function(truth, given, sensitive_features=table["group"]))
 
 
 MEASURES: dict[Measure, Measured] = {

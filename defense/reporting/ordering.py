@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from defense.reporting.agreement import agreement, auc_of
+from defense.reporting.health import doubts, looking
 from defense.reporting.orders import Orders
 from defense.reporting.ordertables import gains_part, overall_part, parts_by_factor, settings_part
 from defense.reporting.orderwords import answer
@@ -102,7 +103,9 @@ def order_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
     gains = orders.gains()
     return Sheet(
         title=f"{title}: do scores order the samples as influence by an inverse does?",
-        answer=answer(orders, gains),
+        answer="\n".join(
+            filter(None, (doubts(looking(results), "the scores of a trained model"), answer(orders, gains)))
+        ),
         command=command_of(results),
         parts=[
             overall_part(orders),

@@ -16,11 +16,15 @@ from torch import Tensor
 
 from defense.choices import Method, TreatmentName
 from defense.reporting import figures
+from defense.reporting.escaping import for_markdown, visible, write
 from defense.reporting.health import check_rows, checks_table, looked_at, reach, warning
+from defense.reporting.learning import line_of
+from defense.reporting.outcomes import arm_rows, arms_table
 from defense.reporting.progress import in_words
 from defense.reporting.record import Run
-from defense.reporting.result import arm_rows, arms_table, scorer_of
+from defense.reporting.selection import one_class_said
 from defense.reporting.tables import arms_of, markdown
+from defense.reporting.verdict import scorer_of
 
 SHOWN = 16  # samples in each gallery
 STRIP = 11  # samples in the strip of perturbations
@@ -60,7 +64,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
     folder = output / "figures"
     folder.mkdir(exist_ok=True)
     for name, chart in charts.items():
-        (folder / f"{name}.svg").write_text(chart)
+        write(folder / f"{name}.svg", chart)
     for picture in (*(p for ends in galleries.values() for p in ends), *(p for row in strip for p in row)):
         (folder / f"{picture.name}.png").write_bytes(picture.png)
     facts = {
@@ -71,13 +75,15 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "spread": in_words(numbers["scoring"]["members"]),
         "rows": arm_rows(run),
         "arms": arms_of(run.arms),
-        "warning": warning(checks),
+        "warning": warning(checks, numbers["health"]),
+        "learned": line_of(numbers["health"]),
+        "one_class": one_class_said(numbers["one_class"], len(run.data.train), run.settings["treatment"]),
         "checks": check_rows(checks),
         "checked": looked_at(checks),
         "checks_table": checks_table(checks) if checks else "",
         "reach": reach(checks),
         "candidates": candidate_rows(run),
-        "arms_table": arms_table(run),
+        "arms_table": arms_table(run, form=for_markdown),
         "charts": charts,
         "galleries": galleries,
         "both_ends": at_both_ends(galleries) if run.config.scorer.method is Method.alignment else "",
@@ -119,7 +125,8 @@ def write_text(path: Path, template: str, facts: dict[str, Any]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    path.write_text(environment.get_template(f"{template}.j2").render(facts).rstrip() + "\n", encoding="utf-8")
+    environment.filters |= {"md": for_markdown, "visible": visible}
+    write(path, environment.get_template(f"{template}.j2").render(facts).rstrip() + "\n")
 
 
 def gallery(run: Run) -> dict[str, list[Picture]]:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
+from defense.reporting.escaping import for_chart
 from defense.reporting.figures import CLEAN, COLOURS_OF_MANY, INK, NOISY, STYLE, svg
 from defense.reporting.orders import Orders, factor_of, shown
 from defense.reporting.reading import is_rival
@@ -94,7 +95,7 @@ def panels(result: Mapping[str, Any], damping: float, reference: str) -> str:
             panel.scatter(x[:, 0], x[:, 1], c=rankdata(values), s=12, cmap="RdBu")
             low = x[order[:lowest]]
             panel.scatter(low[:, 0], low[:, 1], s=34, marker="x", color=INK, linewidths=0.9)
-            panel.set_title(name, fontsize=10)
+            panel.set_title(for_chart(name), fontsize=10)
         for panel in axes:
             panel.set(xticks=[], yticks=[])
         return svg(figure)

@@ -22,6 +22,7 @@ class Arm:
     history: pd.DataFrame  # as artifacts.TrainedModel
     evaluation: pd.DataFrame  # as artifacts.Evaluation
     checks: dict[str, dict[str, Any]]  # of robustness.checks.Finding, by check; none where they were left out
+    learned: dict[str, Any]  # of robustness.checks.Learned, on all test samples
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Scoring:
     seconds: dict[str, float]  # of each stage, when it was computed
     reused: list[str]  # stages taken from the store
     device: str
+    learned: dict[str, Any]  # of robustness.checks.Learned: the scored model, on its training samples
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Run(Scoring):
     arms: dict[str, Arm]  # by the names in tables.ARMS; proxy where the scores come from one
     adversarial: Images  # the validation pictures, attacked at the scored model
     candidates: pd.DataFrame | None  # as choosing.Chosen, where the treatment was chosen
+    standing: dict[str, Any]  # of robustness.checks.Standing: under adaptive attack at worst
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Repair(Scoring):
     treatment: pd.DataFrame  # as artifacts.Treatment, of the defended arm
     measured: dict[str, pd.DataFrame]  # as artifacts.Measurement, by arm
     histories: dict[str, pd.DataFrame]  # as artifacts.TrainedModel, by arm
+    arms_learned: dict[str, dict[str, Any]]  # of robustness.checks.Learned, on all test samples
 
 
 Tables = dict[tuple[float, Protocol], dict[str, pd.DataFrame]]  # artifacts.Evasion by share, protocol and arm

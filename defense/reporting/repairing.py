@@ -19,10 +19,14 @@ from defense.reporting.comparing import (
     row_of_table,
     settings_by,
 )
+from defense.reporting.health import doubts
 from defense.reporting.judging import Compared, shared_control
+from defense.reporting.learning import health_of
 from defense.reporting.measures import AIMS, GAPS, MEASURES, measured
+from defense.reporting.paper import ABOUT, printed
 from defense.reporting.record import Repair
-from defense.reporting.result import common, of_one_class, selection
+from defense.reporting.result import common
+from defense.reporting.selection import of_one_class, one_class, one_class_said, selection
 from defense.reporting.settings import Setting, facts_of, one_sided, settings_of, treated
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import mean_interval
@@ -41,7 +45,9 @@ def repair_result(run: Repair) -> dict[str, Any]:
             for arm, table in run.measured.items()
         },
         "selection": selection(run, taken),
+        "one_class": one_class(run, taken),
         **found,
+        "health": health_of(run.arms_learned, run.data.class_names),
         "sizes": found["sizes"] | {"treated": int(taken.sum()), "of_one_class": of_one_class(run, taken)},
     }
 
@@ -65,7 +71,7 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
     )
     return Sheet(
         f"{title}: does treating the lowest scores help?",
-        "\n".join(answers),
+        "\n".join(filter(None, (doubts(results), *answers))),
         command_of(results),
         parts,
         made_of(results),
@@ -73,10 +79,15 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
             text,
             *shared_control(settings),
             *facts_of(settings, treated),
-            *one_sided(settings),
+            *(one_sided(settings) if len(results) > 1 else filter(None, [one_class_of(results[0])])),
             *noise_found(settings),
         ],
     )
+
+
+def one_class_of(result: Result) -> str:
+    """Return that most of the samples that one run treats are of one class; else nothing."""
+    return one_class_said(result.get("one_class"), result["sizes"]["train"], result["config"]["treatment"])
 
 
 def measures_in(results: Sequence[Result]) -> list[Measure]:
@@ -115,6 +126,8 @@ def measure_part(measure: Measure, number: int, place: str, rows: Sequence[Compa
         chart,
         data=compared_table(ranked, knobs),
         facets=[name for name in ("scorer", *knobs) if name in shown],
+        paper=printed(ranked, knobs),
+        caption=f"{': '.join(filter(None, (kind.spoken, place)))}: {ABOUT}.",
     )
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from defense.choices import AUTO, Harm, Measure, TreatmentName
+from defense.reporting.escaping import visible
 from defense.reporting.reading import is_rival, objective_of, proxy_of, read
+from defense.reporting.selection import advice
 from defense.reporting.statistics import Mean, paired_difference
 from defense.reporting.sweeps import Result, column_of, group, row_of, swept
 from defense.reporting.tables import RIVALS, arms_of, lookup
@@ -17,7 +19,6 @@ WORST = "adaptive.worst"
 OBJECTIVE, BALANCE = "objective", "treatment.balance="  # of a sweep: what belongs to the row beside the scorer
 GROUND = ("data", "model", "train", "threat", "evaluation", "evade")  # what makes accuracies comparable
 NAMES = ("name", "source", "recipe", "_target_")  # what a group of settings is called by, the first there is
-ONE_SIDED = 0.95  # of what is treated, in one class
 Value = str | int | float | bool | None
 
 
@@ -74,6 +75,12 @@ class Setting:
     def is_linear(self) -> bool:
         """Whether the model is linear: no hidden layer."""
         return bool(self.runs[0]["config"]["model"].get("hidden") == [])
+
+    @property
+    def inconclusive(self) -> str:
+        """Why nothing can be said about half of its runs or more; nothing if something can."""
+        reasons = [reason for run in self.runs if (reason := run.get("health", {}).get("reason"))]
+        return str(max(reasons, key=reasons.count)) if reasons and 2 * len(reasons) >= len(self.runs) else ""
 
     @property
     def is_automatic(self) -> bool:
@@ -190,18 +197,19 @@ def treated(settings: Sequence[Setting]) -> str:
 
 
 def one_sided(settings: Sequence[Setting]) -> list[str]:
-    """Return a line on settings that treat hardly anything but one class: what they do to accuracy may be that."""
-    said = []
+    """Return a line on settings that treat one class above others: what they do to accuracy may be that.
+
+    Those for which half of the runs or more say so; see selection.one_class.
+    """
+    said, specs = [], []
     for setting in settings:
-        parts = [
-            run["sizes"]["of_one_class"] / run["sizes"]["treated"]
-            for run in setting.runs
-            if run["sizes"].get("of_one_class")
-        ]
-        if parts and sum(parts) / len(parts) > ONE_SIDED:
-            said.append(f"{setting.name} ({100 * sum(parts) / len(parts):.0f} %)")
-    advice = "with treatment.balance=class the budget is spent in every class alike"
-    line = f"All but a few of the samples treated are of one class by {'; '.join(said)}; {advice}."
+        found = [run["one_class"] for run in setting.runs if (run.get("one_class") or {}).get("flagged")]
+        if found and 2 * len(found) >= len(setting.runs):
+            names = " or ".join(dict.fromkeys(visible(one["class"]["name"]) for one in found))
+            share = sum(one["treated"] for one in found) / sum(one["of"] for one in found)
+            said.append(f"{setting.name} ({100 * share:.0f} % of class {names})")
+            specs.append(setting.runs[0]["config"]["treatment"])
+    line = f"Of the treated samples more are of one class than by chance: {'; '.join(said)}{advice(specs)}."
     return [line] if said else []
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from defense.reporting.exports import Text, relative, sort_key, write_tables
+from defense.reporting.escaping import for_markdown, write
+from defense.reporting.exports import Printed, Text, relative, sort_key, write_tables
 from defense.reporting.page import write_text
 from defense.reporting.tables import markdown
 
@@ -28,6 +29,8 @@ class Part:
     rows: Sequence[Sequence[str]] = ()
     chart: str = ""  # an <svg> element
     data: pd.DataFrame | None = None  # the table as plain numbers, for its CSV and Parquet
+    paper: Printed | None = None  # the table as a paper prints it, for LaTeX; None: as the page has it
+    caption: str = ""  # of it; the heading where there is none
     facets: Sequence[str] = ()  # columns of the table to choose rows by
     folded: bool = False  # the table opens on a click: it repeats what is above
     aside: bool = False  # for pages alone, not for a terminal
@@ -67,17 +70,30 @@ def write_sheet(sheet: Sheet, output: Path) -> None:
     for part in sheet.parts:
         if part.chart:
             (output / "figures").mkdir(exist_ok=True)
-            (output / "figures" / f"{part.name}.svg").write_text(part.chart)
+            write(output / "figures" / f"{part.name}.svg", part.chart)
         if part.rows:
-            write_tables(output / "tables", part.name, part.header, part.rows, part.data)
+            write_tables(
+                output / "tables",
+                part.name,
+                part.header,
+                part.rows,
+                part.data,
+                caption=part.caption or part.heading,
+                paper=part.paper,
+            )
     for form in ("md", "html"):
         facts = {
             "sheet": sheet,
             "failed": failed(sheet.failures),
             "rows_of": partial(shown, form=form, output=output),
-            "markdown": markdown,
+            "table": table_in_markdown,
         }
         write_text(output / f"{PAGE}.{form}", f"sheet.{form}", facts)
+
+
+def table_in_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of a page in Markdown; the cells of `rows` are written for it, the header is not."""
+    return markdown([for_markdown(name) for name in header], rows, form=str)
 
 
 def shown(part: Part, *, form: str, output: Path) -> list[list[Shown]]:
@@ -101,7 +117,7 @@ class Shown(str):
         link = relative(target, output) if target and target.exists() else ""
         text = str(cell)
         if form == "md":
-            text = text.replace("|", "\\|")
+            text = for_markdown(text)
             text = f"[{text}]({link})" if link else text
         shown = cls(text)
         shown.link, shown.key, shown.tone = link, sort_key(cell), getattr(cell, "tone", "")

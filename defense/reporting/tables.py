@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
+
+from defense.reporting.escaping import visible
 
 ARMS = ("baseline", "control", "defended", "proxy")  # proxy: the model of another recipe that scores come from
 RIVALS = {"remove": "random removal", "relabel": "random relabelling", "reweight": "the same weights shuffled"}
@@ -42,8 +44,12 @@ def spoken(metric: str) -> str:
     return f"{kind}, {attack}" if attack == "worst" else f"{kind}, after {attack}"
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table, also pleasant as plain text; every column but the first is aligned to the right."""
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, form: Callable[[str], str] = visible) -> str:
+    """Return a Markdown table, also pleasant as plain text; every column but the first is aligned to the right.
+
+    form: what is done to every cell; as it is, a name with signs of Markdown is right in a terminal alone.
+    """
+    head, *rows = ([form(cell) for cell in cells] for cells in (head, *rows))
     widths = [max(4, *(len(cell) for cell in column)) for column in zip(head, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:

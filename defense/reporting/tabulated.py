@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from defense.reporting.comparing import knobs_shown
 from defense.reporting.exports import Text
 from defense.reporting.judging import Judgement
+from defense.reporting.paper import ABOUT, printed
 from defense.reporting.settings import WORST
 from defense.reporting.sheet import Part
 from defense.reporting.significance import FEWEST
@@ -48,7 +51,10 @@ def settings_part(judgements: Sequence[Judgement], data: pd.DataFrame) -> Part:
     }
     shown = {name: cells for name, cells in columns.items() if any(cell != "-" for cell in cells)}
     facets = ["scorer", *knobs, "judgement"]
-    return part("settings", "Every setting", about_settings(data), shown, data, facets)
+    caption = f"Accuracy on test under adaptive attack at worst, in percent: {ABOUT}."
+    table = printed(judgements, knobs_shown([judgement.setting for judgement in judgements]))
+    found = part("settings", "Every setting", about_settings(data), shown, data, facets)
+    return replace(found, paper=table, caption=caption)
 
 
 def cells_part(data: pd.DataFrame) -> Part:

@@ -106,7 +106,7 @@ class Timings:
                 factor = Mean(1, 1, 1, self.count) if name == own else self.factor(name, work)
                 seconds = self.seconds(name, work)
                 if factor and seconds:
-                    ends = {"low": factor.low, "high": factor.high} if factor.count > 1 else {}
+                    ends = {"low": factor.low, "high": factor.high} if factor.judgeable else {}
                     sizes = {"train": work.train, "validation": work.validation}
                     numbers = {"seconds": seconds.mean, "factor": factor.mean, **ends, "seeds": factor.count}
                     rows.append({"scorer": name, **sizes, **numbers})

@@ -18,7 +18,18 @@ from defense.errors import InputError
 from defense.schema import Track
 
 Curves = Mapping[str, pd.DataFrame]  # by arm: a row for every epoch
-UNTRACKED = ("config", "versions", "overrides", "keys", "checks", "candidates", "reused", "seed")
+UNTRACKED = (
+    "config",
+    "versions",
+    "overrides",
+    "keys",
+    "checks",
+    "candidates",
+    "reused",
+    "seed",
+    "health",
+    "one_class",
+)
 
 
 def check_tracker(track: Track) -> None:

@@ -3,18 +3,21 @@
 After Carlini et al. 2019 (On Evaluating Adversarial Robustness), Athalye et al. 2018 (Obfuscated Gradients Give a
 False Sense of Security) and Croce et al. 2022 (Evaluating the Adversarial Robustness of Adaptive Test-time
 Defenses). `defense.robustness.probe` attacks samples in ways whose outcome is known beforehand; `judge` counts
-those on which it was another.
+those on which it was another. `learned` and `compared_under` need no attack of their own: they say whether there
+is anything to compare, models that have learned something under an attack that breaks some samples and not all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom
+from scipy.stats import binom, hypergeom
+
+from defense.choices import Doubt
 
 # An attack is not perfect, so an honest model too does now and then what it should not. Seen on 20 small honest
 # models (ordinary and adversarial training, 2 to 10 classes, several eps in both norms): 0 or 1 of 100; of
@@ -23,6 +26,8 @@ HONEST = 0.02  # share of such samples that is taken for honest
 CHANCE = 0.001  # that so honest a model is flagged by one check
 SLACK = 1e-3  # of eps, for rounding
 SAME = 1e-2  # of the standard deviation of the logits: by how much two passes may differ, in TF32 too
+NEARLY = 0.1  # of the samples that have another class: a model that gives so few of them another gives one class
+FEW = 3  # samples: of two arms with so few right no difference leaves zero out (see tango in reporting/statistics)
 
 
 @dataclass(frozen=True)
@@ -123,3 +128,70 @@ def judge(samples: pd.DataFrame, curve: pd.DataFrame, suite: np.ndarray) -> dict
         more = numbers.get(name, {})
         out[name] = Finding(check.title, check.sign, found, count, allowed, found > allowed, more)
     return out
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the predictions of a model say of its learning; classes are indices, None of no sample."""
+
+    samples: int
+    right: int
+    largest_class: int  # the class with the most samples
+    largest_count: int
+    predicted_class: int  # the class that is predicted most
+    predicted_count: int
+    p_right: float  # that chance alone is right as often: each sample with the share of the largest class
+    p_class: float  # that chance alone finds any class as well: hypergeometric, times the number of classes
+    learned: bool
+    doubt: Doubt | None
+
+
+def learned(labels: np.ndarray, predictions: np.ndarray) -> Learned:
+    """Return whether `predictions` (n,) of samples with `labels` (n,), n >= 1, show that anything was learned.
+
+    Learned is what is right more often than the share of the largest class, or finds some class better than
+    predictions that have nothing to do with the labels: either by more than chance does at CHANCE.
+    """
+    count, size = len(labels), int(max(labels.max(), predictions.max())) + 1
+    own, given, both = (
+        np.bincount(rows, minlength=size) for rows in (labels, predictions, labels[labels == predictions])
+    )
+    right, largest, most = int(both.sum()), int(own.argmax()), int(given.argmax())
+    p_right = float(binom.sf(right - 1, count, own[largest] / count))
+    there = own > 0
+    tails = hypergeom.sf(both[there] - 1, count, own[there], given[there])
+    p_class = min(1.0, int(there.sum()) * float(tails.min()))
+    others = count - int(given[most])
+    doubt = None
+    if others == 0:
+        doubt = Doubt.one_class
+    elif others <= NEARLY * (count - int(own[most])):
+        doubt = Doubt.nearly_one_class
+    elif p_right > CHANCE:
+        doubt = Doubt.largest_class if p_class <= CHANCE else Doubt.chance
+    known = doubt in (None, Doubt.largest_class)
+    counts = (count, right, largest, int(own[largest]), most, int(given[most]))
+    return Learned(*counts, p_right, p_class, known, doubt)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How many samples each arm has right under attack, and whether that leaves anything to compare."""
+
+    samples: int
+    standing: Mapping[str, int]
+    allowed: int  # samples on which an attack that is too strong, or too weak, may do otherwise
+    doubt: Doubt | None
+
+
+def compared_under(arms: Mapping[str, np.ndarray]) -> Standing:
+    """Return whether an attack breaks all samples of all `arms`, bool (n,) right under attack, or none of any."""
+    count = len(next(iter(arms.values())))
+    standing = {name: int(right.sum()) for name, right in arms.items()}
+    allowed = min(FEW, count // 10)
+    doubt = None
+    if max(standing.values()) <= allowed:
+        doubt = Doubt.too_strong
+    elif min(standing.values()) >= count - allowed:
+        doubt = Doubt.too_weak
+    return Standing(count, standing, allowed, doubt)

@@ -104,7 +104,7 @@ def probe(
     pixels = {"distance": reached_most, "lowest": -below, "highest": highest}
     columns = verdicts | pixels | {"gradient": gradient, "rise": rise, "drift": drift}
     samples = pd.DataFrame({"id": split.ids.numpy(), **{name: value.numpy() for name, value in columns.items()}})
-    accuracy = [100 * float(standing.double().mean()) for standing in stands.values()]
+    accuracy = [100 * int(standing.sum()) / len(standing) for standing in stands.values()]
     return samples, pd.DataFrame({"eps": list(stands), "accuracy": accuracy})
 
 

@@ -10,7 +10,7 @@ from defense.robustness.probe import chosen, probe
 from defense.schema import Threat
 from defense.watch import Watch
 
-VERSION = 2
+VERSION = 3
 
 
 def check(

@@ -16,7 +16,7 @@ from defense.schema import Evaluation as Suite
 from defense.schema import Threat
 from defense.watch import Watch
 
-VERSION = 4
+VERSION = 5
 
 
 def evaluate(
@@ -35,6 +35,8 @@ def evaluate(
     crew: Crew = ALONE,
 ) -> Evaluation:
     """Return, per test sample, whether `model` is right: clean, transfer, and adaptive after each attack.
+
+    Beside it stands the class that the model gives to the sample as it is.
 
     frozen: the test pictures (n, C, H, W) as the suite attacked them at the baseline; None where `model` is that
     baseline, whose own attacks are the frozen ones. stamped: the test samples with a planted trigger, where there
@@ -64,7 +66,9 @@ def evaluate(
         moved = test.with_images(TensorImages(frozen.to(test.labels.device)))
         right = predict(model, moved, batch_size=suite.batch_size, crew=crew).argmax(1) == labels
         transfer = (attacked.clean & right).numpy()
-    columns = {"id": test.ids.numpy(), "clean": attacked.clean.numpy(), "transfer": transfer}
+    given = predict(model, test, batch_size=suite.batch_size, crew=crew).argmax(1).cpu()
+    columns = {"id": test.ids.numpy(), "prediction": given.numpy(), "clean": attacked.clean.numpy()}
+    columns["transfer"] = transfer
     if stamped is not None:
         columns["triggered"] = (
             predict(model, stamped, batch_size=suite.batch_size, crew=crew).argmax(1) == labels

@@ -14,14 +14,17 @@ import pandas as pd
 
 from defense.artifacts import write_json
 from defense.reporting.detection import detection_result, detection_sheet
+from defense.reporting.escaping import for_terminal
 from defense.reporting.evading import evaded_result, evaded_sheet
 from defense.reporting.faithfulness import faithfulness_result, faithfulness_sheet
 from defense.reporting.health import warning
 from defense.reporting.ordering import Reference, order_result, order_sheet
+from defense.reporting.outcomes import arms_table
 from defense.reporting.page import write_pages
 from defense.reporting.record import Evaded, Repair, Run, Scoring
 from defense.reporting.repairing import per_sample, repair_result, repair_sheet
-from defense.reporting.result import arms_table, result
+from defense.reporting.result import result
+from defense.reporting.selection import one_class_said
 from defense.reporting.sheet import Part, Sheet, write_sheet
 from defense.reporting.timing import timing_result, timing_sheet
 from defense.reporting.tracking import tracked
@@ -35,14 +38,16 @@ def write_report(run: Run, output: Path) -> dict[str, Any]:
     numbers = result(run)
     scores = run.scores.assign(treated=run.arms["defended"].treatment["treated"].to_numpy())
     scores.to_parquet(output / "scores.parquet", index=False)
-    scores.to_csv(output / "scores.csv", index=False)
+    scores.to_csv(output / "scores.csv", index=False, encoding="utf-8")
     samples = [arm.evaluation.assign(arm=name) for name, arm in run.arms.items()]
     pd.concat(samples).to_parquet(output / "per_sample.parquet", index=False)
     write_pages(run, numbers, output)
     numbers |= {"report_seconds": round(time.perf_counter() - begin, 3)}
     write_json(numbers, output / "result.json")
-    said = [arms_table(run), numbers["verdict"], warning(numbers["checks"]), f"report: {output / 'report.html'}"]
-    log.info("\n%s", "\n\n".join(filter(None, said)))
+    one_class = one_class_said(numbers["one_class"], len(run.data.train), run.settings["treatment"])
+    flagged = warning(numbers["checks"], numbers["health"])
+    said = [arms_table(run), numbers["verdict"], flagged, one_class, f"report: {output / 'report.html'}"]
+    log.info("\n%s", for_terminal("\n\n".join(filter(None, said))))
     tracked(run.config.track, numbers, {name: arm.history for name, arm in run.arms.items()}, output)
     return numbers
 
@@ -106,6 +111,6 @@ def written(
     settings = json.dumps(run.settings, indent=2)
     write_sheet(replace(sheet, parts=[*sheet.parts, *found], settings=settings), output)
     write_json(numbers, output / "result.json")
-    log.info("\n%s\n\nreport: %s", sheet.answer, output / "report.html")
+    log.info("\n%s", for_terminal(f"{sheet.answer}\n\nreport: {output / 'report.html'}"))
     tracked(run.config.track, numbers, histories or {}, output)
     return numbers

@@ -14,6 +14,8 @@ from defense.cell import Cell
 from defense.choices import AUTO, ObjectiveName
 from defense.choosing import choose
 from defense.reporting.record import Arm, Run
+from defense.robustness.checks import compared_under
+from defense.schema import plain
 from defense.stages import treat
 from defense.stages.report import write_report
 from defense.tasks.scoring import scoring
@@ -49,9 +51,13 @@ def defend(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
         if trained.key != baseline.trained.key:  # else nothing was treated: it is the baseline
             evaluation = make.evaluate(name, trained, measured)
             checks = make.check(name, trained, evaluation)
-        arms[name] = Arm(treatment.table, trained.artifact.history, evaluation.artifact.table, checks)
+        table = evaluation.artifact.table
+        arms[name] = Arm(treatment.table, trained.artifact.history, table, checks, make.learned(evaluation))
     adversarial = cell.validation(sites[0]).seen_by(ObjectiveName.robustness).images
     common = vars(scoring(cell, scores.artifact, overrides)) | {"config": replace(cell.config, treatment=spec)}
     candidates = chosen.candidates if chosen else None
-    run = Run(**common, arms=arms, adversarial=adversarial, candidates=candidates)
+    compared = ("baseline", "control", "defended")  # a proxy is no part of the answer
+    standing = compared_under({name: arms[name].evaluation["adaptive.worst"].to_numpy() for name in compared})
+    found = {"arms": arms, "adversarial": adversarial, "candidates": candidates, "standing": plain(standing)}
+    run = Run(**common, **found)
     return write_report(run, output) if cell.crew.rank == 0 else {}

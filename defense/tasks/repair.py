@@ -11,10 +11,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from defense.arms import Arms
 from defense.cell import Cell
 from defense.reporting.measures import measures_of
 from defense.reporting.record import Repair
+from defense.robustness.checks import Learned, learned
+from defense.schema import plain
 from defense.stages import treat
 from defense.stages.report import write_repair
 from defense.tasks.scoring import scoring
@@ -43,5 +47,12 @@ def repair(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
         treatment=defended.artifact.table,
         measured=measured,
         histories=histories,
+        arms_learned={name: plain(learned_of(table)) for name, table in measured.items()},
     )
     return write_repair(run, output) if cell.crew.rank == 0 else {}
+
+
+def learned_of(table: pd.DataFrame) -> Learned:
+    """Return whether an arm has learned anything, by what it makes of every test sample as it is."""
+    test = table[table["part"] == "test"]
+    return learned(test["label"].to_numpy(), test["prediction"].to_numpy())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from defense.artifacts import Scores
 from defense.cell import Cell
 from defense.reporting.record import Scoring
+from defense.robustness.checks import learned
 from defense.schema import plain
 
 
@@ -21,4 +22,5 @@ def scoring(cell: Cell, scores: Scores, overrides: list[str]) -> Scoring:
         seconds=cell.ledger.seconds,
         reused=cell.ledger.reused,
         device=str(cell.fabric.device),
+        learned=plain(learned(*(scores.table[name].to_numpy() for name in ("label", "prediction")))),
     )

@@ -109,14 +109,27 @@ def test_another_table_of_samples_is_one_line(tmp_path: Path, harm: str) -> None
 
 
 def test_latex_is_escaped_and_ruled() -> None:
-    table = latex(("a_b & c", "gain (95 %)"), [("x_1 {#1}", "-5.2 (-1.0 to +3.0)"), ("data.path=a-1~b", "50 %")])
-    lines = table.splitlines()
-    assert lines[0] == r"\begin{tabular}{lr}"
-    assert lines[1] == r"\toprule"
-    assert lines[2] == r"a\_b \& c & gain (95 \%) \\"
-    assert lines[4] == r"x\_1 \{\#1\} & $-$5.2 ($-$1.0 to +3.0) \\"
-    assert lines[5] == r"data.path=a-1\textasciitilde b & 50 \% \\"
-    assert lines[-2] == r"\bottomrule"
+    rows = [("x_1 {#1}", "-5.2 (-1.0 to +3.0)"), ("data.path=a-1~b", "<0.001"), ("[a]", "6 \N{PLUS-MINUS SIGN} 1")]
+    lines = latex(("a_b & c", "a - b (95 %)"), rows, caption="50 % | a", label="tab:x").splitlines()
+    assert lines[0].startswith("%")
+    assert lines[1:9] == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{50 \% $|$ a}",
+        r"\label{tab:x}",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"a\_b \& c & a $-$ b (95 \%) \\",
+        r"\midrule",
+    ]
+    assert lines[9:] == [
+        r"x\_1 \{\#1\} & $-$5.2 ($-$1.0 to +3.0) \\",
+        r"data.path=a-1\textasciitilde{}b & $<$0.001 \\",
+        r"{[}a] & 6 $\pm$ 1 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here: LaTeX is read, not set")

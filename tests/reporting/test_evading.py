@@ -12,6 +12,8 @@ import pytest
 from defense.choices import Protocol
 from defense.reporting.evading import accuracies, evaded_result, evaded_sheet
 from defense.reporting.record import Evaded
+from defense.robustness.checks import learned as learned_of
+from defense.schema import plain as as_plain
 from tests.conftest import DEFAULT
 from tests.test_sweep import swept
 
@@ -63,8 +65,15 @@ def test_an_attack_made_anew_leaves_alone_what_is_wrong_and_the_published_one_do
 def test_many_treatments_have_no_precision_and_no_recall() -> None:
     """Every share and protocol treats samples of its own; only the scores are compared with the known noise."""
     scores = pd.DataFrame({"label": [0, 1, 1, 0], "truth": [0, 1, 0, 0], "score": [0.3, -0.4, -0.2, 0.1]})
-    parts: dict[str, Any] = {"train": range(4), "validation": (), "test": (), "noise_known": True}
+    parts: dict[str, Any] = {
+        "train": range(4),
+        "validation": (),
+        "test": (),
+        "noise_known": True,
+        "class_names": ["a", "b"],
+    }
     plain: dict[str, Any] = {name: {} for name in ("settings", "record", "keys", "seconds")}
+    learned = as_plain(learned_of(np.array([0, 1, 1, 0]), np.array([0, 1, 1, 1])))
     run = Evaded(
         config=DEFAULT,
         data=SimpleNamespace(**parts),  # type: ignore[arg-type]
@@ -74,6 +83,7 @@ def test_many_treatments_have_no_precision_and_no_recall() -> None:
         device="cpu",
         tables={},
         chosen={},
+        learned=learned,
         **plain,
     )
     # of the pairs of the one wrong label with a right one it has the lower score in two of three

@@ -35,7 +35,7 @@ def test_a_page_lists_what_failed_before_what_finished(tmp_path: Path, capsys: p
     assert "failed: cell 1: threat.eps=|: <no> number" in capsys.readouterr().out
     page = (tmp_path / "report.md").read_text()
     assert page.index("## Cells that failed") < page.index("## Every setting")
-    assert r"| 1    | seed=1 a=b\|c | threat.eps=\|: <no> number | [defense.log](1/defense.log) |" in page
+    assert r"| 1    | seed=1 a=b\|c | threat.eps=\|: &lt;no> number | [defense.log](1/defense.log) |" in page
     assert "[" in page[page.index("## Every run") :]
     text = (tmp_path / "report.html").read_text()
     assert "1 cell failed." in text

@@ -58,14 +58,32 @@ def test_accuracy_that_falls_is_worse() -> None:
     assert {row.setting.row: row.word for row in rows}["ip"] == "worse"
 
 
-@pytest.mark.parametrize(("most", "said"), [(10, ["by ip (100 %); with"]), (9, [])])
-def test_a_treatment_of_one_class_alone_is_said(most: int, said: list[str]) -> None:
+@pytest.mark.parametrize(("flagged", "said"), [(3, "ip (90 % of class c|t)"), (2, "")])
+def test_a_treatment_of_one_class_is_said_if_half_of_the_runs_say_so(flagged: int, said: str) -> None:
     """Results of before that was counted say nothing of it."""
-    counted = {"sizes": RESULTS[0]["sizes"] | {"treated": 10, "of_one_class": most}}
-    results = [result | (counted if "scorer=ip" in result["overrides"] else {}) for result in RESULTS]
-    facts = [fact for fact in repair_sheet(results, "sweep").facts if fact.startswith("All but a few")]
-    assert len(facts) == len(said)
-    assert all(words in fact for words, fact in zip(said, facts, strict=True))
+    one = {"class": {"index": 1, "name": "c|t"}, "treated": 9, "of": 10, "training": 20, "wrong": None, "p": 1e-6}
+    counted = [
+        result
+        | (
+            {"one_class": one | {"flagged": result["seed"] < flagged}}
+            if "scorer=ip" in result["overrides"]
+            else {}
+        )
+        for result in RESULTS
+    ]
+    facts = [fact for fact in repair_sheet(counted, "sweep").facts if fact.startswith("Of the treated samples")]
+    advice = "; with treatment.balance=class the budget is spent in every class alike."
+    assert facts == (
+        [f"Of the treated samples more are of one class than by chance: {said}{advice}"] if said else []
+    )
+
+
+def test_the_page_of_one_run_counts_the_treated_of_one_class() -> None:
+    one = {"class": {"index": 1, "name": "cat"}, "treated": 9, "of": 10, "training": 20, "wrong": None, "p": 1e-6}
+    for flagged in (True, False):
+        facts = repair_sheet([RESULTS[0] | {"one_class": one | {"flagged": flagged}}], "run").facts
+        said = "9 of the 10 treated samples are of class cat, as are 20 of the 100 training samples; with"
+        assert any(fact.startswith(said) for fact in facts) is flagged
 
 
 def test_how_many_wrong_labels_are_found_is_said_with_its_interval() -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from defense.choices import TreatmentName
-from defense.reporting.result import among, untouched
+from defense.reporting.verdict import among, untouched
 from tests.conftest import DEFAULT, TINY
 
 

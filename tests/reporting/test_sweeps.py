@@ -92,7 +92,7 @@ def test_detection_page(tmp_path: Path) -> None:
     assert table[0] == "scorer,utility,robustness"
     assert table[1] == "oracle,1.000,-"
     assert table[4] == "ip,0.750 (0.115 to 1.000),0.600"  # of two values 0.1 apart: t = 12.7
-    assert (tmp_path / "tables/auc.tex").read_text().splitlines()[2] == r"scorer & utility & robustness \\"
+    assert r"scorer & utility & robustness \\" in (tmp_path / "tables/auc.tex").read_text().splitlines()
     assert 'class="sortable"' in (tmp_path / "report.html").read_text()
     reader = Reader()
     reader.feed((tmp_path / "report.html").read_text())

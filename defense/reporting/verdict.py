@@ -1,0 +1,105 @@
+"""The sentences that the report of a run opens with: the question answered, as far as one seed can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from defense.choices import Method, TreatmentName
+from defense.reporting.learning import Health, verdict_of
+from defense.reporting.outcomes import accuracies, difference, treated
+from defense.reporting.reading import proxy_of
+from defense.reporting.record import Run, Scoring
+from defense.reporting.statistics import Mean
+from defense.reporting.tables import RIVALS
+from defense.schema import Config
+
+VERBS = {
+    TreatmentName.remove: "Removing",
+    TreatmentName.relabel: "Relabelling",
+    TreatmentName.reweight: "Weighing less",
+}
+
+
+def verdict(run: Run, health: Health) -> str:
+    """Return the sentences that the report opens with: the question answered, as far as one seed can.
+
+    Two models retrained on data that differ by chance differ too, by more than the choice of test samples
+    explains. So one seed is never called better or worse than random; `defense-report` judges over seeds. health:
+    as in result.json; where nothing can be said, that alone is.
+    """
+    config, gain = run.config, difference(run, "adaptive.worst")
+    arms = {name: accuracies(arm.evaluation)["adaptive"]["worst"] for name, arm in run.arms.items()}
+    count, total = treated(run), len(run.data.train)
+    nothing = verdict_of(health)
+    if count == 0:
+        left = f"accuracy under adaptive attack is {arms['baseline']:.1f} %"
+        return " ".join(filter(None, (nothing, f"Nothing was treated ({untouched(run)}): {left}.")))
+    if nothing:
+        return nothing
+    choice = ""
+    if run.candidates is not None:
+        choice = f" (chosen from {len(run.candidates) - 1} candidates on held-out validation)"
+    outcome = f"not distinguishable from {RIVALS[str(config.treatment.name)]}"
+    if gain.differs_from_zero:
+        outcome = "more than the choice of test samples explains; whether luck of retraining does, seeds can tell"
+    said = (
+        f"{VERBS[config.treatment.name]} the {count} of {total} training samples that {scorer_of(run)} ranks "
+        f"lowest{aim(config)}{among(run)}{choice} took accuracy under adaptive attack from "
+        f"{arms['baseline']:.1f} % to {arms['defended']:.1f} %, as many at random to {arms['control']:.1f} %: "
+        f"{gain.mean:+.1f} points over random (95 % interval over test samples {gain.low:+.1f} to "
+        f"{gain.high:+.1f}), {outcome}."
+    )
+    changes = {over: difference(run, "clean", second=over) for over in ("control", "baseline")}
+    return " ".join(filter(None, (said, clean_said(changes))))
+
+
+def clean_said(changes: Mapping[str, Mean]) -> str:
+    """Return by how much clean accuracy fell or rose against other arms, where the interval leaves zero out."""
+    said = []
+    for word, sign in (("fell", -1), ("rose", 1)):
+        found = {over: mean for over, mean in changes.items() if mean.differs_from_zero and sign * mean.mean > 0}
+        if found:
+            told = ", ".join(
+                f"{mean.mean:+.1f} points against the {over} ({mean.low:+.1f} to {mean.high:+.1f})"
+                for over, mean in found.items()
+            )
+            said.append(f"Clean accuracy {word}: {told}.")
+    return " ".join(said)
+
+
+def untouched(run: Run) -> str:
+    """Return why nothing was treated."""
+    spec = run.config.treatment
+    if run.candidates is not None:
+        return f"none of {len(run.candidates) - 1} candidates beat its random control on held-out validation"
+    if spec.name is TreatmentName.reweight:
+        return "all scores are alike"
+    if gives_labels(run) and (run.scores["prediction"] == run.scores["label"]).all():
+        return "the model gives no sample another label"
+    if spec.threshold is not None:
+        return f"no score is below the threshold {spec.threshold:g}{among(run)}"
+    return f"budget {spec.budget:g}"
+
+
+def among(run: Run) -> str:
+    """Return what the lowest scores are the lowest of, where that is not all samples."""
+    spec = run.config.treatment
+    classes = " in every class" if spec.balance == "class" and spec.name is not TreatmentName.reweight else ""
+    return classes + (" among the samples that the model gives another label" if gives_labels(run) else "")
+
+
+def gives_labels(run: Run) -> bool:
+    """Return whether the labels that the model gives decide what can be treated; of two classes both are known."""
+    return run.config.treatment.name is TreatmentName.relabel and run.data.classes > 2
+
+
+def scorer_of(run: Scoring) -> str:
+    """Return the scorer in words, without a proxy that it does not look at: 'ip (mean of 2 trainings)'."""
+    scorer = run.config.scorer
+    return str(scorer if proxy_of(run.settings) else replace(scorer, proxy=None))
+
+
+def aim(config: Config) -> str:
+    """Return ' for robustness' of a score that looks at an objective, and nothing of one that does not."""
+    return f" for {config.objective}" if config.scorer.method is Method.alignment else ""
