@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from defense.choices import AttackName, Norm
 from defense.data.images import TensorImages
 from defense.data.splits import Split
+from defense.models.loss import log_odds
 from defense.models.predict import predict
 from defense.randomness import generator, global_seed
 from defense.robustness.attacks import tiles, usual_step
@@ -146,8 +147,8 @@ def attempted(
 def slopes(model: nn.Module, split: Split, threat: Threat, batch_size: int) -> tuple[Tensor, Tensor]:
     """Return the largest entry of every picture's gradient, and by how much a step along it raises the loss; (n,).
 
-    The gradient is that of the cross-entropy, as attacks see it. The step is that of ONCE, along it
-    in the norm of the threat. The loss is the one that never saturates: see `unsaturated`.
+    The gradient is that of the cross-entropy, as attacks see it. The step is that of ONCE, along it in the norm of
+    the threat. The loss is the log-odds against the label, which never saturate.
     """
     size, rise = [], []
     with attacking(model, batch_size), torch.enable_grad():
@@ -158,15 +159,11 @@ def slopes(model: nn.Module, split: Split, threat: Threat, batch_size: int) -> t
             way = slope.sign() if threat.norm is Norm.Linf else F.normalize(slope.flatten(1)).view_as(x)
             with torch.no_grad():
                 moved = model((x + usual_step(threat, ONCE.steps) * way).clamp(0, 1))
-            rise.append(unsaturated(moved, labels) - unsaturated(logits.detach(), labels))
+            own = labels.cpu()
+            before, after = (log_odds(each.detach().cpu().double(), own) for each in (logits, moved))
+            rise.append(after - before)
             size.append(slope.flatten(1).abs().amax(1).cpu())
     return torch.cat(size), torch.cat(rise)
-
-
-def unsaturated(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return t = logsumexp of the other logits - the own logit, float64 (n,): cross-entropy is log(1 + exp t)."""
-    logits, own = logits.cpu().double(), labels.cpu()[:, None]
-    return logits.scatter(1, own, -torch.inf).logsumexp(1) - logits.gather(1, own)[:, 0]
 
 
 def drifts(model: nn.Module, split: Split, batch_size: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from defense.choices import AttackName, Norm
 from defense.data.images import TensorImages
 from defense.data.splits import Split
+from defense.models.loss import log_odds
 from defense.robustness import probe as probes
 from defense.robustness.attacks import perturb_batch, tiles
 from defense.robustness.probe import chosen, probe, radii
@@ -184,7 +185,7 @@ def test_every_class_has_its_share(count: int) -> None:
 def test_the_loss_that_is_looked_at_does_not_saturate() -> None:
     logits = torch.tensor([[3.0, 1.0, -2.0], [900.0, -900.0, 0.0]])
     labels = torch.tensor([1, 0])
-    found = probes.unsaturated(logits, labels)
+    found = log_odds(logits.double(), labels)
     assert float(found[0]) == pytest.approx(math.log(math.exp(3) + math.exp(-2)) - 1)
     assert float(found[1]) == pytest.approx(-900)
     loss = nn.functional.cross_entropy(logits[:1].double(), labels[:1])
