@@ -1,0 +1,70 @@
+"""CSV files as text: columns by the name in their header, cells as they stand there, without blanks around."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+
+import pandas as pd
+
+from defense.data.collection import decoded, existing
+from defense.errors import InputError
+
+log = logging.getLogger(__name__)
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"  # around a value; str.strip() leaves them
+
+
+def read_csv(path: str | None, field: str, named: Sequence[str]) -> pd.DataFrame:
+    """Return the cells of a CSV file in UTF-8 as text, without blanks around, NaN if empty.
+
+    named: columns that the file should have; they tell what separates its columns. Raises InputError if the file
+    cannot be read, two columns have one name, or no row is in it.
+    """
+    expected = "a CSV file with a header"
+    text = decoded(str(existing(path, field, expected)), field, expected)
+    sign = separator(text, named)
+    if sign != ",":
+        log.info("%s=%s: columns are separated by %s", field, path, SEPARATORS[sign])
+    usual = {"header": None, "dtype": str, "keep_default_na": False, "skipinitialspace": True, "sep": sign}
+    try:
+        cells = pd.read_csv(io.StringIO(text), **usual)
+    except ValueError as error:  # pandas' errors of parsing are ValueErrors
+        raise InputError(field, path, f"not a readable CSV file ({error})") from error
+    cells = cells.apply(stripped)
+    header = [name if isinstance(name, str) else f"Unnamed: {place}" for place, name in enumerate(cells.iloc[0])]
+    twice = pd.Index(header)[pd.Index(header).duplicated()]
+    if len(twice):
+        raise InputError(field, path, f"has two columns named {twice[0]}; expected a name for each")
+    found = cells.iloc[1:].set_axis(header, axis="columns").reset_index(drop=True)
+    if found.empty:
+        raise InputError(field, path, "no row in it; expected samples below a line of column names")
+    return found
+
+
+def stripped(column: pd.Series) -> pd.Series:
+    """Return texts without blanks and invisible signs around, NaN if nothing is left."""
+    texts = column.str.strip().str.strip(INVISIBLE).str.strip()
+    return texts.mask(texts == "")
+
+
+def separator(text: str, named: Sequence[str]) -> str:
+    """Return what separates columns: the first of SEPARATORS that gives a header with the named columns.
+
+    If none does, it is what gives the longest header, for the error that says what the columns are.
+    """
+    headers = {sign: header_of(text, sign) for sign in SEPARATORS}
+    fitting = [sign for sign, header in headers.items() if set(named) <= set(header)]
+    return fitting[0] if fitting else max(SEPARATORS, key=lambda sign: len(headers[sign]))
+
+
+def header_of(text: str, sign: str) -> list[str]:
+    """Return the names in the first line of a text whose columns are separated by `sign`."""
+    rows = csv.reader(io.StringIO(text), delimiter=sign, skipinitialspace=True)
+    try:
+        return [name.strip() for name in next((row for row in rows if row), [])]
+    except csv.Error:  # a header that csv cannot read; pandas says why
+        return []

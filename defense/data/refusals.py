@@ -1,0 +1,60 @@
+"""Columns of a table that are refused as they are, all in one line, with the settings that say what they are."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from defense.errors import InputError
+
+WAYS = {  # settings of the data that a refusal ends with, in this order
+    "drop": "leaves {} out",
+    "numbers": "reads {} as numbers",
+    "categories": "takes every value as a category",
+}
+TOLD = 3  # columns that are described, others are named
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """What speaks against a column as it is."""
+
+    column: str
+    said: str  # goes on after "column NAME "
+    ways: tuple[str, ...]  # of WAYS that it can be settled by
+
+
+def refuse(complaints: Sequence[Complaint], field: str, path: object) -> None:
+    """Raise InputError for all of the complaints at once, if there are any."""
+    if not complaints:
+        return
+    told = [f"column {each.column} {each.said}" for each in complaints[:TOLD]]
+    if len(complaints) > TOLD:
+        told.append(f"so with {', '.join(each.column for each in complaints[TOLD:])}")
+    settled = {way: [each.column for each in complaints if way in each.ways] for way in WAYS}
+    ways = [
+        f"{override(way, names)} {WAYS[way].format('them' if len(names) > 1 else 'it')}"
+        for way, names in settled.items()
+        if names
+    ]
+    raise InputError(field, path, "; ".join([*told, ", ".join(ways)] if ways else told))
+
+
+def override(setting: str, names: Sequence[str]) -> str:
+    """Return what sets a list of the data on the command line, as in data.drop=[customer_id]."""
+    return shlex.quote(f"data.{setting}=[{','.join(map(quoted, names))}]").replace("'data.", "'data.")
+
+
+def quoted(name: str) -> str:
+    """Return a name as it stands in an override of Hydra: as it is, or in quotes if it has special characters."""
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) and name.lower() not in (
+        "null",
+        "true",
+        "false",
+        "nan",
+        "inf",
+    ):
+        return name
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), name) + '"'
