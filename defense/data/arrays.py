@@ -96,9 +96,10 @@ def channel_axis(shape: tuple[int, ...], field: str, channels: Channels | None) 
     if one == two != three or is_few(three, beside=(one, two)):
         return 3
     first = two == three != one or is_few(one, beside=(two, three))
-    said = "channels come last" if first else "the shape does not tell which axis channels are"
-    valid = "expected (n, H, W, C), or data.channels=first; volumes (n, D, H, W) are no pictures"
-    raise InputError(field, f"array of shape {shape}", f"{said}: {valid}")
+    valid = "the shape does not tell where channels are: expected data.channels=last or first"
+    if first:
+        valid = "channels come last: expected (n, H, W, C), or data.channels=first"
+    raise InputError(field, f"array of shape {shape}", f"{valid}; volumes (n, D, H, W) are no pictures")
 
 
 def is_few(places: int, *, beside: tuple[int, int]) -> bool:
@@ -119,7 +120,7 @@ def as_labels(array: np.ndarray, field: str, count: int) -> Tensor:
     if len(labels) != count:
         raise InputError(field, f"{len(labels)} labels", f"expected {count}, one per picture")
     if labels.min() < 0:
-        raise InputError(field, f"label {labels.min()}", "expected integers from 0 up")
+        raise InputError(field, f"label {labels.min()}", f"expected integers from 0 up, as {numbered(field)}")
     return torch.from_numpy(labels.astype(np.int64))
 
 
@@ -131,7 +132,7 @@ def holds_whole(array: np.ndarray) -> bool:
 def way(array: np.ndarray, field: str) -> str:
     """Return how labels of another form become integers, as the end of a sentence; nothing if it is not known."""
     if array.dtype.kind in "US":
-        return f", as np.unique({field}, return_inverse=True)[1], and the texts as class_names"
+        return f", as {numbered(field)}, and the texts as class_names"
     if array.ndim == 2 and array.dtype.kind in "biuf" and (np.count_nonzero(array, axis=1) == 1).all():
         return f"; one-hot labels become that by {field}.argmax(1)"
     if array.dtype.kind == "f" and np.isnan(array).any():
@@ -146,14 +147,21 @@ def check_classes(labels: Tensor, field: str, classes: int) -> None:
         raise InputError(field, f"label {int(labels.max())}", valid)
 
 
-def check_every_class(labels: Tensor, field: str, classes: int) -> None:
-    """Raise InputError if no training sample has one of the labels in [0, classes)."""
+def check_every_class(labels: Tensor, field: str, classes: int, *, named: bool) -> None:
+    """Raise InputError if no training sample has one of the labels in [0, classes); named: by class_names."""
     there = labels.unique().tolist()
     missing = sorted(set(range(classes)) - set(there))
     if not missing:
         return
     found = f"labels {there[0]} to {there[-1]}"
-    if missing == [*range(there[0])]:
+    if missing == [*range(there[0])] and not named:
         raise InputError(field, found, f"expected labels from 0, as {field} - {there[0]}")
-    way = f"np.unique({field}, return_inverse=True)[1]"
-    raise InputError(field, found, f"no sample has label {missing[0]}; expected labels without a gap, as {way}")
+    valid = (
+        "expected one of each of class_names" if named else f"expected labels without a gap, as {numbered(field)}"
+    )
+    raise InputError(field, found, f"no sample has label {missing[0]}; {valid}")
+
+
+def numbered(field: str) -> str:
+    """Return what makes integers from 0 up of any labels, in numpy's words."""
+    return f"np.unique({field}, return_inverse=True)[1]"

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from defense.data.kinds import FEW, PLAIN, Column, Kind, label
+from defense.data.kinds import FEW, Column, Kind, label
 from defense.data.refusals import override
 from defense.data.spelling import is_word, two_spellings
 from defense.errors import InputError
@@ -45,7 +45,7 @@ def compared(texts: Tables, spec: Data) -> Tables:
 def values_of(cells: pd.Series, column: Column) -> pd.Series:
     """Return the values of a column: numbers, NaN if a text is none; True and False as text; or other texts."""
     if column.kind is Kind.number:
-        if column.notation == PLAIN:
+        if column.notation is None:
             return pd.to_numeric(cells, errors="coerce")
         return cells.map(column.notation.read, na_action="ignore").astype(np.float64)
     if column.kind is Kind.truth:
@@ -87,6 +87,8 @@ def check_filled(
     said += f"; so do rows in {', '.join(others)}" if others else ""
     features = [each for each in lacking if each not in (spec.target, spec.sensitive)]
     ways = f", or {override('drop', features)}" if features else ""
+    coded = [each for each in features if words[each]]
+    ways += f"; {override('categories', coded)} takes every value as a category" if coded else ""
     raise InputError(*file_of(part, spec), f"{said}; fill them in{ways}")
 
 

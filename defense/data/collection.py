@@ -62,7 +62,7 @@ def number_samples(
             for values in (labels, truth):
                 check_classes(values, label, classes)
             if part == "train":
-                check_every_class(labels, label, classes)
+                check_every_class(labels, label, classes, named=class_names is not None)
     names = class_names or [str(c) for c in range(classes)]
     return Collection(splits["train"], splits.get("validation"), splits.get("test"), names)
 

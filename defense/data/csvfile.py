@@ -1,12 +1,15 @@
-"""CSV files as text: columns by the name in their header, cells as they stand there, without blanks around."""
+"""CSV files as text: columns by the name in their header, cells without blanks around."""
 
 from __future__ import annotations
 
 import csv
 import io
 import logging
+import string
+import unicodedata
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from defense.data.collection import decoded, existing
@@ -15,11 +18,11 @@ from defense.errors import InputError
 log = logging.getLogger(__name__)
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"  # around a value; str.strip() leaves them
+INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff" + string.whitespace + "\u00a0"  # around a value
 
 
 def read_csv(path: str | None, field: str, named: Sequence[str]) -> pd.DataFrame:
-    """Return the cells of a CSV file in UTF-8 as text, without blanks around, NaN if empty.
+    """Return the cells of a CSV file in UTF-8 as text, with single blanks inside alone, NaN if empty.
 
     named: columns that the file should have; they tell what separates its columns. Raises InputError if the file
     cannot be read, two columns have one name, or no row is in it.
@@ -46,9 +49,10 @@ def read_csv(path: str | None, field: str, named: Sequence[str]) -> pd.DataFrame
 
 
 def stripped(column: pd.Series) -> pd.Series:
-    """Return texts without blanks and invisible signs around, NaN if nothing is left."""
-    texts = column.str.strip().str.strip(INVISIBLE).str.strip()
-    return texts.mask(texts == "")
+    """Return texts without blanks and invisible signs around, in one form of Unicode, NaN if nothing is left."""
+    places, texts = pd.factorize(column)  # each text once
+    plain = [" ".join(unicodedata.normalize("NFC", text).strip(INVISIBLE).split()) or np.nan for text in texts]
+    return pd.Series(np.array([*plain, np.nan], dtype=object)[places], index=column.index)
 
 
 def separator(text: str, named: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ def image_folder(spec: Data) -> Collection:
         raise InputError("data.image_size", None, "expected the side, in pixels, that pictures are fitted to")
     parts: dict[str, tuple[FolderImages, Tensor, Tensor]] = {}
     classes: list[str] = []
-    others: Counter[str] = Counter()
+    others: list[str] = []
     folders = folders_of(path)
     for part, folder in folders.items():
         found = classes_in(folder)
@@ -48,11 +48,13 @@ def image_folder(spec: Data) -> Collection:
             raise InputError("data.path", folder, f"its classes differ from those of train in {differ}")
         classes = found
         files = [pictures_in(folder / name, others) for name in classes]
+        loose = [name for name in listed(folder) if name not in classes]
+        if loose:
+            log.info("%s: files outside of class folders are left out: %s", folder, counted(loose))
         labels = torch.tensor([label for label, pictures in enumerate(files) for _ in pictures])
         parts[part] = (FolderImages([*chain(*files)], spec.image_size), labels, labels)
     if others:
-        counts = ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
-        log.info("%s: files that are no pictures are left out: %s", path, counts)
+        log.info("%s: files that are no pictures are left out: %s", path, counted(others))
     origins = {part: ("data.path", str(folder)) for part, folder in folders.items()}
     return replace(number_samples(parts, class_names=classes), origins=origins)
 
@@ -99,23 +101,29 @@ def classes_in(folder: Path) -> list[str]:
     return names
 
 
-def pictures_in(folder: Path, others: Counter[str]) -> list[Path]:
-    """Return the pictures of a class, in the order of torchvision's ImageFolder; count other files by ending.
+def pictures_in(folder: Path, others: list[str]) -> list[Path]:
+    """Return the pictures of a class, in the order of torchvision's ImageFolder.
 
-    Raises InputError if there is none.
+    The names of other files are added to `others`. Raises InputError if there is no picture.
     """
-    pictures, left_out = [], Counter[str]()
+    pictures: list[Path] = []
+    left_out: list[str] = []
     for file in files_in(folder):
         if is_picture(file):
             pictures.append(file)
         else:
-            left_out[file.suffix.lower() or "without ending"] += 1
+            left_out.append(file.name)
     if not pictures:
-        counts = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))
-        held = f"no picture in it but files: {counts}" if left_out else "no picture in it"
+        held = f"no picture in it but files: {counted(left_out)}" if left_out else "no picture in it"
         raise InputError("data.path", folder, f"{held}; expected pictures of the class, or no such folder")
-    others.update(left_out)
+    others += left_out
     return pictures
+
+
+def counted(names: list[str]) -> str:
+    """Return how many files have which ending, as in 3 .csv, 1 .txt."""
+    endings = Counter(Path(name).suffix.lower() or "without ending" for name in names)
+    return ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
 
 
 def files_in(folder: Path) -> Iterator[Path]:

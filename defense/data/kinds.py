@@ -15,10 +15,10 @@ from defense.data.spelling import NO_NUMBER, NO_VALUE, is_word
 from defense.schema import Data
 
 FEW = 20  # values of a column that may be categories whatever they look like, or groups
-MANY = 100  # categories that the log mentions
+MANY = 50  # categories that the log mentions
 NEARLY = 0.9  # of the values of a column: nearly all
+ALL_BUT = 0.95  # of the rows: those that a number of a row names alone, beside a few that are there twice
 UNITS = 4  # that stand beside numbers in one column; more are codes
-PLAIN = Notation(".", ("", ""))
 
 DAY, MONTH, YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"[12]\d{3}"
 NAMED = r"(?:jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-zä]*[.]?"
@@ -31,6 +31,9 @@ DATE = re.compile(
 )
 NAMELESS = re.compile(r"Unnamed: \d+")  # as pandas calls a column without a name
 NAMES_ROWS = re.compile(r"(?i:(?:.*[\s_.-])?(?:id|ids|idx|index|uuid|guid|key|rowid|row))|.*[a-z](?:ID|Id)")
+KEY = re.compile(
+    r"[^@\s]+@[^@\s]+\.\w+|https?://\S+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,}", re.IGNORECASE
+)
 CATEGORY = ("drop", "categories")  # settings that settle what is said of texts
 
 
@@ -48,8 +51,8 @@ class Column:
 
     name: str
     kind: Kind
-    notation: Notation = PLAIN  # of numbers
     complaint: Complaint | None = None
+    notation: Notation | None = None  # of numbers; None: plain ones, as 1234.5
     remark: str = ""
 
     @property
@@ -65,20 +68,22 @@ def feature(cells: pd.Series, spec: Data) -> Column:
     if name in (spec.categories or ()):
         return Column(name, Kind.category)
     if pd.to_numeric(cells, errors="coerce").notna().all():
-        complaint = None if chosen else nameless(name) or counting(name, cells) or thousands(name, cells)
-        return Column(name, Kind.number, PLAIN, complaint, leading_zeros(name, cells))
+        complaint = (
+            None if chosen else nameless(name, "numbers") or counting(name, cells) or thousands(name, cells)
+        )
+        return Column(name, Kind.number, complaint, remark=leading_zeros(name, cells))
     counts = cells.value_counts()
     values = counts[[not is_word(text, NO_NUMBER) for text in counts.index]]
     if are_numbers(values):
         return Column(name, Kind.number)  # and words for no value among them, which count as empty
     if chosen:
         notation = notation_of(values.index)
-        return Column(name, Kind.number, notation or PLAIN, None if notation else unread(name, values))
+        return Column(name, Kind.number, None if notation else unread(name, values), notation)
     if are_truths(counts):
         return Column(name, Kind.truth)
-    checks = (dated, written, among_numbers, of_its_own)
-    complaint = nameless(name) or next(filter(None, (check(name, values) for check in checks)), None)
-    return Column(name, Kind.category, PLAIN, complaint, remark(name, counts))
+    checks = (dated, written, among_numbers, keys, of_its_own)
+    complaint = nameless(name, "categories") or next(filter(None, (check(name, values) for check in checks)), None)
+    return Column(name, Kind.category, complaint, remark=remark(name, counts))
 
 
 def label(cells: pd.Series, spec: Data) -> Column:
@@ -94,7 +99,7 @@ def label(cells: pd.Series, spec: Data) -> Column:
     if words:
         said = f"has the value {words[0]} in {counts[words[0]]} rows, a word for no value: take these rows out"
         complaint = Complaint(name, said, ("categories",))
-    return Column(name, kind, PLAIN, complaint)
+    return Column(name, kind, complaint)
 
 
 def are_numbers(counts: pd.Series) -> bool:
@@ -107,29 +112,37 @@ def are_truths(counts: pd.Series) -> bool:
     return {text.casefold() for text in counts.index} <= {"true", "false"}
 
 
-def nameless(name: str) -> Complaint | None:
-    """Return what is said of a column without a name."""
+def nameless(name: str, way: str) -> Complaint | None:
+    """Return what is said of a column without a name; way: the setting that keeps it."""
     if not NAMELESS.fullmatch(name):
         return None
-    return Complaint(name, "has no name in the header, as the index that pandas writes", ("drop", "numbers"))
+    return Complaint(name, "has no name in the header, as the index that pandas writes", ("drop", way))
 
 
 def counting(name: str, cells: pd.Series) -> Complaint | None:
-    """Return what is said of whole numbers that count or name rows.
-
-    All differ, and they lie so close that numbers drawn from their range hardly ever would: of n draws out of m
-    all differ with probability exp(-n^2 / 2m), below 5e-5 up to m = n^2 / 20. Or the name says so.
-    """
+    """Return what is said of whole numbers that count or name rows, if `names_rows` or the name says so."""
     numbers = pd.to_numeric(cells).to_numpy(dtype=np.float64)
     if len(numbers) <= FEW or not np.isfinite(numbers).all() or (numbers % 1).any():
         return None
-    count, span = len(np.unique(numbers)), np.ptp(numbers) + 1
-    close = count == len(numbers) and span <= max(2 * count, count**2 / 20)
-    if not close and not (NAMES_ROWS.fullmatch(name) and count > NEARLY * len(numbers)):
+    count = len(np.unique(numbers))
+    if not names_rows(numbers) and not (NAMES_ROWS.fullmatch(name) and count > NEARLY * len(numbers)):
         return None
     said = f"has {count} whole numbers in {len(numbers)} rows, {numbers.min():.0f} to {numbers.max():.0f}"
     said += ": it seems to number them"
     return Complaint(name, said, ("drop", "numbers", "categories"))
+
+
+def names_rows(numbers: np.ndarray) -> bool:
+    """Return whether whole numbers differ so much from row to row that they are no measurement.
+
+    They are evenly spaced; or nearly all differ and fill half of their range; or all differ and lie so close that
+    numbers drawn from their range hardly ever would: of n draws out of m all differ with probability
+    exp(-n^2 / 2m), below 5e-5 up to m = n^2 / 20.
+    """
+    values, count = np.unique(numbers), len(numbers)
+    span = np.ptp(values) + 1
+    dense = len(values) > ALL_BUT * count and span <= 2 * len(values)
+    return dense or (len(values) == count and (len(np.unique(np.diff(values))) == 1 or span <= count**2 / 20))
 
 
 def thousands(name: str, cells: pd.Series) -> Complaint | None:
@@ -169,7 +182,8 @@ def unread(name: str, values: pd.Series) -> Complaint:
         return Complaint(name, f"has the value {example}, which is no number in any notation", CATEGORY)
     if notation_of(values.index):
         return Complaint(name, f"{said}: {form_of(example)}", ("drop", "numbers", "categories"))
-    return Complaint(name, f"{said}: {form_of(example)}, read in two ways; write them as 1234.5", CATEGORY)
+    said = f"{said}: {form_of(example)}, which leaves open how to read the column; write them as 1234.5"
+    return Complaint(name, said, CATEGORY)
 
 
 def among_numbers(name: str, values: pd.Series) -> Complaint | None:
@@ -181,9 +195,16 @@ def among_numbers(name: str, values: pd.Series) -> Complaint | None:
     return Complaint(name, said, CATEGORY)
 
 
+def keys(name: str, values: pd.Series) -> Complaint | None:
+    """Return what is said of addresses and keys that stand for one person or thing each."""
+    if len(values) <= FEW or not all(KEY.fullmatch(text) for text in values.index):
+        return None
+    return Complaint(name, f"has addresses or keys, as {values.index[0]}: they name rows", CATEGORY)
+
+
 def of_its_own(name: str, values: pd.Series) -> Complaint | None:
-    """Return what is said of texts most of which stand in one row alone: names, keys, sentences."""
-    if len(values) <= FEW or len(values) <= values.sum() / 2:
+    """Return what is said of texts that stand in two rows or fewer in the mean: names, keys, sentences."""
+    if len(values) <= FEW or len(values) < values.sum() / 2:
         return None
     said = f"has {len(values)} values in {values.sum()} rows, as {values.index[0]}: too many to be categories"
     return Complaint(name, said, CATEGORY)

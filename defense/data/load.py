@@ -42,7 +42,7 @@ def load(spec: Data, *, seed: int, cache: Path | None = None) -> Dataset:
         raise InputError("data.source", spec.source, "its training labels are all the same; expected two classes")
     missing = sorted(set(range(classes)) - set(train.labels.tolist()))
     if missing:
-        found = f"no training sample has label {missing[0]}; expected all of 0 to {classes - 1}"
+        found = f"leaves no training sample of class {names[missing[0]]}; expected one of each class at least"
         raise InputError("data.train_size", spec.train_size, found)
     if collection.encoder is not None:
         parts = {"train": train, "validation": validation, "test": test}

@@ -49,7 +49,8 @@ class Notation:
 
 def numerals(texts: Iterable[str]) -> list[re.Match[str]]:
     """Return those of the texts that are numbers in some notation, as matches of NUMERAL."""
-    return [found for text in texts if (found := NUMERAL.fullmatch(text.translate(SIGNS)))]
+    matches = [NUMERAL.fullmatch(text.translate(SIGNS)) for text in texts]
+    return [each for each in matches if each and (POINT.fullmatch(each["body"]) or COMMA.fullmatch(each["body"]))]
 
 
 def unit_of(found: re.Match[str]) -> tuple[str, str]:

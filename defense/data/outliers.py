@@ -52,10 +52,10 @@ def without_outliers(
         low, high = numbers[~far].min(), numbers[~far].max()
         if choice is Outliers.refuse:
             row = rows.index[int(np.argmax(far))] + 1
-            said = f"column {name} has the value {rows[name][far].iloc[0]} in row {row} below the header"
+            said = f"column {name} has the value {numbers[far][0]:.12g} in row {row} below the header"
             others = f"{far.sum()} of {len(far)} rows are far beyond the others, {low:g} to {high:g}"
             raise InputError(field, path, f"{said}: {others}; correct it, or {ADVICE}")
-        log.info("column %s: %d values beyond %g to %g are cut off there", name, far.sum(), low, high)
+        log.info("column %s: values beyond %g to %g are cut off there, in %d rows", name, low, high, far.sum())
         changed[name] = rows[name].clip(low, high)
     return rows.assign(**changed)
 

@@ -50,6 +50,13 @@ def readable(collection: Collection, spec: Data, cache: Path | None) -> Collecti
         raise InputError("data.path", spec.path, f"{found}; mend them, or data.unreadable=skip leaves them out")
     log.info("data.unreadable=skip: %s", found)
     kept: dict[str, Any] = {name: without(split, broken) for name, split in parts.items()}
+    for name, split in parts.items():
+        lost = sorted(set(split.labels.tolist()) - set(kept[name].labels.tolist()))
+        if lost:
+            said = (
+                f"leaves no picture of class {collection.class_names[lost[0]]} in {name}; expected readable ones"
+            )
+            raise InputError("data.unreadable", spec.unreadable, said)
     return replace(collection, left_out=named, **kept)
 
 

@@ -24,6 +24,7 @@ from defense.errors import InputError
 
 log = logging.getLogger(__name__)
 
+ROUNDING = 1e-12  # of a number: a column that differs by no more is constant
 CUT = 0.1  # of the rows of a part: more that are cut off are worth a line in the log
 
 
@@ -99,7 +100,7 @@ def is_constant(column: pd.Series) -> bool:
     if not pd.api.types.is_numeric_dtype(column):
         return column.nunique() < 2
     numbers = column.to_numpy(dtype=np.float64)
-    return bool(np.ptp(numbers) <= 8 * np.finfo(np.float64).eps * np.abs(numbers).max())
+    return bool(np.ptp(numbers) <= ROUNDING * np.abs(numbers).max())
 
 
 def constants(tables: Mapping[str, pd.DataFrame], names: list[str]) -> str:
