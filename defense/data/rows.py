@@ -112,7 +112,7 @@ def constants(tables: Mapping[str, pd.DataFrame], names: list[str]) -> str:
         differ = [f"{count} of {part}" for part, count in others.items() if count]
         told.append(f"{name} ({value}{', not so in rows: ' + ' and '.join(differ) if differ else ''})")
     ways = f"{override('drop', names)} does so without this line"
-    return f"left out as constant in the training rows: column {', '.join(told)}; {ways}"
+    return f"left out as constant: column {', '.join(told)}; {ways}"
 
 
 def differences(rows: pd.DataFrame, train: pd.DataFrame, part: str) -> list[str]:
