@@ -61,7 +61,7 @@ def ranged(array: np.ndarray) -> str:
 def as_images(array: np.ndarray, field: str, scale: float, channels: Channels | None = None) -> TensorImages:
     """Return pictures (n, H, W), (n, H, W, C) or, with channels first, (n, C, H, W); numbers in [0, scale].
 
-    They are those that `check_pictures` and `scale_of` let pass; what is outside by rounding is cut off.
+    They are those that `check_pictures` and `scale_of` let pass; values outside by rounding are cut off.
     """
     axis = channel_axis(array.shape, field, channels)
     channels_first = array[:, None] if axis is None else np.moveaxis(array, axis, 1)
@@ -130,7 +130,7 @@ def holds_whole(array: np.ndarray) -> bool:
 
 
 def way(array: np.ndarray, field: str) -> str:
-    """Return how labels of another form become integers, as the end of a sentence; nothing if it is not known."""
+    """Return how labels of another form become integers, as the end of a sentence; empty if that is unknown."""
     if array.dtype.kind in "US":
         return f", as {numbered(field)}, and the texts as class_names"
     if array.ndim == 2 and array.dtype.kind in "biuf" and (np.count_nonzero(array, axis=1) == 1).all():
@@ -163,5 +163,5 @@ def check_every_class(labels: Tensor, field: str, classes: int, *, named: bool) 
 
 
 def numbered(field: str) -> str:
-    """Return what makes integers from 0 up of any labels, in numpy's words."""
+    """Return the numpy expression that makes integers from 0 up of any labels."""
     return f"np.unique({field}, return_inverse=True)[1]"

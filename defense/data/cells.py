@@ -108,10 +108,14 @@ def check_spelling(tables: Tables, column: Column, spec: Data) -> None:
     if column.kind is not Kind.category or column.name in (spec.categories or ()):
         return
     counts = pd.concat([rows[column.name].dropna() for rows in tables.values()]).value_counts()
-    found = two_spellings(counts.to_dict())
-    if found is None:
+    pair = two_spellings(counts.to_dict())
+    if pair is None:
         return
-    each = " and ".join(f"{text} ({counts[text]} rows)" for text in found)
+    by_part = {part: rows[column.name].value_counts() for part, rows in tables.items()}
+    each = " and ".join(
+        f"{text} ({', '.join(f'{found[text]} {part} rows' for part, found in by_part.items() if text in found)})"
+        for text in pair
+    )
     said = f"has {each}: one value in two spellings? Write one of them, or {override('categories', [column.name])}"
     raise InputError(*file_of("train", spec), f"column {column.name} {said} takes them as two")
 

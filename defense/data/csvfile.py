@@ -56,9 +56,9 @@ def stripped(column: pd.Series) -> pd.Series:
 
 
 def separator(text: str, named: Sequence[str]) -> str:
-    """Return what separates columns: the first of SEPARATORS that gives a header with the named columns.
+    """Return the first of SEPARATORS that gives a header with the named columns.
 
-    If none does, it is what gives the longest header, for the error that says what the columns are.
+    If none does, return the one with the longest header, for the error that lists the columns.
     """
     headers = {sign: header_of(text, sign) for sign in SEPARATORS}
     fitting = [sign for sign, header in headers.items() if set(named) <= set(header)]

@@ -1,4 +1,4 @@
-"""Pictures in folders, one for each class: what is found there, and what is no part of the data."""
+"""Pictures in folders, one for each class, without the files that are no part of the data."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def check_picture(picture: Image.Image) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Return in words why a picture cannot be read."""
+    """Return the reason that a picture cannot be read, from its decoder's error."""
     if isinstance(error, UnidentifiedImageError):
         return "no picture that Pillow knows"
     named = not isinstance(error, ValueError | OSError)

@@ -1,4 +1,4 @@
-"""What the columns of a table are, by their training rows: numbers, truths or categories; and what is refused."""
+"""Kinds of columns, told by their training rows: numbers, truths, categories; and the columns that are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from defense.schema import Data
 FEW = 20  # values of a column that may be categories whatever they look like, or groups
 MANY = 50  # categories that the log mentions
 NEARLY = 0.9  # of the values of a column: nearly all
-ALL_BUT = 0.95  # of the rows: those that a number of a row names alone, beside a few that are there twice
+ALL_BUT = 0.95  # of the rows: the least share of distinct row numbers; a few rows may be there twice
 UNITS = 4  # that stand beside numbers in one column; more are codes
 
 DAY, MONTH, YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"[12]\d{3}"
@@ -34,7 +34,7 @@ NAMES_ROWS = re.compile(r"(?i:(?:.*[\s_.-])?(?:id|ids|idx|index|uuid|guid|key|ro
 KEY = re.compile(
     r"[^@\s]+@[^@\s]+\.\w+|https?://\S+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,}", re.IGNORECASE
 )
-CATEGORY = ("drop", "categories")  # settings that settle what is said of texts
+CATEGORY = ("drop", "categories")  # settings that settle a complaint about texts
 
 
 class Kind(Choice):
@@ -62,32 +62,36 @@ class Column:
 
 
 def feature(cells: pd.Series, spec: Data) -> Column:
-    """Return what a column is that the model sees; cells: its training rows as text, NaN if empty."""
+    """Return the kind of a column that the model sees; cells: its training rows as text, NaN if empty."""
     name, cells = str(cells.name), cells.dropna()
     chosen = name in (spec.numbers or ())
     if name in (spec.categories or ()):
         return Column(name, Kind.category)
     if pd.to_numeric(cells, errors="coerce").notna().all():
         complaint = (
-            None if chosen else nameless(name, "numbers") or counting(name, cells) or thousands(name, cells)
+            None
+            if chosen
+            else nameless(name, "numbers") or row_numbers(name, cells) or thousands_points(name, cells)
         )
         return Column(name, Kind.number, complaint, remark=leading_zeros(name, cells))
     counts = cells.value_counts()
     values = counts[[not is_word(text, NO_NUMBER) for text in counts.index]]
     if are_numbers(values):
         return Column(name, Kind.number)  # and words for no value among them, which count as empty
+    if chosen and values.empty:
+        return Column(name, Kind.number)
     if chosen:
         notation = notation_of(values.index)
-        return Column(name, Kind.number, None if notation else unread(name, values), notation)
+        return Column(name, Kind.number, None if notation else not_plain(name, values), notation)
     if are_truths(counts):
         return Column(name, Kind.truth)
-    checks = (dated, written, among_numbers, keys, of_its_own)
+    checks = (dates, other_notation, mixed, keys, mostly_distinct)
     complaint = nameless(name, "categories") or next(filter(None, (check(name, values) for check in checks)), None)
     return Column(name, Kind.category, complaint, remark=remark(name, counts))
 
 
 def label(cells: pd.Series, spec: Data) -> Column:
-    """Return what the column of the classes or groups is; cells: its training rows as text, NaN if empty."""
+    """Return the kind of the column of classes or groups; cells: its training rows as text, NaN if empty."""
     name, counts = str(cells.name), cells.value_counts()
     if name in (spec.categories or ()):
         return Column(name, Kind.category)
@@ -113,14 +117,14 @@ def are_truths(counts: pd.Series) -> bool:
 
 
 def nameless(name: str, way: str) -> Complaint | None:
-    """Return what is said of a column without a name; way: the setting that keeps it."""
+    """Return the complaint about a column without a name; way: the setting that keeps it."""
     if not NAMELESS.fullmatch(name):
         return None
     return Complaint(name, "has no name in the header, as the index that pandas writes", ("drop", way))
 
 
-def counting(name: str, cells: pd.Series) -> Complaint | None:
-    """Return what is said of whole numbers that count or name rows, if `names_rows` or the name says so."""
+def row_numbers(name: str, cells: pd.Series) -> Complaint | None:
+    """Return the complaint about whole numbers that number rows, by `names_rows` or by the name of the column."""
     numbers = pd.to_numeric(cells).to_numpy(dtype=np.float64)
     if len(numbers) <= FEW or not np.isfinite(numbers).all() or (numbers % 1).any():
         return None
@@ -145,8 +149,8 @@ def names_rows(numbers: np.ndarray) -> bool:
     return dense or (len(values) == count and (len(np.unique(np.diff(values))) == 1 or span <= count**2 / 20))
 
 
-def thousands(name: str, cells: pd.Series) -> Complaint | None:
-    """Return what is said of numbers whose points are separators of thousands."""
+def thousands_points(name: str, cells: pd.Series) -> Complaint | None:
+    """Return the complaint about numbers with points between thousands."""
     if not points_are_of_thousands(cells.unique()):
         return None
     example = next(text for text in cells if "." in text and text.endswith("0"))
@@ -154,8 +158,8 @@ def thousands(name: str, cells: pd.Series) -> Complaint | None:
     return Complaint(name, said, ("drop", "numbers", "categories"))
 
 
-def dated(name: str, values: pd.Series) -> Complaint | None:
-    """Return what is said of dates and times."""
+def dates(name: str, values: pd.Series) -> Complaint | None:
+    """Return the complaint about dates and times."""
     texts = [text for text in values.index if DATE.fullmatch(text)]
     if len(values) < 2 or len(texts) < NEARLY * len(values):
         return None
@@ -163,17 +167,17 @@ def dated(name: str, values: pd.Series) -> Complaint | None:
     return Complaint(name, said, CATEGORY)
 
 
-def written(name: str, values: pd.Series) -> Complaint | None:
-    """Return what is said of numbers that are not written as 1234.5; few numbers with a unit may be categories."""
+def other_notation(name: str, values: pd.Series) -> Complaint | None:
+    """Return the complaint about numbers not written as 1234.5; few numbers with a unit may be categories."""
     found = numerals(values.index)
     if len(found) < len(values) or len({unit_of(each) for each in found}) > UNITS:
         return None
     few = len(values) <= FEW and all(each["after"] and each["after"][0].isalpha() for each in found)
-    return None if few else unread(name, values)
+    return None if few else not_plain(name, values)
 
 
-def unread(name: str, values: pd.Series) -> Complaint:
-    """Return what is said of numbers that are written another way, and whether they can be read so."""
+def not_plain(name: str, values: pd.Series) -> Complaint:
+    """Return the complaint about numbers in another notation; it offers data.numbers if that can be read."""
     odd = values[pd.to_numeric(values.index.to_series(), errors="coerce").isna().to_numpy()]
     example = odd.index[0]
     said = f"has {odd.sum()} values that are no plain numbers, as {example}"
@@ -186,8 +190,8 @@ def unread(name: str, values: pd.Series) -> Complaint:
     return Complaint(name, said, CATEGORY)
 
 
-def among_numbers(name: str, values: pd.Series) -> Complaint | None:
-    """Return what is said of many numbers with something else among them."""
+def mixed(name: str, values: pd.Series) -> Complaint | None:
+    """Return the complaint about many numbers with texts among them."""
     others = [text for text in values.index if not numerals([text])]
     if len(values) <= FEW or len(others) > len(values) / 2:
         return None
@@ -196,14 +200,14 @@ def among_numbers(name: str, values: pd.Series) -> Complaint | None:
 
 
 def keys(name: str, values: pd.Series) -> Complaint | None:
-    """Return what is said of addresses and keys that stand for one person or thing each."""
+    """Return the complaint about mail addresses, links and keys."""
     if len(values) <= FEW or not all(KEY.fullmatch(text) for text in values.index):
         return None
     return Complaint(name, f"has addresses or keys, as {values.index[0]}: they name rows", CATEGORY)
 
 
-def of_its_own(name: str, values: pd.Series) -> Complaint | None:
-    """Return what is said of texts that stand in two rows or fewer in the mean: names, keys, sentences."""
+def mostly_distinct(name: str, values: pd.Series) -> Complaint | None:
+    """Return the complaint about texts that are nearly all distinct, as names, keys and sentences are."""
     if len(values) <= FEW or len(values) < values.sum() / 2:
         return None
     said = f"has {len(values)} values in {values.sum()} rows, as {values.index[0]}: too many to be categories"
@@ -211,7 +215,7 @@ def of_its_own(name: str, values: pd.Series) -> Complaint | None:
 
 
 def leading_zeros(name: str, cells: pd.Series) -> str:
-    """Return what the log says of whole numbers that are written with zeros before them."""
+    """Return a line for the log about whole numbers with leading zeros, empty if there are none."""
     found = cells[cells.str.fullmatch(r"0\d+")]
     if found.empty:
         return ""
@@ -220,7 +224,7 @@ def leading_zeros(name: str, cells: pd.Series) -> str:
 
 
 def remark(name: str, counts: pd.Series) -> str:
-    """Return what the log says of a column of categories."""
+    """Return a line for the log about unusual categories, empty if there are none."""
     words = [text for text in counts.index if is_word(text, NO_VALUE)]
     said = [f"{text}, in {counts[text]} rows, is a category of its own" for text in words]
     if len(counts) > MANY:

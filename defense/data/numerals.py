@@ -20,7 +20,7 @@ POINT = re.compile(  # 1,234,567.8 and 12,34,567.8 and 1234567.8
 )
 COMMA = re.compile(r"\d{1,3}(?P<s>[.' _])\d{3}(?:(?P=s)\d{3})*(?:,\d*)?|\d*,?\d*")
 GROUP = re.compile(r"\d{1,3}[.,]\d{3}")  # one separator, of thousands or of three decimals
-FORMS = {  # what is said of a number that is written so, the first that fits
+FORMS = {  # names of notations, the first that fits
     "brackets for a minus": re.compile(r"\(.*\)"),
     "a currency or a unit": re.compile(r".*[^\d.,'\s_+eE-].*"),
     "separators of thousands": re.compile(r".*\d[,.' _]\d{3}(?:[,.' _].*|$)"),
@@ -54,7 +54,7 @@ def numerals(texts: Iterable[str]) -> list[re.Match[str]]:
 
 
 def unit_of(found: re.Match[str]) -> tuple[str, str]:
-    """Return what stands before a number and behind it."""
+    """Return the units before a number and behind it, empty if there is none."""
     return found["before"] or "", found["after"] or ""
 
 
@@ -64,7 +64,7 @@ def layout(decimal: str) -> re.Pattern[str]:
 
 
 def notation_of(texts: Collection[str]) -> Notation | None:
-    """Return how all of the texts are written; None if they are not numbers, or can be read in two ways."""
+    """Return the notation of all of the texts; None if they are not numbers, or can be read in two ways."""
     found = numerals(texts)
     if len(found) < len(texts) or len({unit_of(each) for each in found}) != 1:
         return None
@@ -92,7 +92,7 @@ def decided(bodies: Collection[str]) -> list[str]:
 
 
 def form_of(text: str) -> str:
-    """Return in words how a number that is not plain is written."""
+    """Return the name of the notation of a number that is not plain."""
     plain = text.translate(SIGNS)
     return next(words for words, pattern in FORMS.items() if pattern.fullmatch(plain))
 

@@ -33,7 +33,7 @@ FOLDER = "readable"  # in the cache
 def readable(collection: Collection, spec: Data, cache: Path | None) -> Collection:
     """Return the collection without pictures that cannot be read, if `data.unreadable` says so.
 
-    Each file is decoded once; `cache` is a folder that keeps what came of it, until a file of them changes. Raises
+    Each file is decoded once; `cache` is a folder that keeps the result until one of the files changes. Raises
     InputError that names the files if they are not to be left out.
     """
     own = {"train": collection.train, "validation": collection.validation, "test": collection.test}
@@ -61,7 +61,7 @@ def readable(collection: Collection, spec: Data, cache: Path | None) -> Collecti
 
 
 def remembered(files: Sequence[Path], size: int, cache: Path | None) -> dict[Path, str]:
-    """Return why files cannot be read, by file, from the cache if it has been found out before."""
+    """Return the files that cannot be read with the reasons, from the cache if it has them."""
     kept = None if cache is None else cache / FOLDER / f"{key_of(files, size)}.json"
     if kept is not None and kept.is_file():
         return {Path(name): why for name, why in json.loads(kept.read_text()).items()}
@@ -78,7 +78,7 @@ def remembered(files: Sequence[Path], size: int, cache: Path | None) -> dict[Pat
 
 
 def found_broken(files: Sequence[Path], size: int) -> dict[Path, str]:
-    """Return why files cannot be read, by file: of MOST of them, evenly spaced, if there are more."""
+    """Return the files that cannot be read with the reasons; of more than MOST, evenly spaced ones are decoded."""
     chosen = files if len(files) <= MOST else [files[place * len(files) // MOST] for place in range(MOST)]
     if len(chosen) < len(files):
         rest = "one that cannot be read among the others ends the run that uses it"
@@ -89,7 +89,7 @@ def found_broken(files: Sequence[Path], size: int) -> dict[Path, str]:
 
 
 def complaint(path: Path, *, size: int) -> str | None:
-    """Return why a picture cannot be read, None if it can."""
+    """Return the reason that a picture cannot be read, None if it can."""
     try:
         fitted(path, size=size)
     except Exception as error:  # decoders raise whatever they meet in a broken file

@@ -1,4 +1,4 @@
-"""Columns of a table that are refused as they are, all in one line, with the settings that say what they are."""
+"""Refused columns of a table, all in one line, with the settings that settle each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOLD = 3  # columns that are described, others are named
 
 @dataclass(frozen=True)
 class Complaint:
-    """What speaks against a column as it is."""
+    """The reason that a column is refused as it is."""
 
     column: str
     said: str  # goes on after "column NAME "
@@ -43,7 +43,7 @@ def refuse(complaints: Sequence[Complaint], field: str, path: object) -> None:
 
 
 def override(setting: str, names: Sequence[str]) -> str:
-    """Return what sets a list of the data on the command line, as in data.drop=[customer_id]."""
+    """Return the override that sets a list of names on the command line, as in data.drop=[customer_id]."""
     return shlex.quote(f"data.{setting}=[{','.join(map(quoted, names))}]").replace("'data.", "'data.")
 
 

@@ -1,8 +1,8 @@
 """Rows of a table as samples: numbers scaled, categories as one column each, fitted on the training rows alone.
 
 A sample of d encoded columns has the shape (d, 1, 1), a channel for each, so that networks which standardise
-their channels standardise columns. Numbers are brought to [0, 1] by the range that they have in training (what is
-outside is cut off), categories are 0 and 1 (one that training lacks is 0 in all of them). A column that is
+their channels standardise columns. Numbers are brought to [0, 1] by the range that they have in training (numbers
+outside are cut off), categories are 0 and 1 (one that training lacks is 0 in all of them). A column that is
 constant in training is left out.
 """
 
@@ -104,7 +104,7 @@ def is_constant(column: pd.Series) -> bool:
 
 
 def constants(tables: Mapping[str, pd.DataFrame], names: list[str]) -> str:
-    """Return what the log says of columns that are constant in training, and of other values in other parts."""
+    """Return a line for the log about columns that are constant in training, and their values in other parts."""
     told = []
     for name in names:
         value = tables["train"][name].iloc[0]
@@ -116,7 +116,7 @@ def constants(tables: Mapping[str, pd.DataFrame], names: list[str]) -> str:
 
 
 def differences(rows: pd.DataFrame, train: pd.DataFrame, part: str) -> list[str]:
-    """Return what the log says of rows that are encoded by less than they hold, a line for each column."""
+    """Return lines for the log about values that training lacks, one for each column."""
     said = []
     for name in train:
         if pd.api.types.is_numeric_dtype(train[name]):

@@ -42,7 +42,7 @@ def is_word(text: str, words: frozenset[str]) -> bool:
 
 
 def plainest(text: str) -> str | float:
-    """Return what all spellings of a value share: the number; or the text without case, forms of signs, blanks."""
+    """Return the common form of all spellings of a value: a number, or the text without case."""
     if PLAIN.fullmatch(text):
         return float(text)
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

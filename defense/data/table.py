@@ -128,10 +128,11 @@ def check_columns(rows: pd.DataFrame, names: list[str], part: str, spec: Data) -
 
 
 def columns_in(train: pd.DataFrame, names: list[str], spec: Data) -> list[Column]:
-    """Return what the columns that are looked at are; raises InputError for all that are refused, in one line."""
-    labels = [name for name in (spec.target, spec.sensitive) if name is not None and name not in names]
-    columns = [feature(train[name], spec) for name in names] + [label(train[name], spec) for name in labels]
-    refuse([column.complaint for column in columns if column.complaint], "data.path", spec.path)
+    """Return the columns that are used, each with its kind; raises InputError for all refused ones at once."""
+    features = [feature(train[name], spec) for name in names]
+    labels = [label(train[name], spec) for name in (spec.target, spec.sensitive) if name is not None]
+    refuse([column.complaint for column in features + labels if column.complaint], "data.path", spec.path)
+    columns = features + [column for column in labels if column.name not in names]
     remarks = [column.remark for column in columns if column.remark]
     if remarks:
         log.info("; ".join(remarks))

@@ -45,9 +45,7 @@ def test_two_spellings(values: list[str], found: tuple[str, str] | None) -> None
 def test_two_spellings_in_a_file_are_refused(tmp_path: Path, where: str) -> None:
     """In what the model sees, in the classes and in the groups; counts are those of the file."""
     table = people().assign(**{where: alternating("Ja", "ja", "nein", "nein")})
-    expected = (
-        rf"column {where} has Ja \(15 rows\) and ja \(15 rows\): one value in two .*data\.categories=\[{where}\]"
-    )
+    expected = rf"column {where} has Ja \(15 train rows\) and ja \(15 train rows\): one value in two .*data\.categories=\[{where}\]"
     with pytest.raises(InputError, match=expected):
         loaded(tmp_path, table)
     changes: dict[str, Any] = {"categories": [where]} | (
@@ -58,7 +56,7 @@ def test_two_spellings_in_a_file_are_refused(tmp_path: Path, where: str) -> None
 
 def test_rows_of_a_group_in_another_spelling_are_not_left_out_silently(tmp_path: Path) -> None:
     table = people().assign(sex=alternating("f", "m", "F"))
-    with pytest.raises(InputError, match=r"column sex has f \(20 rows\) and F \(20 rows\)"):
+    with pytest.raises(InputError, match=r"column sex has f \(20 train rows\) and F \(20 train rows\)"):
         loaded(tmp_path, table, groups=["f", "m"])
 
 
@@ -82,9 +80,9 @@ def test_forms_of_unicode_are_one(tmp_path: Path) -> None:
     ("train", "test", "said"),
     [
         (("True", "False"), ("1", "0"), r"test_path=.*column member: 8 of 8 rows .*training has"),
-        (("yes", "no"), ("Yes", "No"), r"column member has yes \(30 rows\) and Yes \(4 rows\)"),
-        (("yes", "no"), ("y", "n"), r"column member has yes \(30 rows\) and y \(4 rows\)"),
-        (("1", "2", "x"), ("1.0", "2.0"), r"column member has 1 \(20 rows\) and 1\.0 \(4 rows\)"),
+        (("yes", "no"), ("Yes", "No"), r"column member has yes \(30 train rows\) and Yes \(4 test rows\)"),
+        (("yes", "no"), ("y", "n"), r"column member has yes \(30 train rows\) and y \(4 test rows\)"),
+        (("1", "2", "x"), ("1.0", "2.0"), r"column member has 1 \(20 train rows\) and 1\.0 \(4 test rows\)"),
         (
             ("red", "blue"),
             ("rouge", "blue", "bleu"),
