@@ -86,9 +86,9 @@ def check_filled(
     others = [f"{other} ({int(found.isna().sum())})" for other, found in lacking.items() if other != name]
     said += f"; so do rows in {', '.join(others)}" if others else ""
     features = [each for each in lacking if each not in (spec.target, spec.sensitive)]
-    ways = f", or {override('drop', features)}" if features else ""
+    ways = f", or {override(spec, 'drop', features)}" if features else ""
     coded = [each for each in features if words[each]]
-    ways += f"; {override('categories', coded)} takes every value as a category" if coded else ""
+    ways += f"; {override(spec, 'categories', coded)} takes every value as a category" if coded else ""
     raise InputError(*file_of(part, spec), f"{said}; fill them in{ways}")
 
 
@@ -116,8 +116,9 @@ def check_spelling(tables: Tables, column: Column, spec: Data) -> None:
         f"{text} ({', '.join(f'{found[text]} {part} rows' for part, found in by_part.items() if text in found)})"
         for text in pair
     )
-    said = f"has {each}: one value in two spellings? Write one of them, or {override('categories', [column.name])}"
-    raise InputError(*file_of("train", spec), f"column {column.name} {said} takes them as two")
+    ways = f"Write one of them, or {override(spec, 'categories', [column.name])} takes them as two"
+    said = f"column {column.name} has {each}: one value in two spellings? {ways}"
+    raise InputError(*file_of("train", spec), said)
 
 
 def check_known(tables: Tables, column: Column, spec: Data) -> None:
@@ -131,7 +132,9 @@ def check_known(tables: Tables, column: Column, spec: Data) -> None:
             continue
         other = rows[column.name][~rows[column.name].isin(known)]
         said = f"column {column.name}: {len(other)} of {len(rows)} rows have a value that training has not, as"
-        valid = f"training has {', '.join(known[:3])}; write them alike, or {override('drop', [column.name])}"
+        valid = (
+            f"training has {', '.join(known[:3])}; write them alike, or {override(spec, 'drop', [column.name])}"
+        )
         raise InputError(*file_of(part, spec), f"{said} {other.iloc[0]}; {valid}")
 
 

@@ -18,6 +18,7 @@ FEW = 20  # values of a column that may be categories whatever they look like, o
 MANY = 50  # categories that the log mentions
 NEARLY = 0.9  # of the values of a column: nearly all
 ALL_BUT = 0.95  # of the rows: the least share of distinct row numbers; a few rows may be there twice
+POINTS = Notation(",", ("", ""))  # between thousands
 UNITS = 4  # that stand beside numbers in one column; more are codes
 
 DAY, MONTH, YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"[12]\d{3}"
@@ -73,7 +74,8 @@ def feature(cells: pd.Series, spec: Data) -> Column:
             if chosen
             else nameless(name, "numbers") or row_numbers(name, cells) or thousands_points(name, cells)
         )
-        return Column(name, Kind.number, complaint, remark=leading_zeros(name, cells))
+        notation = POINTS if chosen and points_are_of_thousands(cells.unique()) else None
+        return Column(name, Kind.number, complaint, notation, leading_zeros(name, cells, spec))
     counts = cells.value_counts()
     values = counts[[not is_word(text, NO_NUMBER) for text in counts.index]]
     if are_numbers(values):
@@ -214,13 +216,13 @@ def mostly_distinct(name: str, values: pd.Series) -> Complaint | None:
     return Complaint(name, said, CATEGORY)
 
 
-def leading_zeros(name: str, cells: pd.Series) -> str:
+def leading_zeros(name: str, cells: pd.Series, spec: Data) -> str:
     """Return a line for the log about whole numbers with leading zeros, empty if there are none."""
     found = cells[cells.str.fullmatch(r"0\d+")]
     if found.empty:
         return ""
     told = f"{found.iloc[0]} is read as the number {int(found.iloc[0])}"
-    return f"column {name}: {told}; {override('categories', [name])} takes it as a code"
+    return f"column {name}: {told}; {override(spec, 'categories', [name])} takes it as a code"
 
 
 def remark(name: str, counts: pd.Series) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor
 from defense.data.images import Images, TensorImages
 from defense.data.refusals import override
 from defense.errors import InputError
+from defense.schema import Data
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Rows:
         return hashlib.sha256(text + hash_pandas_object(self.table, index=False).to_numpy().tobytes()).hexdigest()
 
 
-def encoded(parts: Mapping[str, Images]) -> dict[str, Images]:
+def encoded(parts: Mapping[str, Images], spec: Data) -> dict[str, Images]:
     """Return the rows of every part, encoded by scikit-learn as those of `train` tell: numbers before categories.
 
     OneHotEncoder of texts, MinMaxScaler of numbers. The log says which columns are left out, and what of another
@@ -73,7 +74,7 @@ def encoded(parts: Mapping[str, Images]) -> dict[str, Images]:
         )
     constant = [name for name in train if name not in varying]
     if constant:
-        log.info(constants(tables, constant))
+        log.info(constants(tables, constant, spec))
     for part in [part for part in tables if part != "train"]:
         for line in differences(tables[part], train[varying], part):
             log.info(line)
@@ -103,7 +104,7 @@ def is_constant(column: pd.Series) -> bool:
     return bool(np.ptp(numbers) <= ROUNDING * np.abs(numbers).max())
 
 
-def constants(tables: Mapping[str, pd.DataFrame], names: list[str]) -> str:
+def constants(tables: Mapping[str, pd.DataFrame], names: list[str], spec: Data) -> str:
     """Return a line for the log about columns that are constant in training, and their values in other parts."""
     told = []
     for name in names:
@@ -111,7 +112,7 @@ def constants(tables: Mapping[str, pd.DataFrame], names: list[str]) -> str:
         others = {part: int((table[name] != value).sum()) for part, table in tables.items() if part != "train"}
         differ = [f"{count} of {part}" for part, count in others.items() if count]
         told.append(f"{name} ({value}{', not so in rows: ' + ' and '.join(differ) if differ else ''})")
-    ways = f"{override('drop', names)} does so without this line"
+    ways = f"{override(spec, 'drop', names)} does so without this line"
     return f"left out as constant: column {', '.join(told)}; {ways}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 
@@ -84,7 +85,8 @@ def collected(tables: Tables, names: list[str], spec: Data) -> Collection:
     collection = number_samples(parts, [str(name) for name in class_names], groups=groups)
     files = {part: file_of(part, spec) for part in tables}
     origins = {part: (field, f"{path}, column {target}") for part, (field, path) in files.items()}
-    return replace(collection, encoder=encoded, group_names=[str(name) for name in group_names], origins=origins)
+    named = [str(name) for name in group_names]
+    return replace(collection, encoder=partial(encoded, spec=spec), group_names=named, origins=origins)
 
 
 def read(part: str, spec: Data) -> pd.DataFrame:
@@ -123,7 +125,7 @@ def check_columns(rows: pd.DataFrame, names: list[str], part: str, spec: Data) -
     """Raise InputError for the first column that the model sees and the file of a part lacks."""
     lacking = [name for name in names if name not in rows]
     if lacking:
-        valid = f"expected all that the model sees: {', '.join(names)}, or {override('drop', lacking)}"
+        valid = f"expected all that the model sees: {', '.join(names)}, or {override(spec, 'drop', lacking)}"
         raise InputError(*file_of(part, spec), f"no column {lacking[0]} in it; {valid}")
 
 
@@ -131,7 +133,7 @@ def columns_in(train: pd.DataFrame, names: list[str], spec: Data) -> list[Column
     """Return the columns that are used, each with its kind; raises InputError for all refused ones at once."""
     features = [feature(train[name], spec) for name in names]
     labels = [label(train[name], spec) for name in (spec.target, spec.sensitive) if name is not None]
-    refuse([column.complaint for column in features + labels if column.complaint], "data.path", spec.path)
+    refuse([column.complaint for column in features + labels if column.complaint], spec)
     columns = features + [column for column in labels if column.name not in names]
     remarks = [column.remark for column in columns if column.remark]
     if remarks:

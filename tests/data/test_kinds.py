@@ -157,6 +157,21 @@ def test_a_setting_can_be_typed_as_it_is_told(name: str) -> None:
     assert [str(value) for value in override.value()] == [name]
 
 
+def test_what_is_set_already_stays_in_the_setting_that_is_told(tmp_path: Path) -> None:
+    table = people().assign(name=each(lambda i: f"Miller {i}"), code=each(lambda i: f"{i}-A"))
+    with pytest.raises(InputError, match=r"'data\.drop=\[name,code\]' leaves it out"):
+        loaded(tmp_path, table, drop=["name"])
+    with pytest.raises(InputError, match=r"'data\.categories=\[code,name\]' takes every value"):
+        loaded(tmp_path, table, categories=["code"])
+
+
+def test_points_of_thousands_are_read_if_the_column_is_named(tmp_path: Path) -> None:
+    amounts = [100 * row for row in range(ROWS)]
+    table = people().assign(age=[f"{amount:,}".replace(",", ".") for amount in amounts])
+    usual = loaded(tmp_path, people().assign(age=amounts), numbers=["age"])
+    assert loaded(tmp_path, table, numbers=["age"]).train.digest() == usual.train.digest()
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
