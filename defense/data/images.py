@@ -99,10 +99,16 @@ class FolderImages:
         return FolderImages(self.paths, self.size, device)
 
     def digest(self) -> str:
-        """Return a hash of names, sizes and times of change: reading every picture would take too long."""
+        """Return a hash of names, sizes and times of change: reading every picture would take too long.
+
+        Raises InputError for a file that is gone.
+        """
         found = hashlib.sha256(f"({self.size}, [".encode())  # of repr((size, files)), one file at a time
         for number, path in enumerate(self.paths):
-            about = path.stat()
+            try:
+                about = path.stat()
+            except OSError as error:
+                raise InputError("data.path", path, f"not a readable picture ({error.strerror})") from error
             file = (path.as_posix(), about.st_size, about.st_mtime_ns)
             found.update(f"{', ' if number else ''}{file!r}".encode())
         found.update(b"])")

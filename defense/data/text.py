@@ -130,10 +130,12 @@ def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def filled(row: dict[str, Any], columns: Sequence[str], field: str, path: str, where: str) -> None:
-    """Raise InputError where a cell is empty."""
+    """Raise InputError if a cell is empty, or is a list or an object of JSON."""
     for column in columns:
-        if not str(row[column]).strip():
+        if row[column] is None or not str(row[column]).strip():
             raise InputError(field, path, f"{where} has nothing in column {column!r}; expected text")
+        if isinstance(row[column], list | dict):
+            raise InputError(field, path, f"{where} has a list or an object in {column!r}; expected text")
 
 
 def text(spec: Data) -> Collection:
