@@ -195,6 +195,14 @@ def test_all_that_cannot_be_read_is_named_at_once_or_left_out(
     assert usual.left_out == []
 
 
+def test_a_picture_that_is_gone_is_named(folder: Path) -> None:
+    train = loaded(folder).train
+    assert isinstance(train.images, FolderImages)
+    train.images.paths[3].unlink()
+    with pytest.raises(InputError, match=r"png: not a readable picture \(No such file or directory\)"):
+        train.digest()
+
+
 def test_a_class_that_is_left_out_whole_is_an_error(folder: Path) -> None:
     for file in (folder / "train" / "cat").iterdir():
         file.write_bytes(b"")

@@ -179,6 +179,8 @@ def test_settings_that_do_not_fit_are_one_line(
     "content",
     [
         '[{"text": "good", "text": "bad", "label": 1}]',
+        '[{"text": null, "label": 1}]',
+        '[{"text": ["a"], "label": 1}]',
         '{"sst2": [{"text": "a", "label": 1}], "sst2": []}',
         "{",
         "[]",
