@@ -10,7 +10,7 @@ import torch
 from defense.choices import Harm, Source
 from defense.data.load import load
 from defense.data.pretrained import place_of
-from defense.data.text import Texts, classes_of, labels_of, read_table
+from defense.data.text import Texts, classes_of, labels_of, read_records, read_table
 from defense.errors import InputError
 from defense.schema import Data
 from tests.conftest import data as default_data
@@ -178,10 +178,6 @@ def test_settings_that_do_not_fit_are_one_line(
 @pytest.mark.parametrize(
     "content",
     [
-        '[{"text": "good", "text": "bad", "label": 1}]',
-        '[{"text": null, "label": 1}]',
-        '[{"text": ["a"], "label": 1}]',
-        '{"sst2": [{"text": "a", "label": 1}], "sst2": []}',
         "{",
         "[]",
         '{"sst2": 1}',
@@ -224,3 +220,19 @@ def test_a_class_with_a_single_text_is_named(tmp_path: Path, encoder: str) -> No
     path.write_text(FIRST + "odd\tword1\n" + "good\tword2\nbad\tword3\n" * 40)
     with pytest.raises(InputError, match=r"data\.path=.*reviews\.tsv, column label: one sample has the label odd"):
         load(settings(str(path), encoder), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('[{"text": "good", "text": "bad", "label": 1}]', "not a readable JSON file (two values named text)"),
+        ('{"sst2": [{"text": "a", "label": 1}], "sst2": []}', "not a readable JSON file (two values named sst2)"),
+        ('[{"text": null, "label": 1}]', "record 1 has nothing in column 'text'; expected text"),
+        ('[{"text": "a", "label": 1}, {"text": ["a"], "label": 1}]', "record 2 has a list or an object in 'text'"),
+    ],
+)
+def test_records_that_are_not_one_text_a_column_are_refused(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "dev.json").write_text(content)
+    with pytest.raises(InputError) as caught:
+        read_records(str(tmp_path / "dev.json"), "data.given_path", "sst2", ["label", "text"])
+    assert said in str(caught.value)
