@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from defense.data.arrays import as_images, as_labels, check_pictures, pixel_scale
 from defense.data.collection import Collection, existing, number_samples
-from defense.errors import InputError
+from defense.errors import InputError, printable
 from defense.schema import Data
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,9 @@ def npz(spec: Data) -> Collection:
 
 def collected(file: np.lib.npyio.NpzFile, spec: Data) -> Collection:
     """Return the arrays of a file as samples; raises InputError for the first array that does not fit."""
+    twice = sorted(name for name, count in Counter(file.files).items() if count > 1)
+    if twice:
+        raise InputError("data.path", spec.path, f"has two arrays named {twice[0]}; expected a name for each")
     names = {part: pair for part in NAMES if (pair := names_in(file, part, spec))}
     pictures = {x: array_in(file, x, spec) for x, _ in names.values()}
     for x, array in pictures.items():
@@ -73,9 +78,7 @@ def collected(file: np.lib.npyio.NpzFile, spec: Data) -> Collection:
         for part, name in GROUPS.items()
         if name in file.files and part in parts
     }
-    class_names = (
-        [str(name) for name in array_in(file, "class_names", spec)] if "class_names" in file.files else None
-    )
+    class_names = names_of_classes(array_in(file, "class_names", spec)) if "class_names" in file.files else None
     tell_unread(file, names, spec)
     origins = {part: ("data.path", f"{spec.path}, {y}") for part, (_, y) in names.items()}
     return replace(number_samples(parts, class_names, fields, groups), origins=origins)
@@ -98,13 +101,29 @@ def names_in(file: np.lib.npyio.NpzFile, part: str, spec: Data) -> tuple[str, st
     return there[0] if there else None
 
 
+def names_of_classes(array: np.ndarray) -> list[str]:
+    """Return the names of the classes; raises InputError unless they are distinct texts that can be written."""
+    try:
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in array]
+    except UnicodeDecodeError as error:
+        raise InputError("class_names", repr(error.object), "expected names in UTF-8") from error
+    for name in names:
+        if printable(name) != name:
+            raise InputError("class_names", name, "expected names in UTF-8")
+        if names.count(name) > 1:
+            raise InputError("class_names", name, "names two classes; expected a name for each")
+    return names
+
+
 def array_in(file: np.lib.npyio.NpzFile, name: str, spec: Data) -> np.ndarray:
     """Return an array of the file; raises InputError if it is damaged, or holds objects."""
     try:
         return file[name]
     except ValueError as error:
-        raise InputError(name, "array of objects", "expected plain numbers, as numpy keeps them") from error
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise InputError(
+            name, "array of objects", "expected numbers or texts as numpy keeps them, no objects"
+        ) from error
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
         raise InputError("data.path", spec.path, f"array {name!r} in it cannot be read ({error})") from error
 
 

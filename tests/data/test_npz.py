@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "above": ({"train_x": FLOATS * 1.00001, "test_x": FLOATS}, "train_x=array with values up to 1.00001 of type"),
     "below": ({"train_x": FLOATS - 1e-5, "test_x": FLOATS}, "train_x=array with values down to -1e-05: expected"),
     "infinite": ({"train_x": np.where(FLOATS == 1, np.inf, FLOATS)}, "train_x=array with values up to inf"),
-    "objects": ({"train_x": BYTES.astype(object)}, "train_x=array of objects: expected plain numbers"),
+    "objects": ({"train_x": BYTES.astype(object)}, "train_x=array of objects: expected numbers or texts"),
     "complex": ({"train_x": BYTES.astype(complex)}, "train_x=array of type complex128: expected integers"),
     "labels of objects": ({"test_y": LABELS.astype(object)}, "test_y=array of objects"),
     "one-hot": ({"train_y": np.eye(3)[LABELS]}, "one-hot labels become that by train_y.argmax(1)"),
@@ -113,6 +114,15 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
         {"x_train": BYTES, "y_train": LABELS},
         "has train_x and x_train, each for train; expected one of them",
     ),
+    "surrogate": (
+        {"class_names": np.array(["a", "B\udce4r", "c"])},
+        r"class_names=B\xe4r: expected names in UTF-8",
+    ),
+    "latin-1": (
+        {"class_names": np.array([b"a", b"B\xe4r", b"c"])},
+        "class_names=b'B\\xe4r': expected names in UTF-8",
+    ),
+    "two cats": ({"class_names": np.array(["cat", "dog", "cat"])}, "class_names=cat: names two classes"),
     "half": ({"test_x": None}, "no array 'test_x' in it; it has train_x, train_y, test_y"),
 }
 
@@ -124,6 +134,27 @@ def test_arrays_that_do_not_fit_are_named(tmp_path: Path, kind: str) -> None:
         read(stored(tmp_path, **changes))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = stored(tmp_path)
+    with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
+        file.writestr("train_y.npy", b"")
+    with pytest.raises(InputError, match="has two arrays named train_y; expected a name for each"):
+        read(path)
+
+
+def test_a_damaged_array_is_named(tmp_path: Path) -> None:
+    path = Path(stored(tmp_path))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"train_y.npy") + 160] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"array 'train_y' in it cannot be read"):
+        read(str(path))
+
+
+def test_names_of_classes_may_be_bytes(tmp_path: Path) -> None:
+    assert read(stored(tmp_path, class_names=np.array([b"cat", "hög".encode(), b"dog"]))).class_names[1] == "hög"
 
 
 def test_labels_of_noise_are_named_too(tmp_path: Path) -> None:
