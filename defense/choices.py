@@ -56,6 +56,28 @@ class Harm(Choice):
     poison = "poison"
 
 
+class Outliers(Choice):
+    """What to do with a number of a table that is far beyond all others of its column."""
+
+    refuse = "refuse"
+    clip = "clip"
+    keep = "keep"
+
+
+class Channels(Choice):
+    """Which axis of an array of pictures its channels are, after that of the samples."""
+
+    first = "first"
+    last = "last"
+
+
+class Unreadable(Choice):
+    """What to do with files of pictures that cannot be read."""
+
+    refuse = "refuse"
+    skip = "skip"
+
+
 class Norm(Choice):
     """The norm that bounds a perturbation."""
 

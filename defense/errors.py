@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,12 +11,23 @@ class InputError(ValueError):
     """Input that cannot be used; shown as one line, without a traceback, with exit code 2."""
 
     def __init__(self, field: str, value: object, expected: str) -> None:
-        super().__init__(" ".join(f"{field}={value}: {expected}".split()))
+        super().__init__(printable(" ".join(f"{field}={as_typed(field, value)}: {expected}".split())))
         self.field, self.value, self.expected = field, value, expected
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
         """Say how another process makes the same error; the value by its text, for it may be anything."""
-        return InputError, (self.field, str(self.value), self.expected)
+        return InputError, (self.field, as_typed(self.field, self.value), self.expected)
+
+
+def as_typed(field: str, value: object) -> str:
+    """Return a value as it is typed: null for None in a setting, whose name has a dot, unlike an argument's."""
+    return "null" if value is None and "." in field else str(value)
+
+
+def printable(text: str) -> str:
+    r"""Return the text with \xe4 in place of a byte of a file's name that is not UTF-8."""
+    told = re.sub("[\udc80-\udcff]", lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
+    return told.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @contextmanager

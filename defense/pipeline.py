@@ -52,7 +52,7 @@ def run(
     fabric = fabric or make_fabric(config.fabric)
     common = {"seed": config.seed, "precision": config.fabric.precision, "device": fabric.device.type}
     ledger = Ledger(Path(config.store), common, crew)
-    data = first(crew, lambda: load(config.data, seed=config.seed))
+    data = first(crew, lambda: load(config.data, seed=config.seed, cache=Path(config.store)))
     if config.task is Task.defend and config.treatment.budget == AUTO:
         data = held_out(data, config.treatment.held_out, seed=config.seed)
     data = data.to(fabric.device)

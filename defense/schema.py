@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from defense.choices import (
+    Channels,
     Direction,
     Harm,
     Keep,
@@ -18,11 +19,13 @@ from defense.choices import (
     Method,
     ObjectiveName,
     Optimizer,
+    Outliers,
     Recipe,
     Source,
     Task,
     Tracker,
     TreatmentName,
+    Unreadable,
 )
 from defense.questions import Evade, Faithfulness, Order, Speed, Written
 from defense.threat import Attack, Threat
@@ -52,6 +55,10 @@ class Data(Written):
     root: str
     target: str | None
     columns: list[str] | None
+    drop: list[str] | None
+    categories: list[str] | None
+    numbers: list[str] | None
+    outliers: Outliers
     sensitive: str | None
     groups: list[str] | None
     positive: int
@@ -65,6 +72,8 @@ class Data(Written):
     harm_patch: int | None
     harm_eps: str | None
     image_size: int | None
+    unreadable: Unreadable
+    channels: Channels | None
     spread: float
     eps: str
     crop: int

@@ -89,6 +89,20 @@ def test_all_scorers_of_leave_one_out_are_about_the_same_training() -> None:
         ),
         (["task=repair", "objective=utility", "treatment.budget=auto"], "expected a fraction: it is chosen under"),
         (["task=faithfulness", "treatment.balance=class"], "balance=class: expected none: nothing is treated by"),
+        (
+            ["data=npz", "data.path=x", "data.outliers=keep"],
+            "data.outliers=keep: not read by data=npz; expected refuse",
+        ),
+        (
+            ["data.unreadable=skip"],
+            "data.unreadable=skip: not read by data=digits; expected refuse, or data=image_f",
+        ),
+        (["data.channels=first"], "data.channels=first: not read by data=digits; expected null, or data=npz"),
+        (["data.drop=[a]"], r"data.drop=\['a'\]: not read by data=digits; expected null, or data=table"),
+        (
+            ["data=adult", "data.categories=[age,sex]", "data.numbers=[age]"],
+            r"data.numbers=\['age'\]: expected other columns than in data.categories",
+        ),
         (["scorer.precision=fp8"], "scorer.precision=fp8: expected one of 32-true, tf32, bf16"),
     ],
 )

@@ -7,19 +7,19 @@ has some, then its test samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from defense.data.arrays import check_classes
+from defense.data.arrays import check_classes, check_every_class
 from defense.data.given import Given
 from defense.data.images import Images
 from defense.data.splits import Split
 from defense.errors import InputError
 
-Encoder = Callable[[Images], Callable[[Images], Images]]  # training samples -> what encodes the samples of a part
+Encoder = Callable[[Mapping[str, Images]], dict[str, Images]]  # of samples by part, as those of train tell
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,8 @@ class Collection:
     group_names: list[str] = field(default_factory=list)
     encoder: Encoder | None = None  # of samples that are encoded once it is known which of them are trained on
     given: Given | None = None  # samples that others have attacked
-
-    def encoded_by(self, encoder: Encoder, group_names: list[str]) -> Collection:
-        """Return the same samples, to be encoded."""
-        return replace(self, encoder=encoder, group_names=group_names)
+    origins: dict[str, tuple[str, str]] = field(default_factory=dict)  # by part: the setting, and where labels are
+    left_out: list[str] = field(default_factory=list)  # files that cannot be read, each with the reason
 
 
 def number_samples(
@@ -47,8 +45,9 @@ def number_samples(
 ) -> Collection:
     """Return the collection of parts (pictures, labels, truth), numbered in order: train, validation, test.
 
-    fields: what the labels of each part are called in the source, for the error where they are out of range.
-    groups: int64 (n,) by part, whom a fairness objective compares.
+    fields: what the labels of each part are called in the source, for the error if they are out of range.
+    groups: int64 (n,) by part, whom a fairness objective compares. Raises InputError if a label of training is
+    missing, or one of another part is not in training.
     """
     classes = len(class_names) if class_names else int(parts["train"][2].max()) + 1
     splits: dict[str, Split] = {}
@@ -59,8 +58,11 @@ def number_samples(
             ids = torch.arange(start, start + len(images))
             splits[part] = Split(ids, images, labels, truth, (groups or {}).get(part))
             start += len(images)
+            label = (fields or {}).get(part, f"{part} labels")
             for values in (labels, truth):
-                check_classes(values, (fields or {}).get(part, f"{part} labels"), classes)
+                check_classes(values, label, classes)
+            if part == "train":
+                check_every_class(labels, label, classes, named=class_names is not None)
     names = class_names or [str(c) for c in range(classes)]
     return Collection(splits["train"], splits.get("validation"), splits.get("test"), names)
 

@@ -10,10 +10,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from defense.errors import InputError
+
+MOST = 10**8  # pixels of a picture that is scaled
+STILLS = ("MPO", "PSD")  # formats whose first frame is the picture: others are previews, depths or layers
 
 
 class Images(Protocol):
@@ -96,10 +99,16 @@ class FolderImages:
         return FolderImages(self.paths, self.size, device)
 
     def digest(self) -> str:
-        """Return a hash of names, sizes and times of change: reading every picture would take too long."""
+        """Return a hash of names, sizes and times of change: reading every picture would take too long.
+
+        Raises InputError for a file that is gone.
+        """
         found = hashlib.sha256(f"({self.size}, [".encode())  # of repr((size, files)), one file at a time
         for number, path in enumerate(self.paths):
-            about = path.stat()
+            try:
+                about = path.stat()
+            except OSError as error:
+                raise InputError("data.path", path, f"not a readable picture ({error.strerror})") from error
             file = (path.as_posix(), about.st_size, about.st_mtime_ns)
             found.update(f"{', ' if number else ''}{file!r}".encode())
         found.update(b"])")
@@ -107,18 +116,42 @@ class FolderImages:
 
 
 def decode(path: Path, *, size: int) -> np.ndarray:
-    """Return one picture as uint8 (size, size, 3): short side scaled to `size`, then the middle cut out."""
+    """Return one picture as uint8 (size, size, 3); raises InputError that names the file if it cannot be read."""
     try:
-        with Image.open(path) as picture:
-            if picture.mode.startswith(("I", "F")):
-                raise InputError(
-                    "data.path", path, f"a picture of mode {picture.mode}; expected 8 bits per channel"
-                )
-            rgb = ImageOps.exif_transpose(picture).convert("RGB")
-    except OSError as error:
-        raise InputError("data.path", path, f"not a readable picture ({error})") from error
+        return fitted(path, size=size)
+    except Exception as error:  # decoders raise whatever they meet in a broken file
+        raise InputError("data.path", path, f"not a readable picture ({reason(error)})") from error
+
+
+def fitted(path: Path, *, size: int) -> np.ndarray:
+    """Return one picture as uint8 (size, size, 3): short side scaled to `size`, then the middle cut out.
+
+    Raises ValueError if it is no single picture of 8 bits per channel, and what its decoder raises.
+    """
+    with Image.open(path) as picture:
+        check_picture(picture)
+        rgb = ImageOps.exif_transpose(picture).convert("RGB")
     scale = size / min(rgb.size)
     width, height = (max(size, round(side * scale)) for side in rgb.size)
+    if width * height > MOST:
+        raise ValueError(f"{rgb.width} x {rgb.height} pixels are too narrow to be fitted to {size}")
     left, top = (width - size) // 2, (height - size) // 2
-    fitted = rgb.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(fitted.crop((left, top, left + size, top + size)))
+    scaled = rgb.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(scaled.crop((left, top, left + size, top + size)))
+
+
+def check_picture(picture: Image.Image) -> None:
+    """Raise ValueError for several frames, and for more than 8 bits per channel."""
+    if picture.mode.startswith(("I", "F")):
+        raise ValueError(f"a picture of mode {picture.mode}; expected 8 bits per channel")
+    if getattr(picture, "is_animated", False) and picture.format not in STILLS:
+        raise ValueError(f"{getattr(picture, 'n_frames', 'several')} frames; expected one")
+
+
+def reason(error: Exception) -> str:
+    """Return the reason that a picture cannot be read, from its decoder's error."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no picture that Pillow knows"
+    named = not isinstance(error, ValueError | OSError)
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{type(error).__name__}: {said}" if named else said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from defense.choices import Harm
 from defense.data.given import halves
 from defense.data.harm import check_harm, harmed
 from defense.data.points import DRAWN
+from defense.data.readable import readable
 from defense.data.sources import SOURCES, Collection
 from defense.data.splits import Dataset, Split
 from defense.errors import InputError
@@ -19,34 +22,40 @@ from defense.randomness import derive
 from defense.schema import Data
 
 
-def load(spec: Data, *, seed: int) -> Dataset:
+def load(spec: Data, *, seed: int, cache: Path | None = None) -> Dataset:
     """Return the dataset of a run: sized, split with every class in its share, with its harm planted.
+
+    cache: a folder that keeps which pictures in files can be read, see `defense.data.readable`.
 
     Harm is in the training samples alone; what takes a trained model is left to `defense.stages.plant`.
     Validation and test carry the known truth: the objective is measured on a small trusted set. Raises InputError
     where sizes, labels or harm do not fit.
     """
-    collection = collected(spec, seed=seed)
-    test, pool = cut(collection.test, collection.train, spec.test_size, "data.test_size", seed)
-    validation, pool = cut(collection.validation, pool, spec.validation_size, "data.validation_size", seed)
-    train, _ = cut(pool, pool, spec.train_size, "data.train_size", seed)
-    classes = len(collection.class_names)
+    collection = readable(collected(spec, seed=seed), spec, cache)
+    check_rare(collection, spec)
+    names = collection.class_names
+    test, pool = cut(collection.test, collection.train, spec.test_size, "data.test_size", seed, names)
+    validation, pool = cut(collection.validation, pool, spec.validation_size, "data.validation_size", seed, names)
+    train, _ = cut(pool, pool, spec.train_size, "data.train_size", seed, names)
+    classes = len(names)
     if classes < 2:
         raise InputError("data.source", spec.source, "its training labels are all the same; expected two classes")
     missing = sorted(set(range(classes)) - set(train.labels.tolist()))
     if missing:
-        found = f"no training sample has label {missing[0]}; expected all of 0 to {classes - 1}"
+        found = f"leaves no training sample of class {names[missing[0]]}; expected one of each class at least"
         raise InputError("data.train_size", spec.train_size, found)
     if collection.encoder is not None:
-        encoded = collection.encoder(train.images)
-        train, validation, test = (each.with_images(encoded(each.images)) for each in (train, validation, test))
+        parts = {"train": train, "validation": validation, "test": test}
+        encoded = collection.encoder({part: split.images for part, split in parts.items()})
+        train, validation, test = (split.with_images(encoded[part]) for part, split in parts.items())
     check_harm(train, spec, classes=classes)
     return Dataset(
         train=harmed(train, spec, classes=classes, seed=seed),
         validation=replace(validation, labels=validation.truth),
         test=test,
-        class_names=collection.class_names,
+        class_names=names,
         group_names=collection.group_names,
+        left_out=collection.left_out,
         noise_known=spec.harm is not Harm.none or spec.train_labels is not None,
         given=halves(collection.given, seed=seed) if collection.given else {},
     )
@@ -64,25 +73,49 @@ def held_out(data: Dataset, share: float, *, seed: int) -> Dataset:
     if not least <= size <= total - least:
         valid = f"expected {least} (one of each class) to {total - least}"
         raise InputError("treatment.held_out", share, f"sets {size} of {total} validation samples aside; {valid}")
-    choice, rest = draw(data.validation, size, "treatment.held_out", derive(seed, "split", "choice"))
+    purpose = derive(seed, "split", "choice")
+    choice, rest = draw(data.validation, size, "treatment.held_out", purpose, data.class_names)
     return replace(data, validation=rest, choice=choice)
 
 
-def cut(own: Split | None, pool: Split, size: int | None, field: str, seed: int) -> tuple[Split, Split]:
+def check_rare(collection: Collection, spec: Data) -> None:
+    """Raise InputError if samples are drawn from a part that has a single one of a class: it cannot be divided."""
+    lacking = collection.validation is None or collection.test is None
+    for part, split, size in (
+        ("train", collection.train, spec.train_size),
+        ("validation", collection.validation, spec.validation_size),
+        ("test", collection.test, spec.test_size),
+    ):
+        if split is None or (size in (None, len(split)) and not (part == "train" and lacking)):
+            continue
+        rare = (torch.bincount(split.truth) == 1).nonzero().flatten().tolist()
+        if rare:
+            field, value = collection.origins.get(part, ("data.source", str(spec.source)))
+            said = f"one sample has the label {collection.class_names[rare[0]]}; expected two at least"
+            raise InputError(field, value, said)
+
+
+def cut(
+    own: Split | None, pool: Split, size: int | None, field: str, seed: int, names: Sequence[str]
+) -> tuple[Split, Split]:
     """Return a part of `size` samples (None: all) of the source's own part, and the pool as it is.
 
-    Where the source has no such part, it is drawn from the pool, and what is left of that is returned.
+    If the source has no such part, it is drawn from the pool, and what is left of that is returned. names: of the
+    classes.
     """
     purpose = derive(seed, "split", field)
     if own is not None:
-        return own if size is None else draw(own, size, field, purpose)[0], pool
+        return own if size is None else draw(own, size, field, purpose, names)[0], pool
     if size is None:
         raise InputError(field, None, "expected a number: the source has no such split of its own")
-    return draw(pool, size, field, purpose)
+    return draw(pool, size, field, purpose, names)
 
 
-def draw(split: Split, size: int, field: str, seed: int) -> tuple[Split, Split]:
-    """Return `size` samples with every class in its share, and the rest; both in order of id."""
+def draw(split: Split, size: int, field: str, seed: int, names: Sequence[str] = ()) -> tuple[Split, Split]:
+    """Return `size` samples with every class in its share, and the rest; both in order of id.
+
+    names: of the classes, for the error if a class has a single sample left.
+    """
     from sklearn.model_selection import train_test_split
 
     rows, classes = np.arange(len(split)), len(split.truth.unique())
@@ -91,9 +124,11 @@ def draw(split: Split, size: int, field: str, seed: int) -> tuple[Split, Split]:
     if not classes <= size <= len(split) - classes:
         valid = f"expected {classes} (one sample of each class) to {len(split) - classes}, or all {len(split)}"
         raise InputError(field, size, f"{len(split)} samples are there to draw from; {valid}")
-    rare = torch.bincount(split.truth)
-    if int(rare[rare > 0].min()) < 2:
-        raise InputError("data.source", f"class {int((rare == 1).nonzero()[0])}", "expected at least two samples")
+    counts = torch.bincount(split.truth)
+    if bool((counts == 1).any()):
+        label = int((counts == 1).nonzero()[0])
+        said = f"one sample of class {names[label] if names else label} is there to draw from"
+        raise InputError(field, size, f"{said}; expected two at least, one for either side")
     chosen, rest = train_test_split(rows, train_size=size, stratify=split.truth.cpu().numpy(), random_state=seed)
     return split.subset(_sorted(chosen)), split.subset(_sorted(rest))
 

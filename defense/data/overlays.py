@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from defense.data.images import Images, TensorImages
+from defense.data.images import FolderImages, Images, TensorImages
 
 
 class Overlaid:
@@ -74,6 +74,13 @@ class Stamped:
         """Return a hash of the base, and of which pictures carry which patch."""
         text = f"stamped {self.base.digest()} {self.side} "
         return hashlib.sha256(text.encode() + self.marked.numpy().tobytes()).hexdigest()
+
+
+def in_files(images: Images) -> bool:
+    """Return whether pictures, changed or not, are read from files batch by batch."""
+    while isinstance(images, Overlaid | Stamped):
+        images = images.base
+    return isinstance(images, FolderImages)
 
 
 def stamp(x: Tensor, side: int) -> Tensor:

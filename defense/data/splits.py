@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 
 from defense.data.images import Images
+from defense.data.overlays import in_files
+
+CONSTANT = 1e-3  # a deviation below it, of values in [0, 1]
+SAMPLE = 10_000  # pictures in files that statistics are taken of
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Dataset:
     choice: Split | None = None  # held out from validation, where a treatment is to be chosen
     # attacked by others, in ways of their own: the part that they stand for is validation or test
     given: dict[str, Split] = field(default_factory=dict)
-    group_names: list[str] = field(default_factory=list)  # where the source names its groups
+    group_names: list[str] = field(default_factory=list)  # if the source names its groups
+    left_out: list[str] = field(default_factory=list)  # files that cannot be read, each with the reason
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -91,14 +96,18 @@ class Dataset:
 
     @cached_property
     def pixel_statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation per channel, in [0, 1] units, over the first 10,000 training pictures."""
+        """Mean and standard deviation per channel, in [0, 1] units, over the training pictures in `looked_at`.
+
+        Below CONSTANT, a channel is a constant: its deviation is given as 1, as by scikit-learn's StandardScaler.
+        """
         sums, count = torch.zeros(2, self.shape[0], dtype=torch.float64), 0
-        for rows in torch.arange(min(10_000, len(self.train))).split(500):
+        for rows in looked_at(self.train.images).split(500):
             pixels = self.train.images.take(rows).cpu().double().transpose(0, 1).flatten(1)
             sums += torch.stack([pixels.sum(1), pixels.square().sum(1)])
             count += pixels.shape[1]
         mean, square = sums / count
-        return mean.tolist(), (square - mean.square()).clamp_min(1e-6).sqrt().tolist()
+        deviation = (square - mean.square()).clamp_min(0).sqrt()
+        return mean.tolist(), deviation.where(deviation >= CONSTANT, 1).tolist()
 
     def to(self, device: torch.device) -> Dataset:
         """Return the dataset with pictures and labels on `device`."""
@@ -106,3 +115,11 @@ class Dataset:
         parts: dict[str, Any] = {name: self.splits[name].to(device) for name in own if name in self.splits}
         given = {name: split.to(device) for name, split in self.given.items()}
         return replace(self, **parts, given=given)
+
+
+def looked_at(images: Images) -> Tensor:
+    """Return the rows that statistics are taken of: all, or SAMPLE evenly spaced ones if pictures are in files."""
+    count = len(images)
+    if count <= SAMPLE or not in_files(images):
+        return torch.arange(count)
+    return torch.arange(SAMPLE) * count // SAMPLE

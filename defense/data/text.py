@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from defense.data.collection import Collection, decoded, existing, number_samples
 from defense.data.given import Given, origins_of
 from defense.data.pretrained import loading
+from defense.data.spelling import NO_VALUE, is_word, two_spellings
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.schema import Data
@@ -65,16 +67,21 @@ class Texts:
 def read_table(path: str, field: str, columns: Sequence[str]) -> list[Row]:
     """Return the rows of a file of tab-separated values in UTF-8 whose first line names its columns.
 
-    Quotes are characters like others. Raises InputError where the file, one of `columns` or a cell is missing.
+    Quotes are characters like others. Raises InputError if the file, one of `columns` or a cell is missing, or two
+    of them have one name.
     """
     lines = io.StringIO(decoded(path, field, "a file of text"), newline=None)  # whatever they end in
     try:
         header, *rows = [*csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)] or [[]]
     except csv.Error as error:
         raise InputError(field, path, f"not a readable table ({error})") from error
+    header = [name.strip() for name in header]
     for column in columns:
         if column not in header:
-            raise InputError(field, path, f"no column {column!r} in it; it has {', '.join(header) or 'none'}")
+            told = f"no column {column!r} in it; it has {', '.join(header) or 'none'}"
+            raise InputError(field, path, told + ("; expected tabs between columns" if len(header) == 1 else ""))
+        if header.count(column) > 1:
+            raise InputError(field, path, f"has two columns named {column}; expected a name for each")
     table = []
     for number, cells in enumerate(rows, start=2):
         if not any(map(str.strip, cells)):
@@ -92,10 +99,10 @@ def read_table(path: str, field: str, columns: Sequence[str]) -> list[Row]:
 def read_records(path: str, field: str, key: str | None, columns: Sequence[str]) -> list[Row]:
     """Return the records below `key` of a JSON file, {key: [{column: value}]}, or all of a file that is a list.
 
-    Raises InputError where the file, the key, a column or a value is missing.
+    Raises InputError if the file, the key, a column or a value is missing, or there twice.
     """
     try:
-        content: Any = json.loads(decoded(path, field, "a JSON file"))
+        content: Any = json.loads(decoded(path, field, "a JSON file"), object_pairs_hook=named_once)
     except ValueError as error:
         raise InputError(field, path, f"not a readable JSON file ({error})") from error
     if isinstance(content, dict):
@@ -113,11 +120,22 @@ def read_records(path: str, field: str, key: str | None, columns: Sequence[str])
     return [{column: str(record[column]) for column in columns} for record in content]
 
 
+def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of a JSON file; raises ValueError if two of its values have one name."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"two values named {next(name for name in names if names.count(name) > 1)}")
+    return found
+
+
 def filled(row: dict[str, Any], columns: Sequence[str], field: str, path: str, where: str) -> None:
-    """Raise InputError where a cell is empty."""
+    """Raise InputError if a cell is empty, or is a list or an object of JSON."""
     for column in columns:
-        if not str(row[column]).strip():
+        if row[column] is None or not str(row[column]).strip():
             raise InputError(field, path, f"{where} has nothing in column {column!r}; expected text")
+        if isinstance(row[column], list | dict):
+            raise InputError(field, path, f"{where} has a list or an object in {column!r}; expected text")
 
 
 def text(spec: Data) -> Collection:
@@ -133,11 +151,12 @@ def text(spec: Data) -> Collection:
         if path is None and part != "train":
             continue
         rows = read_table(str(path), FIELDS[part], [target, *columns])
-        classes = classes or classes_of(rows, target)
+        classes = classes or classes_of(rows, target, FIELDS[part], str(path))
         labels = labels_of(rows, target, classes, FIELDS[part], str(path))
         parts[part] = (tokens_of(rows, columns, spec), labels, labels)
     given = given_of(spec, classes, first=sum(len(labels) for _, labels, _ in parts.values()))
-    return replace(number_samples(parts, classes, FIELDS), given=given)
+    origins = {part: (FIELDS[part], f"{files[part]}, column {target}") for part in parts}
+    return replace(number_samples(parts, classes, FIELDS), given=given, origins=origins)
 
 
 def given_of(spec: Data, classes: Sequence[str], *, first: int) -> Given | None:
@@ -185,13 +204,23 @@ def labels_of(rows: Sequence[Row], target: str, classes: Sequence[str], field: s
     """Return the place of each label among `classes`: int64 (n,); raises InputError for another label."""
     places = {name: place for place, name in enumerate(classes)}
     for number, row in enumerate(rows, start=1):
-        if row[target] not in places:
+        if row[target].strip() not in places:
             valid = f"sample {number} has label {row[target]!r}; expected one of {', '.join(classes)}"
             raise InputError(field, path, valid)
-    return torch.tensor([places[row[target]] for row in rows])
+    return torch.tensor([places[row[target].strip()] for row in rows])
 
 
-def classes_of(rows: Sequence[Row], target: str) -> list[str]:
-    """Return the labels that there are, whole numbers in their order, others in that of the alphabet."""
-    found = {row[target] for row in rows}
+def classes_of(rows: Sequence[Row], target: str, field: str, path: str) -> list[str]:
+    """Return the labels that there are, whole numbers in their order, others in that of the alphabet.
+
+    Raises InputError if one is a word for no value, or two are spellings of one.
+    """
+    found = Counter(row[target].strip() for row in rows)
+    words = [name for name in found if is_word(name, NO_VALUE)]
+    if words:
+        said = f"column {target} has the value {words[0]} in {found[words[0]]} rows, a word for no value"
+        raise InputError(field, path, f"{said}; expected a class in every row")
+    if alike := two_spellings(found):
+        each = " and ".join(f"{name} ({found[name]} rows)" for name in alike)
+        raise InputError(field, path, f"column {target} has {each}: one class in two spellings; write one of them")
     return sorted(found, key=int) if all(name.isdecimal() for name in found) else sorted(found)

@@ -18,7 +18,7 @@ from defense.schema import Threat, Train
 from defense.stages.train import trained
 from defense.watch import Watch
 
-VERSION = 1
+VERSION = 2
 
 
 def cross_validate(

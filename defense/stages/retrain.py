@@ -22,7 +22,7 @@ from defense.schema import Threat, Train
 from defense.stages.train import trained
 from defense.watch import Watch
 
-VERSION = 2
+VERSION = 3
 
 
 def parts_of_train(subsets: Subsets, size: int, count: int | None, *, seed: int) -> Tensor:

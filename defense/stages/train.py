@@ -26,7 +26,7 @@ from defense.training.recipes import losses_of
 from defense.training.validation import measuring
 from defense.watch import Watch, silent
 
-VERSION = 3
+VERSION = 4
 
 OPTIMIZERS: dict[Optimizer, Callable[..., Iterator[EpochEnd]]] = {
     Optimizer.sgd: fit,

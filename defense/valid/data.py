@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from defense.choices import Harm, Keep, Method, ObjectiveName, Optimizer, Recipe, Source, Task
+from defense.choices import (
+    Harm,
+    Keep,
+    Method,
+    ObjectiveName,
+    Optimizer,
+    Outliers,
+    Recipe,
+    Source,
+    Task,
+    Unreadable,
+)
 from defense.errors import InputError, within
 from defense.schema import Config, Data
 
@@ -13,21 +24,29 @@ READ_BY_SOURCE: dict[str, tuple[Source, ...]] = {  # settings of the data that f
     "validation_path": (Source.table, Source.text),
     "test_path": (Source.table, Source.text),
     "target": (Source.table, Source.text),
-    "columns": (Source.table,),
-    "sensitive": (Source.table,),
-    "groups": (Source.table,),
+    **dict.fromkeys(
+        ("columns", "drop", "categories", "numbers", "outliers", "sensitive", "groups"), (Source.table,)
+    ),
+    "channels": (Source.npz,),
+    "unreadable": (Source.image_folder,),
     **dict.fromkeys(("text", "tokenizer", "given_path", "given_key", "given_text"), (Source.text,)),
 }
+UNSET: dict[str, object] = {"outliers": Outliers.refuse, "unreadable": Unreadable.refuse}  # others: null
 
 
 def check_source(data: Data) -> None:
     """Raise InputError where something is set that the source does not read."""
     for name, readers in READ_BY_SOURCE.items():
         value = getattr(data, name)
-        if value is not None and data.source not in readers:
-            where = " or ".join(f"data={reader}" for reader in readers)
-            raise InputError(f"data.{name}", value, f"not read by data={data.source}; expected null, or {where}")
+        usual = UNSET.get(name)
+        if value != usual and data.source not in readers:
+            valid = (
+                f"{'null' if usual is None else usual}, or {' or '.join(f'data={reader}' for reader in readers)}"
+            )
+            raise InputError(f"data.{name}", value, f"not read by data={data.source}; expected {valid}")
     within("data.positive", data.positive, data.positive >= 0, "a class, from 0 up")
+    both = sorted(set(data.categories or []) & set(data.numbers or []))
+    within("data.numbers", both, not both, "other columns than in data.categories")
     if data.groups is not None and data.sensitive is None:
         raise InputError("data.groups", data.groups, "expected data.sensitive, the column that they are values of")
 

@@ -60,7 +60,7 @@ def test_every_seed_is_a_draw_of_its_own(source: Source) -> None:
 
 
 def test_points_without_a_number_are_an_error() -> None:
-    with pytest.raises(InputError, match=r"data\.test_size=None: expected a number: points are drawn, data=moons"):
+    with pytest.raises(InputError, match=r"data\.test_size=null: expected a number: points are drawn, data=moons"):
         loaded(Source.moons, test_size=None)
 
 

@@ -93,7 +93,10 @@ def broken(**changes: Any) -> dict[str, np.ndarray]:
         (broken(train_x=np.full((8, 4, 4), 256)), "train_x=array with values up to 256 of type int64: expected"),
         (broken(train_x=np.full((8, 4, 4), -0.1)), "train_x=array with values down to -0.1: expected"),
         (broken(train_x=X.clip(0, 1), test_x=X[:4].clip(0, 1)), "array with values up to 1 of type uint8"),
-        (broken(train_x=X / 199, test_x=X[:4] / 200), r"train_x=array with values up to 1\.00503 of type float64"),
+        (
+            broken(train_x=X / 199, test_x=X[:4] / 200),
+            r"train_x=array with values up to 1\.0050251256281406 of type float64",
+        ),
         (broken(train_x=np.zeros((8, 3, 4, 4))), r"channels come last: expected \(n, H, W, C\)"),
         (broken(train_x=np.zeros((8, 16))), r"expected pictures \(n, H, W\) or \(n, H, W, C\)"),
         (broken(test_x=np.zeros((4, 5, 5))), "pictures differ in shape"),
@@ -134,10 +137,13 @@ def test_image_folder_streams_and_fits(tmp_path: Path) -> None:
     before = [data.train.digest(), data.validation.digest()]
     assert [load(spec, seed=0).train.digest(), load(spec, seed=0).validation.digest()] == before
     (tmp_path / "train" / "cat" / "1.png").write_text("no picture")
-    assert [load(spec, seed=0).train.digest(), load(spec, seed=0).validation.digest()] != before
+    with pytest.raises(InputError, match=r"1 of 18 pictures cannot be read: train/cat/1\.png \(no picture"):
+        load(spec, seed=0)
     with pytest.raises(InputError, match=r"1\.png: not a readable picture"):
         SOURCES[Source.image_folder](spec).train.images.take(torch.arange(12))
-    with pytest.raises(InputError, match="no folder of classes"):
+    Image.new("RGB", (30, 20)).save(tmp_path / "train" / "cat" / "1.png")
+    assert [load(spec, seed=0).train.digest(), load(spec, seed=0).validation.digest()] != before
+    with pytest.raises(InputError, match=r"no folder train in it, .*expected PATH/train/<class>/<picture>"):
         load(settings(source=Source.image_folder, path=str(tmp_path / "train"), image_size=8), seed=0)
 
 

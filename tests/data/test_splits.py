@@ -70,3 +70,11 @@ def test_batches_cover_the_split_in_order() -> None:
     assert [(r.start, r.stop) for r in rows] == [(0, 4), (4, 8), (8, 10)]
     assert torch.equal(torch.cat(pictures), split.images.take(torch.arange(10)))
     assert torch.equal(torch.cat(labels), split.labels)
+
+
+def test_a_class_with_one_sample_left_is_named() -> None:
+    split = make_split(9, 3, (1, 2, 2)).subset(torch.tensor([0, 1, 3, 4, 6, 7, 8]))
+    with pytest.raises(
+        InputError, match=r"data\.test_size=3: one sample of class tree is there to draw from; expected"
+    ):
+        draw(split, 3, "data.test_size", 0, ["house", "street", "tree"])

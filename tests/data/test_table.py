@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from defense.choices import Harm, Source
+from defense.data.csvfile import read_csv
 from defense.data.load import load
 from defense.data.splits import Dataset
-from defense.data.table import read
 from defense.errors import InputError
 from tests.conftest import data
 
@@ -114,7 +114,7 @@ MISSING = people().assign(age=[None, *people()["age"][1:]])
             {"target": "wealth"},
             "data.target=wealth: no such column in .*it has age, job, member",
         ),
-        (people(), {"target": None}, "data.target=None: expected the name of the column of the classes"),
+        (people(), {"target": None}, "data.target=null: expected the name of the column of the classes"),
         (people(), {"sensitive": "race"}, "data.sensitive=race: no such column"),
         (people(), {"columns": ["age", "shoe"]}, "data.columns=shoe: no such column"),
         (people().assign(sex="f"), {}, "data.sensitive=sex: has the one value f; expected two groups"),
@@ -143,7 +143,7 @@ MISSING = people().assign(age=[None, *people()["age"][1:]])
         (
             people().assign(age=["n/a", *people()["age"][1:]]),
             {},
-            "data.columns=age: the train rows have the value n/a in it among numbers; expected one of both",
+            "train.csv: 1 of 60 rows have no value in column age but n/a, the first is row 1 below the header",
         ),
         (people().rename(columns={"member": "job"}), {}, "train.csv: has two columns named job; expected a name"),
         (people(), {"path": "nowhere.csv"}, "data.path=nowhere.csv: no such path; expected a CSV file"),
@@ -159,7 +159,9 @@ def test_what_cannot_be_used_is_one_line(
 
 def test_a_row_longer_than_the_header_is_said(tmp_path: Path) -> None:
     (tmp_path / "long.csv").write_text("age,sex,income\n" + "3,f,low,1\n4,m,high,2\n" * 30)
-    with pytest.raises(InputError, match=r"data.path=.*long.csv: not a readable CSV file \(Length of header"):
+    with pytest.raises(
+        InputError, match=r"data.path=.*long.csv: not a readable CSV file \(.*Expected 3 fields in line 2"
+    ):
         loaded(tmp_path, people(), path=str(tmp_path / "long.csv"))
 
 
@@ -212,7 +214,7 @@ def test_a_column_is_of_one_kind_however_long_it_is(tmp_path: Path) -> None:
     """Pandas would else decide for every 262,144 rows of three columns: 0, 1 and 2 as text and as numbers."""
     text = "age,sex,income\n" + "3,f,0\n3,m,1\n4,f,2\n" * 90_000 + "4,m,x\n"
     (tmp_path / "long.csv").write_text(text)
-    found = read("train", data(path=str(tmp_path / "long.csv"), target="income"))
+    found = read_csv(str(tmp_path / "long.csv"), "data.path", ["income"])
     assert found["income"].value_counts().to_dict() == {"0": 90_000, "1": 90_000, "2": 90_000, "x": 1}
 
 
@@ -220,7 +222,7 @@ def test_a_column_is_of_one_kind_however_long_it_is(tmp_path: Path) -> None:
 def test_a_column_that_another_file_lacks_is_said(tmp_path: Path, part: str) -> None:
     (tmp_path / "other.csv").write_text(people(8).drop(columns="job").to_csv(index=False))
     changes = {f"{part}_path": str(tmp_path / "other.csv"), f"{part}_size": None}
-    seen = "all that the model sees: age, job, member, or other data.columns"
+    seen = r"all that the model sees: age, job, member, or 'data\.drop=\[job\]'"
     with pytest.raises(InputError, match=rf"data\.{part}_path=.*other\.csv: no column job in it; expected {seen}"):
         loaded(tmp_path, people(), **changes)
     assert loaded(tmp_path, people(), columns=["age", "member"], **changes).shape == (3, 1, 1)
@@ -233,7 +235,6 @@ def test_a_column_that_another_file_lacks_is_said(tmp_path: Path, part: str) -> 
         (["FALSE", "TRUE", "odd"], ["TRUE", "FALSE"], [[0, 1, 0], [1, 0, 0]]),
         (["FALSE", "TRUE"], ["true", "False"], [[0, 1], [1, 0]]),
         (["FALSE", "TRUE"], ["TRUE", "odd"], [[0, 1], [0, 0]]),
-        (["1", "2", "x"], ["1.0", "2"], [[0, 0, 0], [0, 1, 0]]),
     ],
 )
 def test_a_category_is_the_same_in_every_file(

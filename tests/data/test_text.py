@@ -10,7 +10,7 @@ import torch
 from defense.choices import Harm, Source
 from defense.data.load import load
 from defense.data.pretrained import place_of
-from defense.data.text import Texts, read_table
+from defense.data.text import Texts, classes_of, labels_of, read_records, read_table
 from defense.errors import InputError
 from defense.schema import Data
 from tests.conftest import data as default_data
@@ -119,6 +119,9 @@ FIRST = "label\ttext\n"
         (FIRST.encode() + "0\tcaf\u00e9\n".encode("latin-1"), "not in UTF-8: byte 0xe9 at position 16"),
         (b"label\tsentence\n0\tbad\n", "no column 'text' in it; it has label, sentence"),
         (b"", "no column 'label' in it"),
+        (b"label,text\n0,bad\n", "no column 'label' in it; it has label,text; expected tabs between columns"),
+        (b"text\ttext\tlabel\nbad\tgood\t0\n", "has two columns named text; expected a name for each"),
+        (b"label\ttext\tlabel \n0\tgood\t1\n", "has two columns named label; expected a name for each"),
         (FIRST.encode(), "no row in it"),
         (FIRST.encode() + b"0\tbad\n1\t \n", "line 3 has nothing in column 'text'"),
         (FIRST.encode() + b"0\tbad\n1\n", "line 3 has 1 cells; expected 2"),
@@ -173,7 +176,14 @@ def test_settings_that_do_not_fit_are_one_line(
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"sst2": 1}', '{"sst2": [1]}', '{"sst2": [{"text": " ", "label": 1}]}']
+    "content",
+    [
+        "{",
+        "[]",
+        '{"sst2": 1}',
+        '{"sst2": [1]}',
+        '{"sst2": [{"text": " ", "label": 1}]}',
+    ],
 )
 def test_given_records_that_cannot_be_read_are_one_line(tmp_path: Path, encoder: str, content: str) -> None:
     path = tmp_path / "dev.json"
@@ -181,3 +191,48 @@ def test_given_records_that_cannot_be_read_are_one_line(tmp_path: Path, encoder:
     reviews = write_reviews(tmp_path / "reviews.tsv", 80)
     with pytest.raises(InputError, match=r"^data\.given_path="):
         load(settings(reviews, encoder, given_path=str(path), given_key="sst2"), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["Good", "good", "bad"], "column label has Good (2 rows) and good (1 rows): one class in two spellings"),
+        (["1", "1.0", "0"], "column label has 1 (2 rows) and 1.0 (1 rows): one class in two spellings"),
+        (["yes", "no", "-"], "column label has the value - in 1 rows, a word for no value; expected a class"),
+    ],
+)
+def test_a_class_too_many_is_refused(labels: list[str], said: str) -> None:
+    rows = [{"label": name} for name in [labels[0], *labels]]
+    with pytest.raises(InputError) as caught:
+        classes_of(rows, "label", "data.path", "my.tsv")
+    assert said in str(caught.value)
+
+
+def test_blanks_around_a_label_are_none_of_it() -> None:
+    rows = [{"label": " yes"}, {"label": "no "}, {"label": "yes"}]
+    classes = classes_of(rows, "label", "data.path", "my.tsv")
+    assert classes == ["no", "yes"]
+    assert labels_of(rows, "label", classes, "data.path", "my.tsv").tolist() == [1, 0, 1]
+
+
+def test_a_class_with_a_single_text_is_named(tmp_path: Path, encoder: str) -> None:
+    path = tmp_path / "reviews.tsv"
+    path.write_text(FIRST + "odd\tword1\n" + "good\tword2\nbad\tword3\n" * 40)
+    with pytest.raises(InputError, match=r"data\.path=.*reviews\.tsv, column label: one sample has the label odd"):
+        load(settings(str(path), encoder), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('[{"text": "good", "text": "bad", "label": 1}]', "not a readable JSON file (two values named text)"),
+        ('{"sst2": [{"text": "a", "label": 1}], "sst2": []}', "not a readable JSON file (two values named sst2)"),
+        ('[{"text": null, "label": 1}]', "record 1 has nothing in column 'text'; expected text"),
+        ('[{"text": "a", "label": 1}, {"text": ["a"], "label": 1}]', "record 2 has a list or an object in 'text'"),
+    ],
+)
+def test_records_that_are_not_one_text_a_column_are_refused(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "dev.json").write_text(content)
+    with pytest.raises(InputError) as caught:
+        read_records(str(tmp_path / "dev.json"), "data.given_path", "sst2", ["label", "text"])
+    assert said in str(caught.value)

@@ -1,0 +1,138 @@
+"""Arrays of an .npz file, by the names that people give them."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from defense.data.arrays import as_images, as_labels, check_pictures, pixel_scale
+from defense.data.collection import Collection, existing, number_samples
+from defense.errors import InputError, printable
+from defense.schema import Data
+
+log = logging.getLogger(__name__)
+
+NAMES = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
+PAIRS = (  # of pictures and labels: ours, MedMNIST's, Keras's and scikit-learn's
+    ("{}_x", "{}_y"),
+    ("{}_images", "{}_labels"),
+    ("x_{}", "y_{}"),
+    ("X_{}", "y_{}"),
+    ("X_{}", "Y_{}"),
+)
+GROUPS = {"train": "train_groups", "validation": "val_groups", "test": "test_groups"}
+
+
+def npz(spec: Data) -> Collection:
+    """Return the arrays of an .npz file: train_x, train_y, test_x, test_y, or other names in PAIRS.
+
+    `val_x`, `val_y`, `class_names` and `train_groups`, `val_groups`, `test_groups` (whole numbers, one a picture:
+    whom a fairness objective compares) are used if present; without arrays for test, `data.test_size` of training
+    are drawn. `data.train_labels` names the array of labels to train on, and the usual one stays the known truth.
+    """
+    path = existing(spec.path, "data.path", "an .npz file with arrays train_x, train_y, test_x, test_y")
+    try:
+        file = np.load(path, allow_pickle=False)
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+        raise InputError("data.path", path, "not a readable .npz file of plain arrays") from error
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise InputError("data.path", path, "this file holds a single array; expected an .npz file")
+    with file:
+        return collected(file, spec)
+
+
+def collected(file: np.lib.npyio.NpzFile, spec: Data) -> Collection:
+    """Return the arrays of a file as samples; raises InputError for the first array that does not fit."""
+    twice = sorted(name for name, count in Counter(file.files).items() if count > 1)
+    if twice:
+        raise InputError("data.path", spec.path, f"has two arrays named {twice[0]}; expected a name for each")
+    names = {part: pair for part in NAMES if (pair := names_in(file, part, spec))}
+    pictures = {x: array_in(file, x, spec) for x, _ in names.values()}
+    for x, array in pictures.items():
+        check_pictures(array, x, spec.channels)
+    if len({array.shape[1:] for array in pictures.values()}) > 1:
+        shapes = {x: array.shape for x, array in pictures.items()}
+        raise InputError("data.path", spec.path, f"pictures differ in shape: {shapes}")
+    scale = pixel_scale(pictures)
+    fields = {part: y for part, (_, y) in names.items()}
+    if spec.train_labels is not None:
+        fields["train"] = spec.train_labels
+        if spec.train_labels not in file.files:
+            found = f"no such array; the file has {', '.join(file.files)}"
+            raise InputError("data.train_labels", spec.train_labels, found)
+    parts = {}
+    for part, (x, y) in names.items():
+        images = as_images(pictures[x], x, scale, spec.channels)
+        truth = labels = as_labels(array_in(file, y, spec), y, len(images))
+        if fields[part] != y:
+            labels = as_labels(array_in(file, fields[part], spec), fields[part], len(images))
+        parts[part] = (images, labels, truth)
+    groups = {
+        part: as_labels(array_in(file, name, spec), name, len(parts[part][0]))
+        for part, name in GROUPS.items()
+        if name in file.files and part in parts
+    }
+    class_names = names_of_classes(array_in(file, "class_names", spec)) if "class_names" in file.files else None
+    tell_unread(file, names, spec)
+    origins = {part: ("data.path", f"{spec.path}, {y}") for part, (_, y) in names.items()}
+    return replace(number_samples(parts, class_names, fields, groups), origins=origins)
+
+
+def names_in(file: np.lib.npyio.NpzFile, part: str, spec: Data) -> tuple[str, str] | None:
+    """Return the names that a part's pictures and labels have in the file; None if it has no such part.
+
+    Raises InputError if one of both is missing, there are two of them, or none for training.
+    """
+    pairs = [(x.format(name), y.format(name)) for name in NAMES[part] for x, y in PAIRS]
+    there = [pair for pair in pairs if set(pair) <= set(file.files)]
+    halves = [pair for pair in pairs if set(pair) & set(file.files)]
+    if len({x for x, _ in there}) > 1:
+        both = " and ".join(sorted({x for x, _ in there}))
+        raise InputError("data.path", spec.path, f"has {both}, each for {part}; expected one of them")
+    if not there and (halves or part == "train"):
+        needed = next(name for name in (halves or pairs)[0] if name not in file.files)
+        raise InputError("data.path", spec.path, f"no array {needed!r} in it; it has {', '.join(file.files)}")
+    return there[0] if there else None
+
+
+def names_of_classes(array: np.ndarray) -> list[str]:
+    """Return the names of the classes; raises InputError unless they are distinct texts that can be written."""
+    try:
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in array]
+    except UnicodeDecodeError as error:
+        raise InputError("class_names", repr(error.object), "expected names in UTF-8") from error
+    for name in names:
+        if printable(name) != name:
+            raise InputError("class_names", name, "expected names in UTF-8")
+        if names.count(name) > 1:
+            raise InputError("class_names", name, "names two classes; expected a name for each")
+    return names
+
+
+def array_in(file: np.lib.npyio.NpzFile, name: str, spec: Data) -> np.ndarray:
+    """Return an array of the file; raises InputError if it is damaged, or holds objects."""
+    try:
+        return file[name]
+    except ValueError as error:
+        raise InputError(
+            name, "array of objects", "expected numbers or texts as numpy keeps them, no objects"
+        ) from error
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+        raise InputError("data.path", spec.path, f"array {name!r} in it cannot be read ({error})") from error
+
+
+def tell_unread(file: np.lib.npyio.NpzFile, names: Mapping[str, tuple[str, str]], spec: Data) -> None:
+    """Name the arrays that are not read in the log; labels beside others, as train_y_noisy, go without saying."""
+    known = [*(name for pair in names.values() for name in pair), *GROUPS.values(), "class_names"]
+    labels = tuple(f"{y}_" for _, y in names.values())
+    unread = [
+        name for name in file.files if name not in (*known, spec.train_labels) and not name.startswith(labels)
+    ]
+    if unread:
+        log.info("%s: arrays that are not read: %s", spec.path, ", ".join(unread))
