@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from defense.choices import Norm
-from defense.config import chosen, composed, typed_attack
+from defense.config import chosen, scoring, typed_attack
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError
@@ -33,28 +34,26 @@ def score(
     train: Samples,
     validation: Samples,
     *,
-    objective: str | Objective = "utility",
-    scorer: str | Scorer = "ip",
+    objective: str | Objective | Mapping[str, float] = "utility",
+    scorer: str | Scorer | Mapping[str, Any] = "ip",
     attacked: Tensor | None = None,
     checkpoints: Sequence[tuple[float, dict[str, Tensor]]] = (),
     seed: int = 0,
 ) -> Tensor:
     """Return one score per row of the training samples, as float32 (n,): positive helps, negative harms.
 
-    objective, scorer: names of files in conf/objective and conf/scorer, or settings of your own. The objective is
-    taken on `validation` as it is: for "robustness" give attacked pictures there. attacked: the training pictures
-    attacked at the model, for the scorers that look at them. checkpoints: learning rate and state_dict at some
-    times of the training, for "tracin". The model comes back untouched. Raises InputError.
+    objective: a file in conf/objective, or weights of terms, as in {"utility": 0.5, "robustness": 0.5}. It is
+    taken on `validation` as it is: for "robustness" give attacked pictures there. scorer: a file in conf/scorer, or
+    settings over one, as in {"cosine": True}, over ip, or {"name": "ekfac", "damping": 0.1}. attacked: the
+    training pictures attacked at the model, for the scorers that look at them. checkpoints: learning rate and
+    state_dict at some times of the training, for "tracin". The model comes back untouched. Raises InputError.
 
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     >>> x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1])
     >>> score(network, (x, y), (x, y), objective="utility", scorer="ip").shape
     torch.Size([6])
     """
-    choices = {"objective": objective, "scorer": scorer}
-    named = composed(*(f"{group}={name}" for group, name in choices.items() if isinstance(name, str)))
-    objective = named.objective if isinstance(objective, str) else objective
-    scorer = named.scorer if isinstance(scorer, str) else scorer
+    objective, scorer = scoring(objective, scorer)
     check_numbers("scorer", scorer)
     if scorer.proxy is not None or scorer.seeds != 1:
         raise InputError("scorer", scorer, "trains models of its own; expected proxy null and seeds 1 here")
