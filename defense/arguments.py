@@ -95,7 +95,7 @@ def check_choice(group: str, text: str, override: Override) -> None:
     """Raise InputError if a group of conf/ is to be something that cannot be the name of a file in it."""
     value = override.value()
     values = value.list if isinstance(value, ChoiceSweep) else [] if isinstance(value, Sweep) else [value]
-    if (CONF / group).is_dir() and not all(isinstance(each, str | list | QuotedString) for each in values):
+    if (CONF / group).is_dir() and not all(isinstance(each, str | list | dict | QuotedString) for each in values):
         files = sorted((CONF / group).rglob("*.yaml"))
         choices = ", ".join(file.relative_to(CONF / group).with_suffix("").as_posix() for file in files)
         raise InputError(group, text, f"expected one of {choices}; or leave it out")
@@ -110,11 +110,13 @@ def with_primary(given: Namespace, settings: list[str]) -> list[str]:
     name = (given.config_name or PRIMARY).removesuffix(".yaml")
     if given.config_path is not None and not given.config_path.startswith(PACKAGED):
         folder = Path(given.config_path).absolute()
-        again = repeated(folder, name, settings)
+        if given.config_name is None and folder.suffix == ".yaml" and folder.is_file():
+            folder, name = folder.parent, folder.stem
+        again = repeated(folder, name, settings, given.config_dir)
         if again is not None:
             given.config_path = given.config_name = None
             return again if given.multirun else [*again, "hydra.mode=RUN"]
-        given.config_path = str(folder)
+        given.config_path, given.config_name = str(folder), name
     if given.config_path or given.config_name or given.config_dir:
         check_primary(name, path=given.config_path, beside=given.config_dir, asked=given.config_name is not None)
     return settings

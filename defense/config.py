@@ -24,6 +24,7 @@ from defense.questions import Speed
 from defense.schema import Attack, Config, Evaluation, Objective, Scorer, plain
 from defense.valid.run import check
 
+OTHER = "not the settings of a run; expected a config whose defaults begin with config"
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 
@@ -64,8 +65,7 @@ def checked(composed: DictConfig) -> Config:
 def refuse_other(composed: DictConfig, name: str) -> None:
     """Raise InputError unless a composed config, by its name, is made of that of a run."""
     if OmegaConf.get_type(composed) is not Config:
-        expected = "expected a config that is made of defense's: its defaults begin with config"
-        raise InputError("--config-name", name, f"not the settings of a run; {expected}")
+        raise InputError("--config-name", name, OTHER)
 
 
 def is_text(setting: str) -> bool:

@@ -43,8 +43,8 @@ def score(
     """Return one score per row of the training samples, as float32 (n,): positive helps, negative harms.
 
     objective: a file in conf/objective, or weights of terms, as in {"utility": 0.5, "robustness": 0.5}. It is
-    taken on `validation` as it is: for "robustness" give attacked pictures there. scorer: a file in conf/scorer, or
-    settings over one, as in {"cosine": True}, over ip, or {"name": "ekfac", "damping": 0.1}. attacked: the
+    taken on `validation` as it is: for "robustness" give attacked pictures there. scorer: a file in conf/scorer,
+    or settings over one, as in {"cosine": True}, over ip, or {"name": "ekfac", "damping": 0.1}. attacked: the
     training pictures attacked at the model, for the scorers that look at them. checkpoints: learning rate and
     state_dict at some times of the training, for "tracin". The model comes back untouched. Raises InputError.
 

@@ -6,6 +6,7 @@ changed by hand, becomes a setting of its own. A config with defaults is a prima
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from defense.config import CONF, refuse_other
+from defense.config import CONF, OTHER, refuse_other
 from defense.errors import InputError
 from defense.failure import one_line
 from defense.quoting import written
@@ -38,11 +39,11 @@ class Groups(SearchPathPlugin):
         search_path.append("defense", str(CONF))
 
 
-def repeated(folder: Path, name: str, given: Sequence[str]) -> list[str] | None:
+def repeated(folder: Path, name: str, given: Sequence[str], beside: str | None) -> list[str] | None:
     """Return the overrides of the run whose settings are in folder/name.yaml, then `given`.
 
-    None if the file has defaults, and is composed by Hydra. Raises InputError if it is not the config of a run of
-    this version.
+    beside: a folder with more groups. None if the file has defaults: Hydra composes it. Raises InputError if it is
+    not the config of a run of this version.
     """
     file = folder / f"{name}.yaml"
     if not file.is_file():
@@ -50,20 +51,20 @@ def repeated(folder: Path, name: str, given: Sequence[str]) -> list[str] | None:
         expected = f"{folder / SUBDIR}" if inside else "the folder of a config, as in RUN/.hydra"
         raise InputError(FIELD, folder, f"no {name}.yaml in it; expected {expected}")
     found = loaded(file)
-    if not isinstance(found, dict):
-        raise InputError(FIELD, file, "expected settings, as Hydra writes them into RUN/.hydra/config.yaml")
+    if not isinstance(found, dict) or ("hydra" in found and "defaults" not in found):
+        raise InputError(FIELD, file, "expected the settings of a run, as Hydra writes RUN/.hydra/config.yaml")
     if "defaults" in found:
         return None
-    beside = folder / OVERRIDES
-    words = loaded(beside) if beside.exists() else []
+    recorded = folder / OVERRIDES
+    words = loaded(recorded) if recorded.exists() else []
     if not isinstance(words, list):
-        raise InputError(FIELD, beside, "expected a list of overrides, as Hydra writes it")
+        raise InputError(FIELD, recorded, "expected a list of overrides, as Hydra writes it")
     words = [str(word) for word in words if not str(word).startswith("launcher=")]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            made = compose(PRIMARY, words)
+            made = compose(PRIMARY, [*words, *searching(beside)])
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(FIELD, beside, f"not of this version of defense ({one_line(error)})") from error
+        raise InputError(FIELD, recorded, f"not of this version of defense ({one_line(error)})") from error
     changes = list(differences(found, made, str(file)))
     keys = {key_of(word) for word in given}
     kept = [word for word in [*words, *changes] if key_of(word) not in keys]
@@ -71,12 +72,17 @@ def repeated(folder: Path, name: str, given: Sequence[str]) -> list[str] | None:
     return [*(word for word in kept if word in words or not word.lstrip("+~").startswith(groups)), *given]
 
 
+def searching(beside: str | None) -> list[str]:
+    """Return the override that makes Hydra look for groups in a folder, too."""
+    return [] if beside is None else [f"hydra.searchpath={written([f'file://{Path(beside).absolute()}'])}"]
+
+
 def loaded(file: Path) -> Any:
     """Return the content of a YAML file, interpolations as written; raises InputError if it is none."""
     try:
         return OmegaConf.to_container(OmegaConf.load(file))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise InputError(FIELD, file, f"not readable as YAML ({str(error).splitlines()[0]})") from error
+        raise InputError(FIELD, file, f"not readable as YAML ({error})") from error
 
 
 def key_of(word: str) -> str:
@@ -95,9 +101,10 @@ def differences(found: dict[str, Any], made: DictConfig, file: str, prefix: str 
     for key in [*known, *(key for key in found if key not in known)]:
         path = f"{prefix}{key}"
         if key not in found and not free:
-            raise InputError(FIELD, file, f"has no {path}: it is of another version of defense")
+            expected = "expected all settings of this version of defense, or defaults that begin with config"
+            raise InputError(FIELD, file, f"has no {path}; {expected}")
         if key not in known and not free:
-            raise InputError(FIELD, file, f"no such setting as its {path}: it is of another version of defense")
+            raise InputError(FIELD, file, f"{path} is no setting of this version of defense")
         if key not in found:
             yield f"~{path}"
         elif key not in known:
@@ -114,8 +121,6 @@ def check_primary(name: str, *, path: str | None, beside: str | None, asked: boo
     path: the folder that it is in, conf/ if None. beside: a folder that is looked into after conf/. asked: whether
     the command names the config.
     """
-    if path is not None:
-        Plugins.instance().register(Groups)
     if beside is not None and not Path(beside).is_dir():
         raise InputError("--config-dir", beside, "no such folder")
     if beside is not None and path is None and (Path(beside) / f"{name}.yaml").is_file():
@@ -123,7 +128,13 @@ def check_primary(name: str, *, path: str | None, beside: str | None, asked: boo
         if of_run or (asked and (CONF / f"{name}.yaml").exists()):
             said = f"its {name}.yaml is not read: that of defense comes first; expected --config-path {beside}"
             raise InputError("--config-dir", beside, said)
-    where = [f"hydra.searchpath={written([f'file://{Path(beside).absolute()}'])}"] if beside is not None else []
-    if path is None or Path(path).is_absolute():  # one inside a package is looked at when it is composed
-        with initialize_config_dir(path or str(CONF), version_base="1.3"):
-            refuse_other(compose(name, where), name)
+    Plugins.instance().register(Groups)
+    if path is not None and not Path(path).is_absolute():
+        return  # inside a package: looked at when it is composed
+    main = path or (str(Path(beside).absolute()) if beside is not None else str(CONF))
+    with initialize_config_dir(main, version_base="1.3"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run itself warns
+        composed = compose(name, searching(beside), return_hydra_config=True)
+    if OmegaConf.select(composed, "hydra.callbacks.report") is None:
+        raise InputError("--config-name", name, OTHER)
+    refuse_other(composed, name)

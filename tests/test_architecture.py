@@ -46,18 +46,8 @@ ALLOWED = {
     "multirun": LEAVES
     | {"artifacts", "cellfolders", "failure", "foreseen", "leftovers", "locking", "planned", "reporting", "sweep"},
     "__main__": LEAVES
-    | {
-        "arguments",
-        "cellfolders",
-        "config",
-        "failure",
-        "gpus",
-        "launch",
-        "leftovers",
-        "multirun",
-        "orphans",
-        "planned",
-    },
+    | {"arguments", "cellfolders", "config", "failure", "gpus", "launch"}
+    | {"leftovers", "multirun", "orphans", "planned"},
     "launch": LEAVES | {"devices", "pipeline", "processes"},
     "processes": LEAVES | {"devices"},
     "ledger": LEAVES | {"artifacts", "reporting", "store"},
