@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, OverrideParseException
 
 from defense.config import CONF, is_text
@@ -92,10 +92,10 @@ def check_setting(word: str, *, sweep: bool) -> None:
 
 
 def check_choice(group: str, text: str, override: Override) -> None:
-    """Raise InputError if a group of conf/ is to be something that cannot be the name of a file in it."""
+    """Raise InputError if a group of conf/ is to be a number or null, which no file in it is called."""
     value = override.value()
-    values = value.list if isinstance(value, ChoiceSweep) else [] if isinstance(value, Sweep) else [value]
-    if (CONF / group).is_dir() and not all(isinstance(each, str | list | dict | QuotedString) for each in values):
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    if (CONF / group).is_dir() and any(each is None or isinstance(each, int | float) for each in values):
         files = sorted((CONF / group).rglob("*.yaml"))
         choices = ", ".join(file.relative_to(CONF / group).with_suffix("").as_posix() for file in files)
         raise InputError(group, text, f"expected one of {choices}; or leave it out")

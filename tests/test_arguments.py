@@ -133,12 +133,10 @@ def test_a_home_folder_is_written_out_and_lists_are_quoted_word_by_word() -> Non
 
 
 def test_numbers_are_not_to_be_quoted() -> None:
-    assert [is_text(name) for name in ("data.path", "data.columns", "model.width", "hydra.run.dir", "nosuch")] == [
-        True
-    ] * 5
-    assert [
-        is_text(name) for name in ("train.epochs", "seed", "treatment.names", "scorer.direction", "scorer")
-    ] == [False] * 5
+    text = ("data.path", "data.columns", "model.width", "hydra.run.dir", "nosuch")
+    assert all(is_text(name) for name in text)
+    others = ("train.epochs", "seed", "treatment.names", "scorer.direction", "scorer")
+    assert not any(is_text(name) for name in others)
     with pytest.raises(InputError) as error:
         arguments(["train.epochs=range(3"])
     assert "if the value is text" not in str(error.value)
@@ -209,33 +207,24 @@ def test_a_cell_of_an_experiment_is_not_the_whole_sweep_again(tmp_path: Path) ->
     assert words == ["experiment=benchmark/digits", "seed=1", "scorer=loss", "hydra.mode=RUN"]
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (
-            lambda text: text.replace("  held_out: 0.5\n", ""),
-            "config.yaml: has no treatment.held_out; expected all",
-        ),
-        (lambda text: f"{text}newer: 3\n", "config.yaml: newer is no setting of this version"),
-        (
-            lambda text: text.replace("  epochs: 20\n", "  epochs: 20\n  beats: 3\n"),
-            "train.beats is no setting of",
-        ),
-        (lambda text: "- a", "config.yaml: expected the settings of a run"),
-        (lambda text: "hydra: {}", "config.yaml: expected the settings of a run"),
-        (lambda text: "seed: 3", "config.yaml: has no name; expected all settings"),
-        (lambda text: "a: [", "config.yaml: not readable as YAML"),
-        (
-            lambda text: "defaults:\n  - schema\n  - _self_\nseed: 3",
-            "--config-name=config: not the settings of a run",
-        ),
-        (
-            lambda text: "defaults:\n  - data: digits\n  - _self_",
-            "--config-name=config: not the settings of a run",
-        ),
-    ],
-)
-def test_a_config_of_another_version_is_one_line(tmp_path: Path, change: Callable[[str], str], said: str) -> None:
+OLD, NEW = "  held_out: 0.5\n", "  epochs: 20\n"
+OTHER = "--config-name=config: not the settings of a run"
+CHANGED: dict[str, tuple[Callable[[str], str], str]] = {
+    "a setting less": (lambda text: text.replace(OLD, ""), "has no treatment.held_out; expected all settings"),
+    "a setting more": (lambda text: f"{text}newer: 3\n", "newer is no setting of this version"),
+    "one more in a part": (lambda text: text.replace(NEW, f"{NEW}  beats: 3\n"), "train.beats is no setting of"),
+    "a list": (lambda _: "- a", "expected the settings of a run"),
+    "settings of Hydra": (lambda _: "hydra: {}", "expected the settings of a run"),
+    "a few settings": (lambda _: "seed: 3", "has no name; expected all settings"),
+    "no YAML": (lambda _: "a: [", "not readable as YAML"),
+    "the schema alone": (lambda _: "defaults: [schema, _self_]", OTHER),
+    "a group alone": (lambda _: "defaults: [data: digits, _self_]", OTHER),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_config_of_another_version_is_one_line(tmp_path: Path, name: str) -> None:
+    change, said = CHANGED[name]
     folder = run_of(tmp_path)
     (folder / "config.yaml").write_text(change((folder / "config.yaml").read_text()))
     with pytest.raises(InputError) as error:
