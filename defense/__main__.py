@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from defense.arguments import arguments
+from defense.arguments import arguments, several
 from defense.cellfolders import below, enter, own
 from defense.config import CONF, checked, register
 from defense.errors import InputError
@@ -87,7 +87,7 @@ def main() -> None:
         with one_writes(sys.argv):
             job()
     except MENDABLE as error:
-        fail(error)
+        fail(several(error, sys.argv[1:]))
     except KeyboardInterrupt:
         print(f"defense: stopped; {KEPT}", file=sys.stderr)
         sys.exit(130)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,13 +12,15 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 
-from defense.config import CONF, is_text
+from defense.config import CONF, is_list, is_text, kind_of
 from defense.errors import InputError
-from defense.quoting import typed_for
+from defense.quoting import as_text, parsed, typed_for
 from defense.repeat import PRIMARY, check_primary, repeated
 
+TEXTS = (str(str), str(str | None))  # types of settings that are text
+NUMBERS = ("eps", "step_size")  # names of those that are numbers or fractions, written as text
 PACKAGED = "pkg://"  # how Hydra is told of a folder inside a package
 
 
@@ -32,7 +35,7 @@ def arguments(words: Sequence[str]) -> list[str]:
     if given.experimental_rerun is not None:
         expected = "nothing is unpickled here; expected --config-path RUN/.hydra, which runs it again"
         raise InputError("--experimental-rerun", given.experimental_rerun, expected)
-    settings = with_primary(given, settings)
+    settings = with_primary(given, [kept_text(word) for word in settings])
     return [*flags(given), *settings]
 
 
@@ -91,6 +94,20 @@ def check_setting(word: str, *, sweep: bool) -> None:
     check_choice(name, value, override)
 
 
+def kept_text(word: str) -> str:
+    """Return a setting so that Hydra reads as text what is text: data.path=2024_01 is a folder and no number."""
+    name, _, text = word.partition("=")
+    override = parsed(word)
+    if override is None or kind_of(name) not in TEXTS or name.endswith(NUMBERS):
+        return word
+    value, texts = override.value(), [text]
+    if isinstance(value, ChoiceSweep) and value.simple_form:
+        texts = text.split(",")
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    odd = any(isinstance(each, int | float) and str(each) != own for each, own in zip(values, texts, strict=False))
+    return f"{name}={','.join(map(as_text, texts))}" if odd and len(values) == len(texts) else word
+
+
 def check_choice(group: str, text: str, override: Override) -> None:
     """Raise InputError if a group of conf/ is to be a number or null, which no file in it is called."""
     value = override.value()
@@ -99,6 +116,22 @@ def check_choice(group: str, text: str, override: Override) -> None:
         files = sorted((CONF / group).rglob("*.yaml"))
         choices = ", ".join(file.relative_to(CONF / group).with_suffix("").as_posix() for file in files)
         raise InputError(group, text, f"expected one of {choices}; or leave it out")
+
+
+def several(error: Exception, words: Sequence[str]) -> Exception:
+    """Return an error; of a setting with several values in a single run, one that says what may be meant."""
+    for word in words if "--multirun" not in words else ():
+        override = parsed(word) if "=" in word and isinstance(error, ConfigCompositionException) else None
+        if override is None or not override.is_sweep_override() or f"'{word}'" not in str(error):
+            continue
+        name, _, value = word.partition("=")
+        meant = ["to run each, type -m first"]
+        if isinstance(override.value(), ChoiceSweep) and is_text(name):
+            meant.append(f"for text with a comma {shlex.quote(f'{name}={as_text(value)}')}")
+        if isinstance(override.value(), ChoiceSweep) and is_list(name):
+            meant.append(f"for a list {shlex.quote(f'{name}=[{value}]')}")
+        return InputError(name, value, f"several values in a single run; {'; '.join(meant)}")
+    return error
 
 
 def with_primary(given: Namespace, settings: list[str]) -> list[str]:

@@ -70,12 +70,20 @@ def refuse_other(composed: DictConfig, name: str) -> None:
 
 def is_text(setting: str) -> bool:
     """Return whether a setting can be text, by its dotted name: one that the schema does not know can."""
+    return any(name in kind_of(setting) for name in ("str", "Any", "dict"))
+
+
+def is_list(setting: str) -> bool:
+    """Return whether a setting can be a list, by its dotted name: one that the schema does not know can."""
+    return any(name in kind_of(setting) for name in ("list", "Any", "dict"))
+
+
+def kind_of(setting: str) -> str:
+    """Return the type of a setting, as it is written in the schema."""
     kind: Any = Config
     for part in setting.split("."):
-        if not is_dataclass(kind):
-            return True
-        kind = get_type_hints(kind).get(part, Any)
-    return any(name in str(kind) for name in ("str", "Any", "dict"))
+        kind = get_type_hints(kind).get(part, Any) if is_dataclass(kind) else Any
+    return str(kind)
 
 
 def typed_attack(field: str, spec: Any) -> Attack:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
+    InterpolationKeyError,
     InterpolationResolutionError,
     OmegaConfBaseException,
 )
@@ -52,6 +53,8 @@ def one_line(error: BaseException) -> str:
         lines[0] = f"{error.override}: {lines[0]}"
     if isinstance(error, InterpolationResolutionError) and error.full_key:
         lines[0] = f"{error.full_key}: {lines[0]}"
+    if isinstance(error, InterpolationKeyError):
+        lines.append("(in text, ${ is typed \\${ within double quotes)")
     parent = cause.parent_node if isinstance(cause, ConfigKeyError | ConfigAttributeError) else None
     if isinstance(parent, DictConfig) and is_dataclass(OmegaConf.get_type(parent)):
         lines.append(f"expected one of {', '.join(map(str, parent))}")

@@ -124,6 +124,43 @@ def test_the_quoted_form_keeps_what_hydra_would_read_otherwise(value: str) -> No
     assert path_of(word) == value
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("data.path=2024_01_15", 'data.path="2024_01_15"'),
+        ("name=1e5", 'name="1e5"'),
+        ("data.target=true", 'data.target="true"'),
+        ("data.path=2024_01,b", 'data.path="2024_01","b"'),
+        ("data.path=2024", "data.path=2024"),
+        ("data.path=null", "data.path=null"),
+        ("data.path=a.npz,b.npz", "data.path=a.npz,b.npz"),
+        ("threat.eps=1e-2", "threat.eps=1e-2"),
+        ("train.learning_rate=1e-2", "train.learning_rate=1e-2"),
+        ("train.epochs=1_000", "train.epochs=1_000"),
+        ("model.name=1_0", "model.name=1_0"),
+        ("name=choice(1_0,b)", "name=choice(1_0,b)"),
+    ],
+)
+def test_text_that_looks_like_a_number_stays_text(word: str, expected: str) -> None:
+    assert arguments(["-m", word]) == ["--multirun", expected]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("data.path=a,b.npz", ["type -m first", "'data.path=\"a,b.npz\"'"]),
+        ("data.columns=a,b", ["type -m first", "'data.columns=[a,b]'"]),
+        ("train.epochs=range(3)", ["to run each, type -m first"]),
+    ],
+)
+def test_several_values_in_a_single_run_are_one_line(command: Command, word: str, meant: list[str]) -> None:
+    code, _, err = command(word, "data=table", "data.target=y")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"defense: {word}: several values in a single run; ")
+    assert all(each in err for each in meant)
+    assert ("[" in err) == (word == "data.columns=a,b")
+
+
 def test_a_home_folder_is_written_out_and_lists_are_quoted_word_by_word() -> None:
     home = os.path.expanduser("~/a.npz")
     assert typed_for("data.path=~/a.npz") == shlex.quote(f'data.path="{home}"')
