@@ -6,7 +6,7 @@ import traceback
 from dataclasses import is_dataclass
 from pathlib import Path
 
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -53,6 +53,8 @@ def one_line(error: BaseException) -> str:
         lines[0] = f"{error.override}: {lines[0]}"
     if isinstance(error, InterpolationResolutionError) and error.full_key:
         lines[0] = f"{error.full_key}: {lines[0]}"
+    if isinstance(error, MissingConfigException) and str(error.missing_cfg_file).startswith("hydra/launcher/"):
+        lines.append('(joblib, ray and submitit come with pip install -e ".[sweep]")')
     if isinstance(error, InterpolationKeyError):
         lines.append("(in text, ${ is typed \\${ within double quotes)")
     parent = cause.parent_node if isinstance(cause, ConfigKeyError | ConfigAttributeError) else None

@@ -24,7 +24,7 @@ from defense.locking import Lock, seize
 from defense.planned import as_typed
 from defense.reporting.tables import markdown
 from defense.reporting.work import stages_table
-from defense.sweep import FAILED, RESULT, find_failures, find_results, published, sheet_of
+from defense.sweep import FAILED, RESULT, find_failures, find_results, names_of, published, sheet_of
 
 if TYPE_CHECKING:
     from defense.reporting.sheet import Failure
@@ -62,11 +62,14 @@ def failing_alone(folder: Path, overrides: list[str]) -> Iterator[None]:
 class Report(Callback):
     """What Hydra calls when a run begins, and when a multirun begins and has ended.
 
-    sweep: the name of the sweep, the same in all of its processes, and another for every start.
+    sweep: the name of the sweep, the same in all of its processes, and another for every start; without a name its
+    cells are all that are in its folder.
     """
 
-    def __init__(self, sweep: str) -> None:
+    def __init__(self, sweep: str | None = None) -> None:
         self.sweep = sweep
+        self.cells: int | None = None
+        self.begin = time.monotonic()
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remember which folders the run makes: one that never begins leaves none."""
@@ -80,13 +83,13 @@ class Report(Callback):
         They are of an earlier sweep. Stages stay in the store: one that goes on has its cells again in a moment.
         Hydra takes an exception of a callback for a warning, so it is said here, and ends the command.
         """
-        self.begin = time.monotonic()
         say_where(config)
         try:
             folder = Path(config.hydra.sweep.dir)
             self.cells = check_cells(config)
             alone_in(folder, as_typed(config.hydra.sweep)["subdir"])
-            begin(folder, self.sweep, self.cells)
+            if self.sweep is not None:
+                begin(folder, self.sweep, self.cells)
         except MENDABLE as error:
             print(f"defense: {one_line(error)}", file=sys.stderr)
             sys.exit(2)
@@ -111,8 +114,8 @@ class Report(Callback):
             if not isinstance(error, MENDABLE):
                 traceback.print_exc()
             print(f"defense: no page of this sweep: {one_line(error)}", file=sys.stderr)
-        for cell in failures:
-            print(f"defense: cell {cell.folder.name} failed: {cell.error}", file=sys.stderr)
+        for name, cell in zip(names_of(failures), failures, strict=True):
+            print(f"defense: cell {name} failed: {cell.error}", file=sys.stderr)
             print(f"    {cell.folder / cell.log}", file=sys.stderr)
         if failures:
             print("defense: the same command runs them again, and takes the rest from the store", file=sys.stderr)

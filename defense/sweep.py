@@ -127,11 +127,20 @@ def text_of(sheet: Sheet) -> str:
 
     parts = [sheet.answer, *sheet.facts]
     if sheet.failures:
-        parts.append("\n".join(f"failed: cell {cell.folder.name}: {cell.error}" for cell in sheet.failures))
+        cells = zip(names_of(sheet.failures), sheet.failures, strict=True)
+        parts.append("\n".join(f"failed: cell {name}: {cell.error}" for name, cell in cells))
     for part in (part for part in sheet.parts if not part.aside):
         parts += [f"## {part.heading}", *([part.text] if part.text else [])]
         parts += [markdown(part.header, part.rows)] if part.rows else []
     return "\n\n".join(parts)
+
+
+def names_of(failures: Sequence[Failure]) -> list[str]:
+    """Return the names of the folders of cells, as far as they differ: '3', 'ip/0'."""
+    if not failures:
+        return []
+    common = os.path.commonpath([cell.folder.parent for cell in failures])
+    return [os.path.relpath(cell.folder, common) for cell in failures]
 
 
 def find_results(paths: Sequence[Path], sweep: str | None = None) -> list[Result]:

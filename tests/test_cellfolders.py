@@ -12,8 +12,9 @@ from defense.cellfolders import CELL, SWEEP, begin, below, enter, own, uncounted
 from defense.errors import InputError
 from defense.locking import seize
 from defense.planned import missing_of
+from defense.reporting.sheet import Failure
 from defense.reporting.sweeps import COMMAND
-from defense.sweep import FAILED, RESULT, find_failures, find_results, main
+from defense.sweep import FAILED, RESULT, find_failures, find_results, main, names_of
 from tests.test_sweep import MULTIRUN, result
 
 Command = Callable[..., tuple[int, str, str]]
@@ -84,6 +85,12 @@ def test_a_sweep_that_goes_on_or_fails_counts_what_it_has(tmp_path: Path) -> Non
     begin(tmp_path, "third", 4)
     with pytest.raises(InputError, match=r"no result.json below it of the last sweep into it"):
         find_results([tmp_path])
+
+
+def test_cells_that_failed_are_named_as_far_as_they_differ(tmp_path: Path) -> None:
+    for names in (["0", "12"], ["ip/0", "loss/0"], ["a/b/0", "a/c/d/0"], ["3"], []):
+        failures = [Failure(tmp_path / "sweep" / name, [], "no", "defense.log") for name in names]
+        assert names_of(failures) == ([name.removeprefix("a/") for name in names])
 
 
 def test_two_sweeps_at_once_each_have_their_own(tmp_path: Path) -> None:
