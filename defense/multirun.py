@@ -19,7 +19,7 @@ from defense.cellfolders import begin, uncounted
 from defense.errors import InputError
 from defense.failure import MENDABLE, one_line
 from defense.foreseen import NUMBERED, check_cells
-from defense.leftovers import note
+from defense.leftovers import made, note
 from defense.locking import Lock, seize
 from defense.planned import as_typed
 from defense.reporting.tables import markdown
@@ -84,6 +84,7 @@ class Report(Callback):
         Hydra takes an exception of a callback for a warning, so it is said here, and ends the command.
         """
         say_where(config)
+        made.clear()  # of an earlier run of this process
         try:
             folder = Path(config.hydra.sweep.dir)
             self.cells = check_cells(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -180,17 +181,21 @@ def test_numbers_are_not_to_be_quoted() -> None:
 
 def settings(words: list[str]) -> Any:
     """The settings that Hydra makes of the words of a command, without its own."""
+    found = as_yaml(*(word for word in words if not word.startswith("-")))
+    return OmegaConf.to_container(OmegaConf.create(found))
+
+
+@cache
+def as_yaml(*overrides: str) -> str:
+    """What Hydra writes of the settings of a run."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        found = compose("config", [word for word in words if not word.startswith("-")])
-    return OmegaConf.to_container(found, resolve=False, enum_to_str=True)
+        return OmegaConf.to_yaml(compose("config", [*overrides]))
 
 
 def run_of(folder: Path, *overrides: str) -> Path:
     """Write what Hydra writes beside a run of these overrides; return the folder of the files."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = OmegaConf.to_yaml(compose("config", [*overrides]))
     (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra/config.yaml").write_text(config)
+    (folder / ".hydra/config.yaml").write_text(as_yaml(*overrides))
     (folder / ".hydra/overrides.yaml").write_text(OmegaConf.to_yaml(list(overrides)))
     return folder / ".hydra"
 
@@ -263,6 +268,7 @@ CHANGED: dict[str, tuple[Callable[[str], str], str]] = {
 def test_a_config_of_another_version_is_one_line(tmp_path: Path, name: str) -> None:
     change, said = CHANGED[name]
     folder = run_of(tmp_path)
+    (folder / "overrides.yaml").unlink()
     (folder / "config.yaml").write_text(change((folder / "config.yaml").read_text()))
     with pytest.raises(InputError) as error:
         arguments(["--config-path", str(folder)])
