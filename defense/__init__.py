@@ -14,3 +14,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(notebook, name)
     raise AttributeError(f"module 'defense' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the functions, which are imported when they are asked for."""
+    return sorted(__all__)

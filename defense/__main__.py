@@ -6,19 +6,24 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from defense.arguments import arguments, several
+from defense.cellfolders import below, enter, own
 from defense.config import CONF, checked, register
-from defense.failure import MENDABLE, one_line
+from defense.errors import InputError
+from defense.failure import MENDABLE, of_hydra, one_line
 from defense.gpus import take_one
-from defense.multirun import failing_alone
+from defense.leftovers import remove_unbegun
+from defense.multirun import SWEEP_ID, failing_alone
 from defense.orphans import end_with_parent
 from defense.place import one_writes
+from defense.planned import as_typed
 
 KEPT = "finished stages are kept, the next run goes on from them"
 
@@ -28,20 +33,26 @@ def job(composed: DictConfig) -> None:
     """Run one cell; one of a multirun that fails is written down and does not stop the others."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    overrides = [word for word in hydra_config.overrides.task if not word.startswith("launcher=")]
-    if hydra_config.mode is RunMode.MULTIRUN:
-        end_with_parent()
-        with failing_alone(folder, overrides):
-            cell(composed, folder, overrides, alone="BasicLauncher" in hydra_config.launcher["_target_"])
-        return
+    overrides = [word for word in as_typed(hydra_config.overrides.task) if not word.startswith("launcher=")]
     try:
-        cell(composed, folder, overrides, alone=True)
+        if hydra_config.mode is RunMode.MULTIRUN:
+            end_with_parent()
+            sweep, number = OmegaConf.select(cast(DictConfig, hydra_config), SWEEP_ID), hydra_config.job.num
+            below(str(hydra_config.sweep.subdir))
+            own(folder, sweep, number)
+            with failing_alone(folder, overrides):
+                enter(folder, sweep, number)
+                cell(composed, folder, overrides, alone="BasicLauncher" in hydra_config.launcher["_target_"])
+        else:
+            cell(composed, folder, overrides, alone=True)
     except MENDABLE as error:
+        remove_unbegun(hydra_config.output_subdir)
         fail(error)
 
 
 def cell(composed: DictConfig, folder: Path, overrides: list[str], *, alone: bool) -> None:
     """Check the settings before anything heavy is imported, and run; where not alone, on a GPU of its own."""
+    return_to_caller()
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # so that model._target_=my_file.Net finds a file beside the caller
     config = checked(composed)
@@ -52,30 +63,40 @@ def cell(composed: DictConfig, folder: Path, overrides: list[str], *, alone: boo
     launched(config, folder, overrides)
 
 
+def return_to_caller() -> None:
+    """Go back to the folder that the command was given in, if hydra.job.chdir left it: relative paths are of it.
+
+    Raises InputError if this machine does not have that folder.
+    """
+    settings = HydraConfig.get()
+    if not settings.job.chdir:
+        return
+    try:
+        os.chdir(settings.runtime.cwd)
+    except OSError as error:
+        where = f"{settings.runtime.cwd}, which relative paths are of: {error.strerror}"
+        raise InputError("hydra.job.chdir", True, f"cannot go back to {where}; expected false") from error
+
+
 def main() -> None:
     """Run the command line: 0, 1 where a cell of a multirun failed; 2, in one line, for what a person can mend."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's way of letting exceptions through to us
-    sys.argv[1:] = [with_launcher(word) for word in sys.argv[1:]]
     register()
     try:
+        sys.argv[1:] = arguments(sys.argv[1:])
         with one_writes(sys.argv):
             job()
     except MENDABLE as error:
-        fail(error)
+        fail(several(error, sys.argv[1:]))
     except KeyboardInterrupt:
         print(f"defense: stopped; {KEPT}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:  # a defect, or a launcher that has lost a process
+        if of_hydra(error):
+            fail(error)
         traceback.print_exc()
         print(f"defense: {one_line(error)}; {KEPT}", file=sys.stderr)
         sys.exit(1)
-
-
-def with_launcher(word: str) -> str:
-    """Return hydra/launcher=NAME, as it is elsewhere, as launcher=NAME where conf/launcher has that."""
-    group, _, name = word.partition("=")
-    ours = group == "hydra/launcher" and (CONF / "launcher" / f"{name}.yaml").exists()
-    return f"launcher={name}" if ours else word
 
 
 def fail(error: Exception) -> NoReturn:

@@ -33,7 +33,8 @@ def launched(config: Config, output: Path, overrides: list[str]) -> Result:
     if place is not None:
         if place.size != wanted:
             found = f"{place.size} processes were started; expected devices x num_nodes to be as many"
-            raise InputError("fabric.devices", config.fabric.devices, found)
+            alone = f"if only this one was, unset {place.told_by}"
+            raise InputError("fabric.devices", config.fabric.devices, f"{found}; {alone}")
         with ending_all():
             return shared(place, config, output, overrides)
     if wanted == 1:

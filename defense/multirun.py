@@ -7,24 +7,33 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
+from defense.cellfolders import begin, uncounted
+from defense.errors import InputError
 from defense.failure import MENDABLE, one_line
-from defense.planned import missing_of
+from defense.foreseen import NUMBERED, check_cells
+from defense.leftovers import made, note
+from defense.locking import Lock, seize
+from defense.planned import as_typed
 from defense.reporting.tables import markdown
 from defense.reporting.work import stages_table
-from defense.sweep import FAILED, RESULT, find_failures, find_results, published, sheet_of
+from defense.sweep import FAILED, RESULT, find_failures, find_results, names_of, published, sheet_of
 
 if TYPE_CHECKING:
     from defense.reporting.sheet import Failure
 
 log = logging.getLogger(__name__)
 LOG = "defense.log"
+LOCK = ".lock"  # in the folder of a sweep with numbered cells
+SWEEP_ID = "callbacks.report.sweep"  # where the name of a sweep is, below hydra
+held: list[Lock] = []  # by this process, until it ends
 
 
 @contextmanager
@@ -51,44 +60,94 @@ def failing_alone(folder: Path, overrides: list[str]) -> Iterator[None]:
 
 
 class Report(Callback):
-    """What Hydra calls when a multirun begins and has ended."""
+    """What Hydra calls when a run begins, and when a multirun begins and has ended.
+
+    sweep: the name of the sweep, the same in all of its processes, and another for every start; without a name its
+    cells are all that are in its folder.
+    """
+
+    def __init__(self, sweep: str | None = None) -> None:
+        self.sweep = sweep
+        self.cells: int | None = None
+        self.begin = time.monotonic()
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remember which folders the run makes: one that never begins leaves none."""
+        say_where(config)
+        with suppress(OmegaConfBaseException):  # Hydra says so in a moment
+            note(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Look at the clock, and take away how numbered cells of an earlier sweep into this folder have ended.
+        """Check the folders of the cells, name the sweep in its own, and take away how numbered cells there ended.
 
-        They are not of this sweep. Stages stay in the store: one that goes on has its cells again in a moment.
+        They are of an earlier sweep. Stages stay in the store: one that goes on has its cells again in a moment.
+        Hydra takes an exception of a callback for a warning, so it is said here, and ends the command.
         """
-        self.begin = time.monotonic()
+        say_where(config)
+        made.clear()  # of an earlier run of this process
+        try:
+            folder = Path(config.hydra.sweep.dir)
+            self.cells = check_cells(config)
+            alone_in(folder, as_typed(config.hydra.sweep)["subdir"])
+            if self.sweep is not None:
+                begin(folder, self.sweep, self.cells)
+        except MENDABLE as error:
+            print(f"defense: {one_line(error)}", file=sys.stderr)
+            sys.exit(2)
         for name in (RESULT, FAILED):
-            for file in Path(config.hydra.sweep.dir).glob(f"*/{name}"):
+            for file in folder.glob(f"*/{name}"):
                 if file.parent.name.isdigit():
                     file.unlink()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write the page of the sweep beside its cells, and sum up what was computed; exit 1 where a cell failed.
-
-        Hydra takes an exception of a callback for a warning, so it is said here.
-        """
+        """Write the page of the sweep beside its cells, and sum up what was computed; exit 1 if a cell failed."""
         folder = Path(config.hydra.sweep.dir)
         page = True
         failures: list[Failure] = []
         try:
-            results, failures = find_results([folder]), find_failures([folder])
-            sheet = sheet_of(results, failures, missing_of([folder], (RESULT, FAILED)))
-            print(published(sheet, folder))
+            results, failures = find_results([folder], self.sweep), find_failures([folder], self.sweep)
+            missing = max(0, (self.cells or 0) - len(results) - len(failures))
+            others = uncounted([folder], (RESULT, FAILED), self.sweep)
+            print(published(sheet_of(results, failures, missing, others), folder))
             print(f"\n{summed_up(results, len(failures), time.monotonic() - self.begin)}")
         except Exception as error:
             page = False
             if not isinstance(error, MENDABLE):
                 traceback.print_exc()
             print(f"defense: no page of this sweep: {one_line(error)}", file=sys.stderr)
-        for cell in failures:
-            print(f"defense: cell {cell.folder.name} failed: {cell.error}", file=sys.stderr)
+        for name, cell in zip(names_of(failures), failures, strict=True):
+            print(f"defense: cell {name} failed: {cell.error}", file=sys.stderr)
             print(f"    {cell.folder / cell.log}", file=sys.stderr)
         if failures:
             print("defense: the same command runs them again, and takes the rest from the store", file=sys.stderr)
+        while held:
+            lock = held.pop()
+            lock.remove()
+            lock.release()
         if failures or not page:
             sys.exit(1)
+
+
+def say_where(config: DictConfig) -> None:
+    """Say what relative paths are of, if Hydra is told to change the folder."""
+    if config.hydra.job.chdir:
+        print("hydra.job.chdir: relative paths stay those of the folder that the command was given in")
+
+
+def alone_in(folder: Path, subdir: str) -> None:
+    """Hold the folder of a sweep whose cells are numbered until this process ends.
+
+    Raises InputError if another sweep numbers its cells there now: both would write into the same folders.
+    """
+    while held:  # of a sweep of this process that did not come to its end
+        held.pop().release()
+    if not NUMBERED.search(subdir):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if (lock := seize(folder / LOCK)) is None:
+        said = "another sweep is writing numbered cells into it; expected another folder, or that it has ended"
+        raise InputError("hydra.sweep.dir", folder, said)
+    held.append(lock)
 
 
 def summed_up(results: Sequence[dict[str, Any]], failed: int, seconds: float) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from defense.choices import Norm
-from defense.config import chosen, composed, typed_attack
+from defense.config import chosen, scoring, typed_attack
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError
@@ -39,33 +40,31 @@ def score(
     train: Samples,
     validation: Samples,
     *,
-    objective: str | Objective = "utility",
-    scorer: str | Scorer = "ip",
+    objective: str | Objective | Mapping[str, float] = "utility",
+    scorer: str | Scorer | Mapping[str, Any] = "ip",
     attacked: Tensor | None = None,
     checkpoints: Sequence[tuple[float, dict[str, Tensor]]] = (),
     seed: int = 0,
 ) -> Tensor:
     """Return one score per row of the training samples, as float32 (n,): positive helps, negative harms.
 
-    objective, scorer: names of files in conf/objective and conf/scorer, or settings of your own. The objective is
-    taken on `validation` as it is: for "robustness" give attacked pictures there. attacked: the training pictures
-    attacked at the model, for the scorers that look at them. checkpoints: learning rate and state_dict at some
-    times of the training, for "tracin". The model comes back untouched. Raises InputError.
+    objective: a file in conf/objective, or weights of terms, as in {"utility": 0.5, "robustness": 0.5}. It is
+    taken on `validation` as it is: for "robustness" give attacked pictures there. scorer: a file in conf/scorer,
+    or settings over one, as in {"cosine": True}, over ip, or {"name": "ekfac", "damping": 0.1}. attacked: the
+    training pictures attacked at the model, for the scorers that look at them. checkpoints: learning rate and
+    state_dict at some times of the training, for "tracin". The model comes back untouched. Raises InputError.
 
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     >>> x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1])
     >>> score(network, (x, y), (x, y), objective="utility", scorer="ip").shape
     torch.Size([6])
     """
-    choices = {"objective": objective, "scorer": scorer}
-    named = composed(*(f"{group}={name}" for group, name in choices.items() if isinstance(name, str)))
-    objective = named.objective if isinstance(objective, str) else objective
-    scorer = named.scorer if isinstance(scorer, str) else scorer
+    objective, scorer = scoring(objective, scorer)
     check_numbers("scorer", scorer)
     if scorer.proxy is not None or scorer.seeds != 1:
         raise InputError("scorer", scorer, "trains models of its own; expected proxy null and seeds 1 here")
     model = as_model(model)
-    samples, held_out = as_split("train", *train), as_split("validation", *validation)
+    samples, held_out = as_samples("train", train), as_samples("validation", validation)
     classes = min(
         classes_of(model, split, field) for field, split in (("train", samples), ("validation", held_out))
     )
@@ -165,15 +164,20 @@ def prepared(
         raise InputError("norm", norm, f"expected one of {', '.join(Norm.__members__)}")
     threat = Threat(Norm[norm], str(eps))
     check_threat("eps", threat)
-    if not isinstance(samples, tuple | list) or len(samples) != 2:
-        raise InputError("samples", type(samples).__name__, "expected a pair of pictures and labels")
-    split = as_split("samples", *samples)
+    split = as_samples("samples", samples)
     check_shape("eps", [], threat, split.images.shape)
     few = min(FEW, batch_size)
     classes = classes_of(model, split, "samples", few)
     if found := oddity(model, split, "model", type(model).__name__, most=few):
         log.warning("robust accuracy may look higher than it is: %s", found)
     return split, threat, classes
+
+
+def as_samples(field: str, samples: Samples) -> Split:
+    """Return a pair of pictures and labels as a split; raises InputError if it is none."""
+    if not isinstance(samples, tuple | list) or len(samples) != 2:
+        raise InputError(field, type(samples).__name__, "expected a pair of pictures and labels")
+    return as_split(field, *samples)
 
 
 def as_split(field: str, pictures: Tensor, labels: Tensor) -> Split:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from defense.cellfolders import SWEEP, left, noted
 from defense.errors import InputError
 
 MULTIRUN = "multirun.yaml"
@@ -31,6 +32,11 @@ def read_sweep(file: Path) -> dict[str, Any]:
     return found
 
 
+def as_typed(node: Any) -> Any:
+    """Return a part of a config as plain lists, mappings and words, as typed: ${...} stays."""
+    return OmegaConf.to_container(node, resolve=False)
+
+
 def command_of_sweep(file: Path) -> str:
     """Return the command that a sweep was started with; without where things were kept.
 
@@ -46,28 +52,39 @@ def command_of_sweep(file: Path) -> str:
 def cells_of_sweep(file: Path) -> int | None:
     """Return how many cells a sweep was to have; None where that is not known beforehand.
 
-    Hydra's own sweeper has a cell for every combination; what a glob stands for, or another sweeper does, is seen
-    when they run. Raises InputError where the file is another.
+    Raises InputError where the file is another.
+    """
+    said = read_sweep(file)
+    cells = planned(said["sweeper"], said["overrides"]["task"])
+    return None if cells is None else len(cells)
+
+
+def planned(sweeper: Mapping[str, Any], task: Sequence[str], loader: Any = None) -> list[list[str]] | None:
+    """Return the overrides of each cell of a sweep; None where they are not known beforehand.
+
+    Hydra's own sweeper has a cell for every combination; what another does is seen when it runs. A loader of
+    configs knows what a glob stands for.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    said = read_sweep(file)
-    sweeper, task = said["sweeper"], said["overrides"]["task"]
     if not str(sweeper.get("_target_")).endswith(f".{BasicSweeper.__name__}"):
         return None
     words = [*(f"{name}={value}" for name, value in (sweeper.get("params") or {}).items()), *map(str, task)]
     try:
-        return sum(map(len, BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words), None)))
+        (cells,) = BasicSweeper.split_arguments(OverridesParser.create(loader).parse_overrides(words), None)
     except HydraException:
         return None
+    return cells
 
 
-def missing_of(paths: Sequence[Path], left: Sequence[str]) -> int:
-    """Return how many cells of the sweeps below `paths` have none of the files `left` that a cell leaves."""
+def missing_of(paths: Sequence[Path], names: Sequence[str]) -> int:
+    """Return how many cells of the sweeps below `paths` have none of the files `names` that a cell leaves."""
     missing = 0
     for file in {file.resolve() for path in paths for file in path.rglob(MULTIRUN)}:
-        ended = {found.parent for name in left for found in file.parent.rglob(name)}
-        missing += max(0, (cells_of_sweep(file) or 0) - len(ended))
+        folder = file.parent
+        ended = {found.parent for name in names for found in left([folder], name)}
+        cells = noted(folder / SWEEP).get("cells") or cells_of_sweep(file)
+        missing += max(0, (cells or 0) - len(ended))
     return missing

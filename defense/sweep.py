@@ -8,9 +8,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from defense.cellfolders import CELL, left, sweep_above, uncounted
 from defense.choices import Task
 from defense.errors import InputError
 from defense.planned import MULTIRUN, command_of_sweep, missing_of
@@ -37,10 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where the page goes; else into the one sweep"
     )
+    parser.add_argument("--version", action="version", version=f"defense {version('defense')}")
     chosen = parser.parse_args(arguments)
     try:
-        missing = missing_of(chosen.paths, (RESULT, FAILED))
-        sheet = sheet_of(find_results(chosen.paths), find_failures(chosen.paths), missing)
+        missing, others = missing_of(chosen.paths, (RESULT, FAILED)), uncounted(chosen.paths, (RESULT, FAILED))
+        sheet = sheet_of(find_results(chosen.paths), find_failures(chosen.paths), missing, others)
         own = chosen.paths[0] if len(chosen.paths) == 1 and not (chosen.paths[0] / RESULT).exists() else None
         output = chosen.output or own
         print(published(sheet, output) if output else text_of(sheet))
@@ -77,10 +80,13 @@ def published(sheet: Sheet, output: Path) -> str:
     return for_terminal(f"{text_of(sheet)}\n\nreport: {output / 'report.html'}")
 
 
-def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = (), missing: int = 0) -> Sheet:
+def sheet_of(
+    results: Sequence[Result], failures: Sequence[Failure] = (), missing: int = 0, others: int = 0
+) -> Sheet:
     """Return the page of results of one task, of what failed, and how many cells of a sweep are missing.
 
-    Raises InputError where the results are of several tasks.
+    others: how many results in the folder of the sweep are not its own; they are not among those given. Raises
+    InputError where the results are of several tasks.
     """
     from defense.reporting.defending import defending_sheet  # SciPy: not for --help
     from defense.reporting.detection import detection_sheet
@@ -98,6 +104,9 @@ def sheet_of(results: Sequence[Result], failures: Sequence[Failure] = (), missin
         raise InputError("PATH", found, "runs of several tasks; expected those of one")
     cells = "1 cell of the sweep is" if missing == 1 else f"{missing} cells of the sweep are"
     said = [f"{cells} missing: it was ended early, or still runs. The same command goes on."] if missing else []
+    if others:
+        runs = "1 other run is" if others == 1 else f"{others} other runs are"
+        said.append(f"{runs} in this folder, of another sweep into it, and not on this page.")
     if not tasks:
         return replace(unfinished(failures, missing), facts=said)
     sheets = {
@@ -118,17 +127,27 @@ def text_of(sheet: Sheet) -> str:
     """Return the page for a terminal."""
     parts = [sheet.answer, *sheet.facts]
     if sheet.failures:
-        parts.append("\n".join(f"failed: cell {cell.folder.name}: {cell.error}" for cell in sheet.failures))
+        cells = zip(names_of(sheet.failures), sheet.failures, strict=True)
+        parts.append("\n".join(f"failed: cell {name}: {cell.error}" for name, cell in cells))
     for part in (part for part in sheet.parts if not part.aside):
         parts += [f"## {part.heading}", *([part.text] if part.text else [])]
         parts += [markdown(part.header, part.rows)] if part.rows else []
     return for_terminal("\n\n".join(parts))
 
 
-def find_results(paths: Sequence[Path]) -> list[Result]:
+def names_of(failures: Sequence[Failure]) -> list[str]:
+    """Return the names of the folders of cells, as far as they differ: '3', 'ip/0'."""
+    if not failures:
+        return []
+    common = os.path.commonpath([cell.folder.parent for cell in failures])
+    return [os.path.relpath(cell.folder, common) for cell in failures]
+
+
+def find_results(paths: Sequence[Path], sweep: str | None = None) -> list[Result]:
     """Return the content of every result.json below `paths`, with its folder and the command of its sweep, if any.
 
-    Raises InputError where there is none, unless all that there is below a path has failed.
+    In the folder of a sweep those of the last one into it count, or of the one named `sweep`. Raises InputError
+    where there is none, unless all that there is below a path has failed.
     """
     results = []
     commands: dict[Path, str] = {}
@@ -136,30 +155,38 @@ def find_results(paths: Sequence[Path]) -> list[Result]:
         if not path.is_dir():
             found = "a file" if path.exists() else "no such folder"
             raise InputError("PATH", path, f"{found}; expected the folder of a sweep, as in runs/<name>/<time>")
-        files = sorted(path.rglob(RESULT), key=in_number)
-        if not files and not any(path.rglob(FAILED)):
-            raise InputError("PATH", path, "no result.json below it; expected the folder of finished runs")
+        files = sorted(left([path], RESULT, sweep), key=in_number)
+        if not files and not left([path], FAILED, sweep):
+            which = " of the last sweep into it" if uncounted([path], (RESULT, FAILED), sweep) else ""
+            raise InputError("PATH", path, f"no result.json below it{which}; expected the folder of finished runs")
         for file in files:
             try:
                 results.append(read_result(file) | {FOLDER: file.resolve().parent})
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError("PATH", file, f"not a result of this version of defense ({error!r})") from error
-            sweeps = (folder / MULTIRUN for folder in file.resolve().parents[1:3])
-            if sweep := next(filter(Path.exists, sweeps), None):
-                commands[sweep] = commands.get(sweep) or command_of_sweep(sweep)
-                results[-1][COMMAND] = commands[sweep]
+            if started := multirun_of(file.resolve().parent):
+                commands[started] = commands.get(started) or command_of_sweep(started)
+                results[-1][COMMAND] = commands[started]
     return results
 
 
-def find_failures(paths: Sequence[Path]) -> list[Failure]:
-    """Return every cell below `paths` that left a failed.json and no result.
+def multirun_of(folder: Path) -> Path | None:
+    """Return what Hydra wrote of the sweep that a cell in `folder` is of; None if there is none, or of another."""
+    if (folder / CELL).exists():
+        above = sweep_above(folder)
+        return above / MULTIRUN if above is not None and (above / MULTIRUN).exists() else None
+    return next(filter(Path.exists, (parent / MULTIRUN for parent in folder.parents[:2])), None)
+
+
+def find_failures(paths: Sequence[Path], sweep: str | None = None) -> list[Failure]:
+    """Return every cell below `paths` that left a failed.json and no result; see `find_results`.
 
     Raises InputError where the file is another.
     """
     from defense.reporting.sheet import Failure
 
     found = []
-    for file in sorted((file for path in paths for file in path.rglob(FAILED)), key=in_number):
+    for file in sorted((file for path in paths for file in left([path], FAILED, sweep)), key=in_number):
         if (file.parent / RESULT).exists():
             continue
         try:

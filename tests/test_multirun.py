@@ -157,7 +157,8 @@ def test_launchers_give_what_one_process_gives(launcher: str, expected: dict[str
     pytest.importorskip(NEEDS[launcher])
     assert len(expected) == 4
     jobs = {"joblib": ["hydra.launcher.n_jobs=2"]}
-    assert swept(tmp_path, f"hydra/launcher={launcher}", *jobs.get(launcher, [])) == expected
+    words = [f"hydra/launcher={launcher}", "hydra.job.chdir=true", *jobs.get(launcher, [])]
+    assert swept(tmp_path, *words) == expected
     cores = len(os.sched_getaffinity(0))
     threads = {"joblib": max(1, cores // 2), "submitit_local": 1, "ray": 1}
     assert set((tmp_path / "threads.txt").read_text().split()) == {str(threads[launcher])}

@@ -20,7 +20,7 @@ from defense.schema import Attack, Objective
 from defense.schema import Evaluation as Suite
 from tests.conftest import make_split, scorer
 from tests.habits import WorksInPlace
-from tests.reference import inner_products
+from tests.reference import inner_products, per_sample_gradients
 
 TRAIN, VALIDATION = make_split(20, 3, (1, 4, 4)), make_split(9, 3, (1, 4, 4), seed=1)
 X, Y = TRAIN.images.pixels, TRAIN.labels
@@ -65,6 +65,65 @@ def test_objects_as_well_as_names() -> None:
     assert torch.equal(by_name, by_object)
 
 
+def test_settings_over_a_scorer_are_those_of_the_equation() -> None:
+    """Cosines, and the last bias alone, by gradients of one sample after another."""
+    model = network().eval()
+    given = (model, (X, Y), (X_VAL, Y_VAL))
+    gradients = per_sample_gradients(model, X, Y)
+    direction = per_sample_gradients(model, X_VAL, Y_VAL).mean(0)
+    cosines = gradients @ direction / (gradients.norm(dim=1) * direction.norm())
+    for spec in ({"cosine": True}, {"name": "ip_cosine"}, {"name": "ip", "cosine": True, "batch_size": 7}):
+        torch.testing.assert_close(defense.score(*given, scorer=spec), cosines, rtol=1e-4, atol=1e-5)
+    bias = gradients[:, -3:] @ direction[-3:]
+    found = defense.score(*given, scorer={"parameters": "5.bias"})
+    torch.testing.assert_close(found, bias, rtol=1e-4, atol=1e-6)
+
+
+def test_an_objective_may_be_weights_of_terms() -> None:
+    """Both terms look at the same pictures here, so that their weights add up."""
+    model = network().eval()
+    given = (model, (X, Y), (X_VAL, Y_VAL))
+    expected = 0.75 * inner_products(model, TRAIN, VALIDATION)
+    for weights in ({"utility": 0.5, "robustness": 0.25}, {ObjectiveName.utility: 0.75}):
+        torch.testing.assert_close(defense.score(*given, objective=weights), expected, rtol=1e-4, atol=1e-6)
+
+
+WRONG_CHOICE: dict[str, tuple[dict[str, Any], str]] = {
+    "a scorer that is not there": ({"scorer": "ipp"}, r"scorer='ipp': expected one of .*ekfac, .*ip, .*tracin"),
+    "an objective that is not there": ({"objective": "utlity"}, r"objective='utlity': expected one of .*utility"),
+    "a base that is not there": ({"scorer": {"name": "ipp"}}, r"scorer='ipp': expected one of"),
+    "a setting that is not there": ({"scorer": {"cosin": True}}, r"scorer.cosin=True: no such setting; .*cosine"),
+    "a setting of another type": ({"scorer": {"damping": "much"}}, r"scorer.damping=much: .*Float"),
+    "a choice that is not there": ({"scorer": {"direction": "up"}}, r"scorer.direction=up: .*identity"),
+    "a number out of its range": ({"scorer": {"damping": -1}}, r"scorer.damping=-1.0: expected a number above 0"),
+    "a function for a scorer": ({"scorer": len}, r"scorer=len: expected a name, a Scorer, or settings"),
+    "a function for an objective": (
+        {"objective": len},
+        r"objective=len: expected a name, an Objective",
+    ),
+    "nothing": ({"objective": None}, r"objective=None: expected a name"),
+    "a list": ({"scorer": ["ip", "loss"]}, r"scorer=\['ip', 'loss'\]: expected a name"),
+    "a term that is not there": ({"objective": {"beauty": 1}}, r"objective.beauty=1: no such term; .*utility"),
+    "a weight that is no number": (
+        {"objective": {"utility": "1"}},
+        r"objective.utility=1: expected a finite",
+    ),
+    "a weight without end": (
+        {"objective": {"utility": float("inf")}},
+        r"objective.utility=inf: expected a finite",
+    ),
+    "no weight": ({"objective": {}}, r"objective={}: expected a weight for a term"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CHOICE)
+def test_a_wrong_choice_is_one_line(name: str) -> None:
+    options, said = WRONG_CHOICE[name]
+    with pytest.raises(InputError, match=said) as error:
+        defense.score(network().eval(), (X, Y), (X_VAL, Y_VAL), **options)
+    assert len(str(error.value).splitlines()) == 1
+
+
 NAMES = ["ip_ensemble", "ip_cosine", "influence_function", "datainf", "self_influence", "loss"]
 
 
@@ -102,6 +161,11 @@ WRONG = {
         lambda: ((X, Y), (X_VAL[:, :, :2], Y_VAL)),
         {},
         "fails on validation pictures of shape",
+    ),
+    "a Dataset": (
+        lambda: (torch.utils.data.TensorDataset(X, Y), (X_VAL, Y_VAL)),
+        {},
+        "train=TensorDataset: expected a pair of pictures and labels",
     ),
     "attacked": (
         lambda: ((X, Y), (X_VAL, Y_VAL)),
@@ -411,6 +475,10 @@ def test_wrong_attacks_are_one_line() -> None:
         InputError, match=r"evaluation\.attacks=square: expected at least one attack that uses grad"
     ):
         defense.evaluate(network(), (X, Y), suite=Suite({"square": Attack(AttackName.square)}, 256))
+
+
+def test_the_functions_are_listed_before_they_are_imported() -> None:
+    assert dir(defense) == ["attack", "evaluate", "score"]
 
 
 def test_the_example_runs_and_the_package_is_light() -> None:
