@@ -101,7 +101,7 @@ def sweep_above(folder: Path) -> Path | None:
 def noted(file: Path) -> dict[str, Any]:
     """Return what a note says, nothing if there is none; raises InputError if it is no note."""
     try:
-        found: Any = json.loads(file.read_text())
+        found: Any = json.loads(file.read_text(encoding="utf-8"))
         found["sweep"]
     except (FileNotFoundError, NotADirectoryError):
         return {}
@@ -113,5 +113,5 @@ def noted(file: Path) -> dict[str, Any]:
 def write(file: Path, note: dict[str, Any]) -> None:
     """Write a note so that nobody reads half of it."""
     whole = file.with_name(f"{file.name}.{os.getpid()}.part")
-    whole.write_text(json.dumps(note))
+    whole.write_text(json.dumps(note), encoding="utf-8")
     whole.replace(file)

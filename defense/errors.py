@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+WORDS = {None: "null", True: "true", False: "false"}  # of the settings
+
 
 class InputError(ValueError):
     """Input that cannot be used; shown as one line, without a traceback, with exit code 2."""
@@ -20,8 +22,8 @@ class InputError(ValueError):
 
 
 def as_typed(field: str, value: object) -> str:
-    """Return a value as it is typed: null for None in a setting, whose name has a dot, unlike an argument's."""
-    return "null" if value is None and "." in field else str(value)
+    """Return a value as it is typed: null, true and false in a setting, whose name has a dot; else Python's."""
+    return WORDS[value] if "." in field and (value is None or isinstance(value, bool)) else str(value)
 
 
 def printable(text: str) -> str:

@@ -69,7 +69,9 @@ def in_shell(said: Mapping[str, str]) -> bool:
 def without_terminal(pid: str) -> bool:
     """Return whether the process of that id runs here and has no terminal, as a script that srun has started."""
     try:
-        fields = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()
+        fields = (
+            Path(f"/proc/{int(pid)}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
     except (OSError, ValueError):
         return False
     return fields[4] == "0"  # tty_nr, the seventh of all

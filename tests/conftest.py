@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers are as many as cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import json
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning_fabric import Fabric
+from omegaconf import DictConfig, OmegaConf
 
 from defense.__main__ import main
-from defense.config import composed
+from defense.config import CONF, checked, composed, register
 from defense.data.images import TensorImages
 from defense.data.load import load
 from defense.data.splits import Dataset, Split
-from defense.schema import Data, Scorer, Threat, Train
+from defense.schema import Config, Data, Scorer, Threat, Train
 from tests.texts import tiny_encoder
 
 DEFAULT = composed()
@@ -29,6 +40,8 @@ TINY = [
     "data.test_size=80",
     "train.epochs=2",
     "evaluation.checked=0",
+    "evaluation.attacks.pgd.steps=5",
+    "evaluation.attacks.apgd_t.steps=5",
 ]
 
 
@@ -89,10 +102,47 @@ def run_here(*arguments: str) -> int:
     return 0
 
 
-@pytest.fixture
-def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the pages of task=defend, most of whose time is charts: for tests of other things."""
-    monkeypatch.setattr("defense.stages.report.write_pages", lambda *_: None)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests of optional packages that are not installed."""
+    for item in items:
+        for package in {name for mark in item.iter_markers("extra") for name in mark.args}:
+            if find_spec(package) is None:
+                item.add_marker(pytest.mark.skip(reason=f"{package} is missing: pip install -e '.[all]'"))
+
+
+@pytest.fixture(autouse=True)
+def quick_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no chart outside tests/reporting: half of the time of a small run is matplotlib's."""
+    if "reporting" not in request.path.parts and "charts" not in request.keywords:
+        for module in ("charts", "figures"):
+            monkeypatch.setattr(f"defense.reporting.{module}.svg", lambda figure: "<svg></svg>")
+
+
+def run_in(folder: Path, *overrides: str) -> dict[str, Any]:
+    """Run a cell of these settings into `folder`, as `defense` does once Hydra has composed them."""
+    from defense.launch import launched
+
+    folder.mkdir(parents=True)
+    found: dict[str, Any] = launched(changed(*overrides), folder, list(overrides))
+    return found
+
+
+def changed(*overrides: str) -> Config:
+    """Return what `composed` does, faster: Hydra composes the groups once, and single values are set on them."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    values = [each for each in parsed if "." in each.key_or_group and not each.is_add() and not each.is_delete()]
+    whole = deepcopy(grouped(tuple(str(each.input_line) for each in parsed if each not in values)))
+    for each in values:
+        OmegaConf.update(whole, each.key_or_group, each.value(), merge=True)
+    return checked(whole)
+
+
+@cache
+def grouped(overrides: tuple[str, ...]) -> DictConfig:
+    """Return the settings as Hydra composes them, before they are checked."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
 
 
 def result_of(folder: Path) -> dict[str, Any]:

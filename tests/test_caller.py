@@ -59,7 +59,7 @@ def test_a_folder_that_is_gone_is_said(
     monkeypatch.setattr("defense.__main__.as_typed", lambda _: [])
     code, _, err = command("hydra.job.chdir=true", "hydra.run.dir=a")
     assert (code, err.count("\n"), seen) == (2, 1, [])
-    assert err.startswith(f"defense: hydra.job.chdir=True: cannot go back to {gone}, which relative paths are of")
+    assert err.startswith(f"defense: hydra.job.chdir=true: cannot go back to {gone}, which relative paths are of")
 
 
 def moved(folder: str) -> Any:

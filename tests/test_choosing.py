@@ -19,7 +19,7 @@ from defense.config import composed
 from defense.data.load import held_out, load
 from defense.errors import InputError
 from defense.reporting.statistics import Mean
-from tests.conftest import TINY, data
+from tests.conftest import TINY, data, run_in
 
 Command = Callable[..., tuple[int, str, str]]
 AUTO = ["treatment.budget=auto", "treatment.budgets=[0.1,0.2]", "data.validation_size=200", "data.train_size=400"]
@@ -45,9 +45,7 @@ def test_candidates_are_every_treatment_with_every_budget() -> None:
 
 
 def run(command: Command, tmp_path: Path, *overrides: str) -> dict:  # type: ignore[type-arg]
-    code, _, error = command(*TINY, *AUTO, *overrides, "hydra.run.dir=out")
-    assert code == 0, error
-    return json.loads((tmp_path / "out/result.json").read_text())
+    return run_in(tmp_path / "out", *TINY, *AUTO, *overrides)
 
 
 def test_the_best_of_what_beats_its_control_is_chosen(command: Command, tmp_path: Path) -> None:
@@ -183,7 +181,7 @@ def test_the_proxy_is_an_arm_where_scores_come_from_one(command: Command, tmp_pa
     ("overrides", "said"),
     [
         (["treatment.budget=some"], r"treatment\.budget=some: expected a fraction in \[0, 1\), or auto"),
-        (["treatment.budget=true"], r"treatment\.budget=True"),
+        (["treatment.budget=true"], r"treatment\.budget=true"),
         (["treatment.budget=auto", "treatment.budgets=[]"], "expected a fraction or more to choose from"),
         (["treatment.budget=auto", "treatment.names=[]"], "expected a treatment or more to choose from"),
         (["treatment.budgets=[0,0.1]"], r"treatment\.budgets=\[0\.0, 0\.1\]: expected fractions in \(0, 1\)"),

@@ -6,6 +6,7 @@ import pytest
 
 from defense.config import CONF, composed
 from defense.errors import InputError
+from tests.conftest import changed
 
 NEEDS = {
     "npz": ["data.path=x.npz"],
@@ -37,7 +38,7 @@ def test_a_treatment_is_read_where_there_is_one(task: str) -> None:
 
 def test_all_scorers_of_leave_one_out_are_about_the_same_training() -> None:
     """And the influence function is exact there: its damping is the weight decay."""
-    names = [choice for group, choice in CHOICES if group == "scorer" and choice != "tracin"]
+    names = ["ip", "loss", "influence_function", "lissa", "ekfac"]
     cells = {name: composed("experiment=faithfulness/loo", f"scorer={name}") for name in names}
     assert len({str(cell.train) for cell in cells.values()}) == 1
     for name in ("influence_function", "lissa", "ekfac"):
@@ -62,8 +63,8 @@ def test_all_scorers_of_leave_one_out_are_about_the_same_training() -> None:
         (["train=fast", "train.optimizer=lbfgs"], "train.recipe=fast: not with train.optimizer=lbfgs"),
         (["train=converged", "train.ema=0.9"], "train.ema=0.9: not with train.optimizer=lbfgs; expected sgd"),
         (["train=converged", "train.keep=clean"], "train.keep=clean: not with train.optimizer=lbfgs"),
-        (["train=converged", "train.compile=true"], "train.compile=True: not with train.optimizer=lbfgs"),
-        (["train=converged", "train.channels_last=true"], "train.channels_last=True: not with train"),
+        (["train=converged", "train.compile=true"], "train.compile=true: not with train.optimizer=lbfgs"),
+        (["train=converged", "train.channels_last=true"], "train.channels_last=true: not with train"),
         (["train=fast", "fabric.precision=16-mixed"], "fabric.precision=16-mixed: not with attacks in training"),
         (["scorer.proxy=trades", "fabric.precision=16-mixed"], "fabric.precision=16-mixed: not with attacks"),
         (["train.keep=robust", "fabric.precision=16-mixed"], "fabric.precision=16-mixed: not with attacks"),
@@ -108,4 +109,4 @@ def test_all_scorers_of_leave_one_out_are_about_the_same_training() -> None:
 )
 def test_what_cannot_be_is_said(overrides: list[str], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        composed(*overrides)
+        changed(*overrides)

@@ -122,7 +122,12 @@ def failing(place: Place, error: Exception) -> None:
 @pytest.mark.parametrize(
     ("error", "expected", "said"),
     [
-        (InputError("data.path", "x", "no such path"), InputError, "^data.path=x: no such path$"),
+        pytest.param(
+            InputError("data.path", "x", "no such path"),
+            InputError,
+            "^data.path=x: no such path$",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(FloatingPointError("not finite"), FloatingPointError, "^not finite$", marks=pytest.mark.slow),
         pytest.param(
             PermissionError(13, "Permission denied", "x"),
@@ -131,7 +136,7 @@ def failing(place: Place, error: Exception) -> None:
             marks=pytest.mark.slow,
         ),
         pytest.param(KeyError("missing"), RuntimeError, "KeyError: 'missing'", marks=pytest.mark.slow),
-        (Odd(1, 2), RuntimeError, "Odd: odd 1 2"),
+        pytest.param(Odd(1, 2), RuntimeError, "Odd: odd 1 2", marks=pytest.mark.slow),
     ],
 )
 def test_an_error_of_one_ends_all(error: Exception, expected: type[Exception], said: str) -> None:
@@ -155,6 +160,7 @@ def dying(place: Place) -> None:
     crew.exchange(None)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_without_a_word_is_named() -> None:
     with pytest.raises(RuntimeError, match=r"^process 1 died with exit code -9$"):
         spawned(dying, 2)

@@ -29,6 +29,7 @@ def only(pattern: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_in_two_processes_is_that_of_one(command: Command) -> None:
     code, out, _ = command(*TWO, "name=two", "evaluation.checked=20")
     assert code == 0
@@ -50,8 +51,16 @@ def test_a_run_in_two_processes_is_that_of_one(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["data=npz", "data.path=nowhere"], "defense: data.path=nowhere: no such path"),
-        (["train.learning_rate=1e9"], "defense: train.learning_rate=1000000000.0: the training loss is nan"),
+        pytest.param(
+            ["data=npz", "data.path=nowhere"],
+            "defense: data.path=nowhere: no such path",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["train.learning_rate=1e9"],
+            "defense: train.learning_rate=1000000000.0: the training loss is nan",
+            marks=pytest.mark.slow,
+        ),
         (["fabric.devices=0"], "defense: fabric.devices=0: expected a whole number of at least 1"),
         (["fabric.num_nodes=0"], "defense: fabric.num_nodes=0: expected a whole number of at least 1"),
         (["fabric.num_nodes=2"], "defense: fabric.num_nodes=2: expected srun or torchrun to start a process"),
@@ -66,6 +75,7 @@ def test_what_can_be_mended_is_one_line(command: Command, arguments: list[str], 
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_are_one_line(command: Command) -> None:
     code, _, error = command(*TWO, "model={_target_: tests.nets.Fading}")
     assert (code, error.count("\n")) == (2, 1)
@@ -103,6 +113,7 @@ def slurm(rank: int, size: int, job: int) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_tasks_of_srun_share_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     places = [slurm(rank, 2, os.getpid()) for rank in range(2)]
@@ -114,6 +125,7 @@ def test_tasks_of_srun_share_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [path.parent.name for path in sorted(tmp_path.glob("runs/digits/*/*/result.json"))] == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_machines_without_a_common_store_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     program = "import defense.ledger as l; l.SEEN_AFTER = 0.5; from defense.__main__ import main; main()"

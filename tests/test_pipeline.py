@@ -22,7 +22,7 @@ from defense.randomness import derive
 from defense.robustness.suite import perturb
 from defense.stages.retrain import parts_of_train
 from defense.watch import silent
-from tests.conftest import TINY, computed_in, result_of, run_here
+from tests.conftest import TINY, computed_in, result_of, run_in
 from tests.reference import inner_products
 
 Command = Callable[..., tuple[int, str, str]]
@@ -37,14 +37,6 @@ EVERYTHING = TRAINED | TREATED | AFTER_BASELINE
 
 CHANGES = {
     "seed=1": EVERYTHING,
-    "data.harm_rate=0.1": EVERYTHING,
-    "data.harm=pair": EVERYTHING,
-    "data.train_size=210": EVERYTHING,
-    "model.hidden=[8]": EVERYTHING,
-    "train.epochs=1": EVERYTHING,
-    "train.learning_rate=0.02": EVERYTHING,
-    "train.crop=1": EVERYTHING,
-    "fabric.precision=bf16-mixed": EVERYTHING,
     "threat.eps=0.05": {"attack_validation"} | SCORED | EVALUATED,
     "attack.steps=2": {"attack_validation"} | SCORED,
     "objective=utility": SCORED,
@@ -58,36 +50,35 @@ CHANGES = {
     "treatment=reweight": RETRAINED,
     "evaluation.attacks.pgd.steps=3": EVALUATED,
     "data.test_size=90": None,  # the test split is drawn first: everything may move
-    "name=other": set(),
-    "train.ema=0.5": EVERYTHING,
-    "train.keep=robust": EVERYTHING,
-    "train=trades": EVERYTHING,
-    "train.keep=last": set(),  # what the standard recipe does
-    "train.attack_steps=3": set(),  # not read by the standard recipe, nor the next two
-    "train.beta=3": set(),
-    "train.validation_steps=3": set(),
-    "train.tolerance=0.1": set(),  # not read by sgd
-    "data.harm_target=1": set(),  # not read by symmetric flips
-    "data.harm_eps=0.3": set(),
 }
-
-
-pytestmark = pytest.mark.usefixtures("without_pages")
+RETRAINS = [  # the baseline, and with it all that has its key in its own
+    "data.harm_rate=0.1", "data.harm=pair", "data.train_size=210", "model.hidden=[8]", "train.epochs=1",
+    "train.learning_rate=0.02", "train.crop=1", "fabric.precision=bf16-mixed", "train.ema=0.5",
+    "train.keep=robust", "train=trades",
+]  # fmt: skip
+UNREAD = [
+    "name=other",
+    "train.keep=last",  # what the standard recipe does
+    "train.attack_steps=3",  # not read by the standard recipe, nor the next two
+    "train.beta=3",
+    "train.validation_steps=3",
+    "train.tolerance=0.1",  # not read by sgd
+    "data.harm_target=1",  # not read by symmetric flips
+    "data.harm_eps=0.3",
+]
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that holds the run that all changes are changes of, its checks included."""
     folder = tmp_path_factory.mktemp("store")
-    assert run_here(*TINY, f"store={folder}", "evaluation.checked=10", f"hydra.run.dir={folder / 'before'}") == 0
+    run_in(folder / "before", *TINY, f"store={folder}", "evaluation.checked=10")
     return folder
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_recomputes_what_depends_on_it(
-    command: Command, store: Path, tmp_path: Path, change: str
-) -> None:
-    assert command(*TINY, f"store={store}", change, "hydra.run.dir=after")[0] == 0
+def test_a_change_recomputes_what_depends_on_it(store: Path, tmp_path: Path, change: str) -> None:
+    run_in(tmp_path / "after", *TINY, f"store={store}", change)
     computed, expected = computed_in(tmp_path / "after"), CHANGES[change]
     if expected is None:
         assert computed >= EVALUATED
@@ -95,6 +86,17 @@ def test_a_change_recomputes_what_depends_on_it(
         # the same samples can be removed by another score: retraining is then rightly reused
         assert computed <= expected
         assert expected - computed <= RETRAINED - TREATED
+
+
+@pytest.mark.parametrize("change", RETRAINS)
+def test_a_change_of_training_trains_the_baseline_again(store: Path, tmp_path: Path, change: str) -> None:
+    run_in(tmp_path / "after", *TINY, f"store={store}", "task=detect", change)
+    assert computed_in(tmp_path / "after") == {"train_baseline", "attack_validation", "score"}
+
+
+def test_a_change_that_nothing_reads_recomputes_nothing(store: Path, tmp_path: Path) -> None:
+    run_in(tmp_path / "after", *TINY, f"store={store}", *UNREAD)
+    assert computed_in(tmp_path / "after") == set()
 
 
 CHECKS = {"check_baseline", "check_control", "check_defended"}
@@ -111,10 +113,9 @@ RECHECKED = {
 
 @pytest.mark.parametrize("change", RECHECKED)
 def test_a_check_depends_on_the_model_and_the_threat_and_not_on_the_suite(
-    command: Command, store: Path, tmp_path: Path, change: str
+    store: Path, tmp_path: Path, change: str
 ) -> None:
-    arguments = [*TINY, f"store={store}", "evaluation.checked=10"]
-    assert command(*arguments, change, "hydra.run.dir=after")[0] == 0
+    run_in(tmp_path / "after", *TINY, f"store={store}", "evaluation.checked=10", change)
     found, computed = result_of(tmp_path / "after"), computed_in(tmp_path / "after")
     assert computed & CHECKS == RECHECKED[change] - set(found["reused"])
     assert RECHECKED[change] - computed <= CHECKS - {"check_baseline"}
@@ -168,36 +169,32 @@ SITES = {
 
 
 @pytest.mark.parametrize("change", SITES)
-def test_what_is_scored_at_is_computed_once(command: Command, store: Path, tmp_path: Path, change: str) -> None:
+def test_what_is_scored_at_is_computed_once(store: Path, tmp_path: Path, change: str) -> None:
     """A proxy or another seed is a training like any other, shared through the store."""
     arguments = [*TINY, f"store={store}"]
-    assert command(*arguments, change, "hydra.run.dir=after")[0] == 0
+    run_in(tmp_path / "after", *arguments, change)
     computed = computed_in(tmp_path / "after")
     assert computed - RETRAINED - AFTER_BASELINE <= SITES[change]
     assert computed >= SITES[change] - RETRAINED
-    assert command(*arguments, change, "scorer.cosine=true", "hydra.run.dir=again")[0] == 0
-    again = json.loads((tmp_path / "again/result.json").read_text())
+    again = run_in(tmp_path / "again", *arguments, change, "scorer.cosine=true")
     assert {
         stage for stage in again["seconds"] if stage.startswith(("train_base", "train_proxy", "attack"))
     } <= set(again["reused"])
 
 
 @pytest.mark.parametrize("name", ["adversarial", "fast", "trades"])
-def test_a_proxy_is_the_baseline_of_its_recipe(command: Command, store: Path, tmp_path: Path, name: str) -> None:
+def test_a_proxy_is_the_baseline_of_its_recipe(store: Path, tmp_path: Path, name: str) -> None:
     arguments = [*TINY, f"store={store}", "task=detect"]
-    assert command(*arguments, f"scorer.proxy={name}", "hydra.run.dir=proxy")[0] == 0
-    assert command(*arguments, f"train={name}", "hydra.run.dir=own")[0] == 0
-    found = json.loads((tmp_path / "own/result.json").read_text())
+    run_in(tmp_path / "proxy", *arguments, f"scorer.proxy={name}")
+    found = run_in(tmp_path / "own", *arguments, f"train={name}")
     assert {"train_baseline", "attack_validation", "score"} <= set(found["reused"])
 
 
-def test_several_seeds_are_averaged_and_a_proxy_is_another_model(
-    command: Command, store: Path, tmp_path: Path
-) -> None:
+def test_several_seeds_are_averaged_and_a_proxy_is_another_model(store: Path, tmp_path: Path) -> None:
     arguments = [*TINY, f"store={store}", "task=detect"]
     tables = {}
     for name, change in (("one", []), ("two", ["scorer.seeds=2"]), ("proxy", ["scorer.proxy=adversarial"])):
-        assert command(*arguments, *change, f"hydra.run.dir={name}")[0] == 0
+        run_in(tmp_path / name, *arguments, *change)
         tables[name] = pd.read_parquet(tmp_path / name / "scores.parquet")
     two = tables["two"]
     assert np.allclose(two["score"], (two["score.baseline"] + two["score.baseline_seed1"]) / 2)
@@ -299,6 +296,7 @@ def test_a_proxy_has_its_own_adversarial_set(command: Command, tmp_path: Path) -
     assert found["model robustness objective"] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_exact_influence_function_foresees_leaving_one_out(
     command: Command, store: Path, tmp_path: Path
 ) -> None:

@@ -12,21 +12,19 @@ import pytest
 from defense.choices import Harm
 from defense.config import composed
 from defense.data.load import load
-from tests.conftest import TINY, computed_in, result_of, run_here
+from tests.conftest import TINY, computed_in, result_of, run_in
 
 Command = Callable[..., tuple[int, str, str]]
 
 
 POISONED = [*TINY, "train.epochs=5", "task=detect", "data.harm=poison"]
 
-pytestmark = pytest.mark.usefixtures("without_pages")
-
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that holds the run that all changes are changes of."""
     folder = tmp_path_factory.mktemp("store")
-    assert run_here(*POISONED, f"store={folder}", f"hydra.run.dir={folder / 'before'}") == 0
+    run_in(folder / "before", *POISONED, f"store={folder}")
     return folder
 
 
@@ -46,10 +44,10 @@ HARMS = {
 
 
 @pytest.mark.parametrize("change", HARMS)
-def test_what_a_harm_is_made_from(command: Command, store: Path, tmp_path: Path, change: str) -> None:
+def test_what_a_harm_is_made_from(store: Path, tmp_path: Path, change: str) -> None:
     """The planter is one for all scorers, treatments and recipes: they are compared on the same data."""
     before, after = store / "before", tmp_path / "after"
-    assert command(*POISONED, f"store={store}", change, "hydra.run.dir=after")[0] == 0
+    run_in(after, *POISONED, f"store={store}", change)
     assert computed_in(after) & PLANTED == HARMS[change]
     labels = [pd.read_parquet(folder / "scores.parquet")["label"] for folder in (before, after)]
     assert labels[0].equals(labels[1]) == (change != "data.harm_rate=0.1")
@@ -70,17 +68,17 @@ def test_a_grid_over_scorers_plants_once(command: Command, tmp_path: Path) -> No
     assert len(list((tmp_path / "own/train").glob("*/manifest.json"))) == 2  # planter, baseline
 
 
-@pytest.mark.parametrize("harm", set(Harm) - {Harm.none, Harm.boxes})  # boxes: test_points
-def test_every_harm_goes_through_and_is_known(command: Command, store: Path, tmp_path: Path, harm: Harm) -> None:
+@pytest.mark.parametrize(
+    "harm", [harm for harm in Harm if harm not in (Harm.none, Harm.boxes)]
+)  # boxes: test_points
+def test_every_harm_goes_through_and_is_known(store: Path, tmp_path: Path, harm: Harm) -> None:
     """The oracle takes the harmed samples and no others; the arms are trained on what was planted."""
     arguments = [*TINY, "train.epochs=5", f"store={store}", f"data.harm={harm}", "scorer=oracle"]
-    assert command(*arguments, "treatment.budget=0.2", "hydra.run.dir=out")[0] == 0
-    found = json.loads((tmp_path / "out/result.json").read_text())
+    found = run_in(tmp_path / "out", *arguments, "treatment.budget=0.2")
     assert found["selection"] == {"precision": 1, "recall": 1, "auc": 1, "noise": 0.2}
     table = pd.read_parquet(tmp_path / "out/scores.parquet")
     assert (table["treated"] == (table["label"] != table["truth"])).all()
     truth = load(composed(*arguments, "data.harm=none").data, seed=0).train
     assert table["id"].tolist() == truth.ids.tolist()
     assert table["truth"].tolist() == truth.labels.tolist()
-    assert command(*arguments, "task=detect", "hydra.run.dir=detect")[0] == 0
-    assert json.loads((tmp_path / "detect/result.json").read_text())["selection"]["auc"] == 1
+    assert run_in(tmp_path / "detect", *arguments, "task=detect")["selection"]["auc"] == 1

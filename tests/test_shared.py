@@ -39,6 +39,7 @@ from defense.training.recipes import losses_of
 from defense.watch import silent
 from tests.conftest import data, recipe, scorer, threat
 
+pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 CNN = {"_target_": "defense.models.networks.cnn", "width": 4}  # with batch norm
 MLP = {"_target_": "defense.models.networks.mlp", "hidden": [16]}

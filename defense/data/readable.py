@@ -64,13 +64,13 @@ def remembered(files: Sequence[Path], size: int, cache: Path | None) -> dict[Pat
     """Return the files that cannot be read with the reasons, from the cache if it has them."""
     kept = None if cache is None else cache / FOLDER / f"{key_of(files, size)}.json"
     if kept is not None and kept.is_file():
-        return {Path(name): why for name, why in json.loads(kept.read_text()).items()}
+        return {Path(name): why for name, why in json.loads(kept.read_text(encoding="utf-8")).items()}
     broken = found_broken(files, size)
     if kept is not None:
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             part = kept.with_suffix(f".{os.getpid()}")
-            part.write_text(json.dumps({str(path): why for path, why in broken.items()}))
+            part.write_text(json.dumps({str(path): why for path, why in broken.items()}), encoding="utf-8")
             part.replace(kept)
         except OSError as error:
             log.warning("cannot keep which pictures can be read, so each run looks at them again (%s)", error)

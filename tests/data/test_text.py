@@ -16,6 +16,8 @@ from defense.schema import Data
 from tests.conftest import data as default_data
 from tests.texts import write_given, write_reviews
 
+pytestmark = pytest.mark.extra("transformers")
+
 
 def settings(path: str, encoder: str, **changes: Any) -> Data:
     usual: dict[str, Any] = {

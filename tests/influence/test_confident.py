@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
-from cleanlab.filter import find_label_issues
 
 from defense.influence.confident import label_quality
+
+pytestmark = pytest.mark.extra("cleanlab")
 
 
 def predictions(labels: torch.Tensor, *, sure: float) -> torch.Tensor:
@@ -23,6 +25,8 @@ def test_planted_errors_are_lowest_and_in_the_order_of_cleanlab() -> None:
     probabilities = predictions(truth, sure=3.0)
     scores = label_quality(given, probabilities)
     assert set(scores.argsort()[:9].tolist()) == set(range(9))
+    from cleanlab.filter import find_label_issues
+
     ranked = find_label_issues(
         given.numpy(), probabilities.double().numpy(), return_indices_ranked_by="self_confidence", n_jobs=1
     )

@@ -162,6 +162,7 @@ def test_batches_are_made_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatc
     assert most <= 2
 
 
+@pytest.mark.slow
 def test_a_first_use_does_not_warn_either() -> None:
     """In a fresh process: libraries warn when they are imported."""
     program = """

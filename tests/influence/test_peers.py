@@ -22,6 +22,8 @@ from defense.schema import Objective
 from defense.watch import silent
 from tests.conftest import doubles, make_split, scorer
 
+pytestmark = pytest.mark.extra("captum", "dattri")
+
 SHAPE = (3, 8, 8)
 TRAIN = doubles(make_split(7, 4, SHAPE))
 VALIDATION = doubles(make_split(3, 4, SHAPE, seed=1))

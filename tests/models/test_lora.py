@@ -23,6 +23,8 @@ from defense.models.language import joined, pretrained
 from tests.conftest import scorer
 from tests.texts import tiny_encoder
 
+pytestmark = pytest.mark.extra("transformers", "peft")
+
 LORA = "defense.models.language.lora"
 
 

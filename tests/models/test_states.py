@@ -10,6 +10,8 @@ from defense.models.build import build
 from defense.models.states import prepared
 from tests.models.test_lora import LORA, batch, model_of, texts
 
+pytestmark = pytest.mark.extra("transformers", "peft")
+
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_texts_are_brought_through_the_lower_layers_once(encoder: str, number: int) -> None:

@@ -14,6 +14,7 @@ from tests.papers.tables import SMALL, write_adult
 Command = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.slow
 def test_both_protocols_are_side_by_side(command: Command, tmp_path: Path) -> None:
     root = write_adult(tmp_path / "files")
     code, out, err = command(

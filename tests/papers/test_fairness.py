@@ -11,9 +11,12 @@ import pytest
 
 from tests.papers.tables import SMALL, write_adult
 
+pytestmark = pytest.mark.extra("fairlearn")
+
 Command = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.slow
 def test_gaps_and_accuracy_of_every_arm_are_on_one_page(command: Command, tmp_path: Path) -> None:
     root = write_adult(tmp_path / "files")
     code, out, err = command(

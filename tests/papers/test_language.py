@@ -11,6 +11,8 @@ import pytest
 
 from tests.texts import tiny_encoder, write_given, write_pairs, write_reviews
 
+pytestmark = pytest.mark.extra("transformers", "peft")
+
 Command = Callable[..., tuple[int, str, str]]
 SMALL = [
     "experiment=paper/language",
@@ -39,6 +41,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_experiment_runs_and_answers(files: Path, command: Command) -> None:
     scorers = "hydra.sweeper.params.scorer=ip_ensemble"
     code, _, err = command(*SMALL, "hydra.sweeper.params.seed='0,1'", scorers)
@@ -62,6 +65,7 @@ def test_the_experiment_runs_and_answers(files: Path, command: Command) -> None:
     }
 
 
+@pytest.mark.slow
 def test_given_samples_are_what_robustness_looks_at(files: Path, command: Command) -> None:
     alone = [word for word in SMALL if not word.startswith("hydra.")]
     alone += ["hydra.mode=RUN", "scorer=datainf", "data=advglue", "data.length=8", "objective=robustness"]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.extra("cleanlab")
+
 Command = Callable[..., tuple[int, str, str]]
 SMALL = [
     "data.train_labels=train_y_noisy",
@@ -21,6 +23,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_every_score_is_beside_confident_learning_and_chance(command: Command, npz: Path, tmp_path: Path) -> None:
     code, out, err = command(
         "experiment=paper/noisy_labels",
@@ -42,6 +45,7 @@ def test_every_score_is_beside_confident_learning_and_chance(command: Command, n
         assert result["selection"]["noise"] == pytest.approx(0.2, abs=0.1)
 
 
+@pytest.mark.slow
 def test_sizes_of_the_ensemble_are_an_override(command: Command, npz: Path, tmp_path: Path) -> None:
     code, _, err = command(
         "experiment=paper/noisy_labels",

@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 Command = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.slow
 def test_order_consistency(command: Command, tmp_path: Path) -> None:
     grounds = "+experiment/paper/order_consistency: 'blobs_logistic,moons_mlp'"
     swept = "train.epochs: 1, data.harm_rate: 0.2, scorer: 'ip,ip_ensemble,random'"

@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 Command = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.slow
 def test_synthetic(command: Command, tmp_path: Path) -> None:
     smaller = ["hydra.sweeper.params.seed=0", "train.epochs=5", "model.hidden=[]"]
     code, out, _ = command("experiment=paper/synthetic", *smaller, "hydra.sweep.dir=out")

@@ -13,11 +13,11 @@ import pytest
 from defense.sweep import main
 from tests.reporting.cells import fail, grid
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'"
-)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome here to open pages in")
+pytestmark = [
+    pytest.mark.extra("playwright"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome here to open pages in"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    from playwright import sync_api
+
     with sync_api.sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield opened

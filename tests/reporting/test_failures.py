@@ -104,6 +104,7 @@ def test_another_file_of_that_name_is_one_line(tmp_path: Path, content: str) -> 
         find_failures([tmp_path])
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
     """As head is; the text is longer than a pipe holds, so that something is still to be written."""
     grid(tmp_path / "sweep", seeds=2)

@@ -63,7 +63,11 @@ def simulated(tables: int, start: int, **form: Any) -> Iterator[list[Judgement]]
 
 
 @pytest.mark.parametrize(
-    ("shared", "allowed"), [(True, TABLES // 20), (False, int(stats.binom.ppf(0.99, TABLES, 0.05)))]
+    ("shared", "allowed"),
+    [
+        (True, TABLES // 20),
+        pytest.param(False, int(stats.binom.ppf(0.99, TABLES, 0.05)), marks=pytest.mark.slow),
+    ],
 )
 def test_random_removal_is_called_different_from_random_removal_in_no_more_than_a_twentieth_of_tables(
     shared: bool, allowed: int

@@ -16,8 +16,10 @@ from tests.conftest import TINY
 Command = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.extra("tensorboard")
 def test_tensorboard_holds_the_curves_of_every_arm_and_the_numbers(command: Command, tmp_path: Path) -> None:
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.backend.event_processing import event_accumulator as events
+
     for _ in range(2):  # the second attempt, from the store, takes the place of the first
         assert command(*TINY, "track=tensorboard", "hydra.run.dir=runs/a")[0] == 0
     found = json.loads((tmp_path / "runs/a/result.json").read_text())
@@ -32,8 +34,8 @@ def test_tensorboard_holds_the_curves_of_every_arm_and_the_numbers(command: Comm
     assert gain.value == pytest.approx(found["gain_over_control"]["mean"])
 
 
+@pytest.mark.extra("wandb")
 def test_wandb_runs_without_a_network(command: Command, tmp_path: Path) -> None:
-    pytest.importorskip("wandb")
     code, _, err = command(*TINY, "track=wandb", "track.online=false", "hydra.run.dir=runs/a")
     assert code == 0, err
     (folder,) = (tmp_path / "runs/a/wandb").glob("offline-run-*")

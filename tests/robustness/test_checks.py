@@ -62,7 +62,12 @@ def flagged(found: dict[str, Finding]) -> set[str]:
     return {name for name, finding in found.items() if finding.flagged}
 
 
-HONEST = [("mlp", Norm.Linf, "0.1"), ("mlp", Norm.L2, "0.5"), ("mlp", Norm.Linf, "0.3"), ("cnn", Norm.Linf, "0.1")]
+HONEST = [
+    ("mlp", Norm.Linf, "0.1"),
+    pytest.param("mlp", Norm.L2, "0.5", marks=pytest.mark.slow),
+    pytest.param("mlp", Norm.Linf, "0.3", marks=pytest.mark.slow),
+    ("cnn", Norm.Linf, "0.1"),
+]
 
 
 @pytest.mark.parametrize(("name", "norm", "eps"), HONEST)
@@ -121,6 +126,7 @@ def test_a_masking_model_is_flagged(trained: Trained, clean_digits: Dataset, mas
     assert flagged(found) >= expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", ["saturated logits", "quantised input", "gradients shattered by a ripple"])
 def test_so_is_one_that_masks_what_is_robust(trained: Trained, clean_digits: Dataset, mask: str) -> None:
     """Where little is left for another attack to break, gradients alone give the mask away."""

@@ -53,6 +53,8 @@ def on_one_thread() -> object:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.extra("pyautoattack")
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", list(Norm))
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_the_reference_breaks_the_same_samples(classes: int, norm: Norm) -> None:
@@ -74,6 +76,7 @@ def test_the_reference_breaks_the_same_samples(classes: int, norm: Norm) -> None
         assert int((ours != theirs).sum()) <= DIFFERENT_AT_FULL
 
 
+@pytest.mark.slow
 def test_adversarial_training_gives_robust_accuracy() -> None:
     """At an eps at which next to nothing stands of an ordinarily trained cnn, under all parts of AutoAttack."""
     test, threat = digits_of(10).test.subset(torch.arange(60)), Threat(Norm.Linf, "0.15")

@@ -265,6 +265,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return made
 
 
+@pytest.mark.slow
 def test_compiled_is_the_same_training(digits: Dataset, fabric: Fabric, traced: Counter[str]) -> None:
     spec = replace(RECIPE, recipe=Recipe.trades, epochs=1, batch_size=50, attack_steps=2, ema=0.5)
     plain, _ = trained(digits, fabric, spec, settings=CNN)
@@ -283,7 +284,7 @@ def test_what_cannot_be_compiled_is_one_line(
         raise ValueError("there is no compiler here")
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
-    with pytest.raises(InputError, match=r"train\.compile=True: .*there is no compiler here.*expected false"):
+    with pytest.raises(InputError, match=r"train\.compile=true: .*there is no compiler here.*expected false"):
         trained(digits, fabric, replace(RECIPE, compile=True))
 
 

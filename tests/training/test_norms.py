@@ -74,6 +74,7 @@ def both() -> list[list[dict[str, Any]]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: str(CASES[number]))
 def test_equals_the_whole_batch(both: list[list[dict[str, Any]]], number: int) -> None:
     expected = passes(norm(*CASES[number]), slice(None), CASES[number][1])
