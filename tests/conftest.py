@@ -106,8 +106,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests of optional packages that are not installed."""
     for item in items:
         for package in {name for mark in item.iter_markers("extra") for name in mark.args}:
-            if find_spec(package) is None:
+            if not installed(package):
                 item.add_marker(pytest.mark.skip(reason=f"{package} is missing: pip install -e '.[all]'"))
+
+
+def installed(package: str) -> bool:
+    """Return whether a package, or a module in one, can be imported."""
+    parents = package.split(".")[:-1]
+    return all(find_spec(".".join(parents[: n + 1])) for n in range(len(parents))) and bool(find_spec(package))
 
 
 @pytest.fixture(autouse=True)

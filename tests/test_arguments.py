@@ -243,6 +243,7 @@ def test_what_the_overrides_do_not_make_becomes_a_setting(tmp_path: Path) -> Non
     assert not [word for word in words if word.startswith("scorer.")]  # nothing of the ensemble is left
 
 
+@pytest.mark.extra("hydra_plugins.hydra_joblib_launcher")
 def test_a_cell_of_an_experiment_is_not_the_whole_sweep_again(tmp_path: Path) -> None:
     folder = run_of(tmp_path, "experiment=benchmark/digits", "seed=1", "scorer=loss", "launcher=joblib")
     words = arguments(["--config-path", str(folder)])

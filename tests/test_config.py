@@ -16,14 +16,25 @@ NEEDS = {
     "table": ["data.path=x.csv", "data.target=y"],
     **{name: ["task=repair", "objective=utility"] for name in ("text", "sst2", "mrpc", "advglue")},
 }
+LAUNCHERS = {
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "ray": "hydra_plugins.hydra_ray_launcher",
+    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    "submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
+}
 CHOICES = [
-    (group, file.relative_to(CONF / group).with_suffix("").as_posix())
+    pytest.param(
+        group,
+        choice := file.relative_to(CONF / group).with_suffix("").as_posix(),
+        marks=[pytest.mark.extra(LAUNCHERS[choice])] if choice in LAUNCHERS else [],
+        id=f"{group}-{choice}",
+    )
     for group in sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
     for file in sorted((CONF / group).rglob("*.yaml"))
 ]
 
 
-@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda name: name)
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes(group: str, choice: str) -> None:
     config = composed(f"{group}={choice}", *NEEDS.get(choice, []))
     if group in ("scorer", "treatment"):

@@ -18,6 +18,7 @@ TABLE = pd.DataFrame(
 ).assign(part="test")  # fmt: skip
 
 
+@pytest.mark.extra("fairlearn")
 def test_gaps_are_differences_of_shares_between_groups() -> None:
     found = measured(TABLE, [Measure.accuracy, *GAPS], positive=1)
     assert found == pytest.approx(
@@ -29,12 +30,14 @@ def test_gaps_are_differences_of_shares_between_groups() -> None:
     )
 
 
+@pytest.mark.extra("fairlearn")
 def test_the_favourable_class_can_be_the_other() -> None:
     found = measured(TABLE, list(GAPS), positive=0)
     assert found["demographic_parity"] == pytest.approx(100 * (4 / 5 - 1 / 4))
     assert found["equal_opportunity"] == pytest.approx(100 * (2 / 2 - 1 / 2))
 
 
+@pytest.mark.extra("fairlearn")
 def test_three_groups_are_compared_by_the_extremes() -> None:
     more = pd.DataFrame({"group": 2, "label": 1, "prediction": [1, 1], "part": "test"})
     found = measured(pd.concat([TABLE, more]), [Measure.demographic_parity], positive=1)
