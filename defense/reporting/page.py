@@ -24,6 +24,7 @@ from defense.reporting.progress import in_words
 from defense.reporting.record import Run
 from defense.reporting.selection import one_class_said
 from defense.reporting.tables import arms_of, markdown
+from defense.reporting.sweeps import left_out
 from defense.reporting.verdict import scorer_of
 
 SHOWN = 16  # samples in each gallery
@@ -77,6 +78,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "arms": arms_of(run.arms),
         "warning": warning(checks, numbers["health"]),
         "learned": line_of(numbers["health"]),
+        "left_out": left_out(numbers),
         "one_class": one_class_said(numbers["one_class"], len(run.data.train), run.settings["treatment"]),
         "checks": check_rows(checks),
         "checked": looked_at(checks),

@@ -61,6 +61,7 @@ def common(run: Scoring) -> dict[str, Any]:
         "task": str(run.config.task),
         "seed": run.config.seed,
         "sizes": {part: len(getattr(run.data, part)) for part in ("train", "validation", "test")},
+        "left_out": run.data.left_out,
         "health": health_of({SCORED: run.learned}, run.data.class_names),
         "scoring": {"record": run.record, "members": spread(run.scores)},
         "keys": run.keys,

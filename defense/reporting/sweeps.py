@@ -138,7 +138,17 @@ def made_of(results: Sequence[Result]) -> str:
         + f"; device {result['device']}"
         for result in results
     )
-    return " / ".join(kinds) + "."
+    return " / ".join(kinds) + "." + "".join(f" {line}" for line in dict.fromkeys(map(left_out, results)) if line)
+
+
+def left_out(result: Result, *, shown: int = 5) -> str:
+    """Return which files were left out as unreadable, at most `shown` by name; nothing if there is none."""
+    files = result.get("left_out", [])
+    if not files:
+        return ""
+    more = f" and {len(files) - shown} more" if len(files) > shown else ""
+    kind = "picture that cannot be read is" if len(files) == 1 else "pictures that cannot be read are"
+    return f"{len(files)} {kind} left out: {', '.join(files[:shown])}{more}."
 
 
 def identity(result: Result) -> dict[str, Any]:

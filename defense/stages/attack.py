@@ -15,7 +15,7 @@ from defense.robustness.suite import perturb
 from defense.schema import Attack, Threat
 from defense.watch import Watch
 
-VERSION = 3
+VERSION = 4
 LARGE = 8.0  # GiB
 
 log = logging.getLogger(__name__)

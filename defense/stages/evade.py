@@ -17,7 +17,7 @@ from defense.models.predict import predict
 from defense.randomness import generator
 from defense.robustness.evasion import evade as moved_across
 
-VERSION = 1
+VERSION = 2
 
 
 def movers(count: int, share: float, *, seed: int) -> Tensor:

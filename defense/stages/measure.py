@@ -12,7 +12,7 @@ from defense.crew import ALONE, Crew
 from defense.data.splits import Split
 from defense.models.predict import predict
 
-VERSION = 1
+VERSION = 2
 
 
 def measure(model: nn.Module, parts: Mapping[str, Split], *, batch_size: int, crew: Crew = ALONE) -> Measurement:

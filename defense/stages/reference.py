@@ -20,7 +20,7 @@ from defense.schema import Objective, Order, Scorer
 from defense.stages.score import as_table
 from defense.watch import Watch
 
-VERSION = 1
+VERSION = 2
 
 
 def reference(

@@ -17,7 +17,7 @@ from defense.memory import Forgetful, Memory
 from defense.schema import Objective, Scorer
 from defense.watch import Watch
 
-VERSION = 6
+VERSION = 7
 
 
 def score(

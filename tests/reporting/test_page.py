@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,8 @@ from defense.reporting.figures import (
     training_curves,
 )
 from defense.reporting.page import Picture, at_both_ends
-from tests.conftest import TINY
+from defense.reporting.sweeps import left_out
+from tests.conftest import TINY, run_in
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -55,6 +57,28 @@ class Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
+
+
+def test_pictures_that_cannot_be_read_and_are_left_out_are_on_the_page(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    rng = np.random.default_rng(0)
+    for part, label, number in product(("train", "test"), ("cat", "dog"), range(20)):
+        path = pictures / part / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(path)
+    (pictures / "train" / "cat" / "3.png").write_bytes(b"")
+    settings = [setting for setting in TINY if not setting.startswith("data.")]
+    settings += ["data=image_folder", f"data.path={pictures}", "data.image_size=8", "data.unreadable=skip"]
+    settings += ["data.train_size=null", "data.validation_size=10", f"store={tmp_path / 'store'}", "objective=utility"]
+    found = run_in(tmp_path / "out", *settings)
+    assert found["left_out"] == ["train/cat/3.png (no picture that Pillow knows)"]
+    said = "1 picture that cannot be read is left out: train/cat/3.png (no picture that Pillow knows)."
+    for page in ("report.html", "report.md"):
+        assert said in (tmp_path / "out" / page).read_text().replace("\\", "")
+    assert left_out(found | {"left_out": [f"{n}.png (empty)" for n in range(7)]}) == (
+        "7 pictures that cannot be read are left out: 0.png (empty), 1.png (empty), 2.png (empty), 3.png (empty), "
+        "4.png (empty) and 2 more."
+    )
 
 
 @pytest.fixture
