@@ -23,7 +23,7 @@ from tests.test_cli import Command, result
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-RUNS, JOBS = 20, 8
+RUNS, JOBS = 12, 8
 SETTINGS = [  # every stage takes about as long as the others
     *TINY[:3],
     "train.epochs=30",
