@@ -153,7 +153,7 @@ def grouped(overrides: tuple[str, ...]) -> DictConfig:
 
 def result_of(folder: Path) -> dict[str, Any]:
     """Return the result.json of a run."""
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
     return found
 
 

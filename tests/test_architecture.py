@@ -71,7 +71,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 def imported(file: Path) -> set[str]:
     """Return the dotted names that a file imports, wherever in it."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -95,7 +95,7 @@ def test_imports_go_one_way(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_files_stay_small(file: Path) -> None:
-    assert len(file.read_text().splitlines()) <= 270
+    assert len(file.read_text("utf-8").splitlines()) <= 270
 
 
 TEXT = {"read_text", "write_text", "to_csv"}

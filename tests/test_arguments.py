@@ -230,7 +230,7 @@ def test_what_the_overrides_do_not_make_becomes_a_setting(tmp_path: Path) -> Non
     """As where defaults have changed since, a hand has changed a value, or the overrides are lost."""
     folder = run_of(tmp_path, *STARTED, "seed=3")
     before = settings([*STARTED, "seed=3"])
-    text = (folder / "config.yaml").read_text()
+    text = (folder / "config.yaml").read_text("utf-8")
     (folder / "config.yaml").write_text(text.replace("seed: 3", "seed: 5").replace("budget: 0.1", "budget: 0.25"))
     words = arguments(["--config-path", str(folder)])
     assert words == [*STARTED, "seed=3", "seed=5", "treatment.budget=0.25", "hydra.mode=RUN"]
@@ -270,7 +270,7 @@ def test_a_config_of_another_version_is_one_line(tmp_path: Path, name: str) -> N
     change, said = CHANGED[name]
     folder = run_of(tmp_path)
     (folder / "overrides.yaml").unlink()
-    (folder / "config.yaml").write_text(change((folder / "config.yaml").read_text()))
+    (folder / "config.yaml").write_text(change((folder / "config.yaml").read_text("utf-8")))
     with pytest.raises(InputError) as error:
         arguments(["--config-path", str(folder)])
     assert said in str(error.value)

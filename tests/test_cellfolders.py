@@ -138,8 +138,8 @@ def test_the_command_notes_its_cells(command: Command, tmp_path: Path) -> None:
     code, out, err = command(*arguments, "seed=0,1")
     assert (code, err.count("defense: cell ")) == (1, 2)
     assert "1 other run is in this folder" in out
-    notes = [json.loads(file.read_text()) for file in sorted((tmp_path / "sweep").glob(f"*/{CELL}"))]
-    last = json.loads((tmp_path / "sweep" / SWEEP).read_text())
+    notes = [json.loads(file.read_text("utf-8")) for file in sorted((tmp_path / "sweep").glob(f"*/{CELL}"))]
+    last = json.loads((tmp_path / "sweep" / SWEEP).read_text("utf-8"))
     assert last["cells"] == 2
     assert [note["cell"] for note in notes if note["sweep"] == last["sweep"]] == [0, 1]
     assert len(notes) == 3

@@ -68,7 +68,7 @@ def test_the_best_of_what_beats_its_control_is_chosen(command: Command, tmp_path
     assert found["sizes"]["treated"] == 160
     assert found["sizes"]["validation"] == 100
     assert np.allclose(rows["gain"], rows["defended"] - rows["control"])
-    page = (tmp_path / "out/report.md").read_text()
+    page = (tmp_path / "out/report.md").read_text("utf-8")
     assert "How the treatment was chosen" in page
     assert (tmp_path / "out/figures/candidates.svg").exists()
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_treated_is_said_before_training(command: Command) -> Non
 def test_the_proxy_is_an_arm_where_scores_come_from_one(command: Command, tmp_path: Path) -> None:
     code, _, _ = command(*TINY, "scorer.proxy=adversarial", "hydra.run.dir=out")
     assert code == 0
-    found = json.loads((tmp_path / "out/result.json").read_text())
+    found = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
     assert list(found["arms"]) == ["baseline", "control", "defended", "proxy"]
     samples = pd.read_parquet(tmp_path / "out/per_sample.parquet").query("arm == 'proxy'")
     assert found["arms"]["proxy"]["adaptive"]["worst"] == pytest.approx(100 * samples["adaptive.worst"].mean())

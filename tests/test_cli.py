@@ -27,7 +27,7 @@ def finished(root: Path) -> list[Path]:
 
 
 def result(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
     return content
 
 
@@ -141,10 +141,11 @@ def test_what_masks_its_gradients_is_said_at_the_top(command: Command, tmp_path:
     said = "Not to be believed without a closer look: "
     assert sum(line.startswith(said) for line in out.splitlines()) == 2
     for form in ("md", "html"):
-        page = (tmp_path / f"sweep/0/report.{form}").read_text()
+        page = (tmp_path / f"sweep/0/report.{form}").read_text("utf-8")
         assert page.index(said) < page.index("adaptive, worst")
         assert "gradients are zero or not finite (every arm)" in page
-    assert "Health checks flag 2 of 2 cells: +model.noise=0 seed=0" in (tmp_path / "sweep/report.md").read_text()
+    page = (tmp_path / "sweep/report.md").read_text("utf-8")
+    assert "Health checks flag 2 of 2 cells: +model.noise=0 seed=0" in page
 
 
 def test_health_checks_can_be_left_out(command: Command, tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_health_checks_can_be_left_out(command: Command, tmp_path: Path) -> None
     assert "check baseline" not in out
     assert result(tmp_path / "runs/a")["checks"] == {}
     for form in ("md", "html"):
-        assert "The health checks were left out" in (tmp_path / f"runs/a/report.{form}").read_text()
+        assert "The health checks were left out" in (tmp_path / f"runs/a/report.{form}").read_text("utf-8")
     assert not (tmp_path / "runs/a/figures/checks.svg").exists()
 
 
@@ -214,7 +215,7 @@ def test_a_sweep_over_seeds_and_its_summary(command: Command, tmp_path: Path, ca
     assert f"{np.mean(gains):+.1f} (" in row
     assert "over 3 seeds" in out
     command_line = f"    defense -m {' '.join(TINY)} 'seed=range(3)'   # 3 cells\n"  # as it was given
-    assert command_line in (tmp_path / "runs/sweep/report.md").read_text()
+    assert command_line in (tmp_path / "runs/sweep/report.md").read_text("utf-8")
 
 
 BAD = {

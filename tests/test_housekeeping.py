@@ -91,7 +91,7 @@ def test_prune_removes_what_no_run_needs_and_says_so(store: Path) -> None:
     assert shown.splitlines()[-1].replace("would remove", "removed") == said.splitlines()[-1]
     assert "removed 5 things, " in said
     assert said.endswith("1 entries stay, of which runs name 1")
-    (needed,) = json.loads((store.parent / "digits/a/result.json").read_text())["keys"].values()
+    (needed,) = json.loads((store.parent / "digits/a/result.json").read_text("utf-8"))["keys"].values()
     assert names(store) == {needed, "score/notes.txt", "score/important"}
     assert keyed(store)[0] == needed
     assert once(store, "score", 0).reused
@@ -189,7 +189,7 @@ def test_after_pruning_a_kept_run_has_all_it_needs(
     shutil.rmtree(tmp_path / "runs/a")
     assert "removed 10 things" in prune()  # all ten of it; they share none
     assert command(*TINY, "hydra.run.dir=runs/b")[0] == 0
-    again = json.loads((tmp_path / "runs/b/result.json").read_text())
+    again = json.loads((tmp_path / "runs/b/result.json").read_text("utf-8"))
     assert sorted(again["reused"]) == sorted(again["seconds"])
 
 

@@ -35,16 +35,16 @@ def test_a_run_in_two_processes_is_that_of_one(command: Command) -> None:
     assert code == 0
     assert "not distinguishable" in out or "random" in out
     command(*TWO, "name=one", "evaluation.checked=20", "store=elsewhere", "fabric.devices=1")
-    two, one = (json.loads(only(f"runs/{name}/*/result.json").read_text()) for name in ("two", "one"))
+    two, one = (json.loads(only(f"runs/{name}/*/result.json").read_text("utf-8")) for name in ("two", "one"))
     for arm, numbers in one["arms"].items():  # rounding may move a sample of 80 over the boundary
         assert two["arms"][arm]["clean"] == pytest.approx(numbers["clean"], abs=1.3)
         assert two["arms"][arm]["adaptive"]["worst"] == pytest.approx(numbers["adaptive"]["worst"], abs=1.3)
     scores = [pd.read_parquet(only(f"runs/{name}/*/scores.parquet")) for name in ("two", "one")]
     pd.testing.assert_frame_equal(*scores, rtol=1e-3, atol=1e-4)
-    assert "train baseline" in only("runs/two/*/defense.log").read_text()  # of one process, once
-    assert only("runs/two/*/defense.log").read_text().count("train baseline") == 1
+    assert "train baseline" in only("runs/two/*/defense.log").read_text("utf-8")  # of one process, once
+    assert only("runs/two/*/defense.log").read_text("utf-8").count("train baseline") == 1
     command(*TWO, "name=again", "evaluation.checked=20")
-    again = json.loads(only("runs/again/*/result.json").read_text())
+    again = json.loads(only("runs/again/*/result.json").read_text("utf-8"))
     assert again["reused"] == list(again["seconds"])
 
 

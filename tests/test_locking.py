@@ -98,7 +98,7 @@ def test_the_lock_of_a_killed_process_is_free(holding: tuple[Path, multiprocessi
     assert process.pid
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert str(process.pid) in path.read_text()  # what the dead has left
+    assert str(process.pid) in path.read_text("utf-8")  # what the dead has left
     lock = seize(path)
     assert lock
     assert holder(path).startswith(f"process {os.getpid()} ")

@@ -37,7 +37,7 @@ def net(*, input_shape, classes, mean, std, fails=False):
 
 
 def content(file: Path) -> Any:
-    return json.loads(file.read_text())
+    return json.loads(file.read_text("utf-8"))
 
 
 def test_a_failed_cell_does_not_stop_the_others_and_is_retried(command: Command, tmp_path: Path) -> None:
@@ -51,10 +51,10 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_retried(command: Command,
     assert failures["1"]["error"] == "KeyError: 'a defect of mine'"
     assert "treatment.budget=7: expected a fraction in [0, 1)" in failures["2"]["error"]
     assert failures["2"]["overrides"][-2:] == ["treatment.budget=7", "+model.fails=False"]
-    log = (tmp_path / "sweep/1" / failures["1"]["log"]).read_text()
+    log = (tmp_path / "sweep/1" / failures["1"]["log"]).read_text("utf-8")
     assert "Traceback" in log
     assert 'raise KeyError("a defect of mine")' in log
-    assert "Traceback" not in (tmp_path / "sweep/2/defense.log").read_text()  # that a person can mend
+    assert "Traceback" not in (tmp_path / "sweep/2/defense.log").read_text("utf-8")  # that a person can mend
     assert "1 cell done, 3 failed" in out
     assert (tmp_path / "sweep/report.html").exists()
     assert [line for line in err.splitlines() if line.startswith("defense: cell")] == [
@@ -162,7 +162,7 @@ def test_launchers_give_what_one_process_gives(launcher: str, expected: dict[str
     assert swept(tmp_path, *words) == expected
     cores = len(os.sched_getaffinity(0))
     threads = {"joblib": max(1, cores // 2), "submitit_local": 1, "ray": 1}
-    assert set((tmp_path / "threads.txt").read_text().split()) == {str(threads[launcher])}
+    assert set((tmp_path / "threads.txt").read_text("utf-8").split()) == {str(threads[launcher])}
 
 
 @pytest.mark.slow

@@ -29,12 +29,12 @@ def orphaned(folder: Path, name: str) -> int:
     file = folder / "pid"
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(file), name])
     until = time.monotonic() + 60
-    while not (file.exists() and file.read_text()):
+    while not (file.exists() and file.read_text("utf-8")):
         assert time.monotonic() < until
         time.sleep(0.05)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    return int(file.read_text())
+    return int(file.read_text("utf-8"))
 
 
 def alive(process: int) -> bool:
@@ -43,7 +43,8 @@ def alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     state = Path(f"/proc/{process}/stat")
-    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"  # dead, not yet collected
+    # Z: dead, not yet collected
+    return not state.exists() or state.read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_worker_of_joblib_ends_with_its_parent(tmp_path: Path) -> None:

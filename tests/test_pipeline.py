@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,11 +70,17 @@ UNREAD = [
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that holds the run that all changes are changes of, its checks included."""
     folder = tmp_path_factory.mktemp("store")
     run_in(folder / "before", *TINY, f"store={folder}", "evaluation.checked=10")
     return folder
+
+
+@pytest.fixture
+def store(run_before: Path, tmp_path: Path) -> Path:
+    """A copy of that store, so that no test finds what another has computed."""
+    return shutil.copytree(run_before, tmp_path / "store")
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -145,13 +152,13 @@ def test_a_users_file_is_part_of_the_key(command: Command, tmp_path: Path) -> No
     arguments = [*TINY, "train.epochs=5", "model._target_=own_network.Net", "seed=3"]
     (tmp_path / "own_network.py").write_text(OWN)
     assert command(*arguments, "hydra.run.dir=a")[0] == 0
-    first = json.loads((tmp_path / "a/result.json").read_text())
+    first = json.loads((tmp_path / "a/result.json").read_text("utf-8"))
     assert command(*arguments, "hydra.run.dir=b")[0] == 0
-    assert set(json.loads((tmp_path / "b/result.json").read_text())["reused"]) == set(first["seconds"])
+    assert set(json.loads((tmp_path / "b/result.json").read_text("utf-8"))["reused"]) == set(first["seconds"])
     (tmp_path / "own_network.py").write_text(OWN.replace("tanh", "sin"))
     sys.modules.pop("own_network")
     assert command(*arguments, "hydra.run.dir=c")[0] == 0
-    assert "train_baseline" not in json.loads((tmp_path / "c/result.json").read_text())["reused"]
+    assert "train_baseline" not in json.loads((tmp_path / "c/result.json").read_text("utf-8"))["reused"]
     sys.modules.pop("own_network")
 
 
@@ -206,7 +213,7 @@ def test_several_seeds_are_averaged_and_a_proxy_is_another_model(store: Path, tm
 def test_detect(command: Command, store: Path, tmp_path: Path) -> None:
     arguments = [*TINY, f"store={store}", "task=detect", "scorer=loss", "treatment.budget=0.2"]
     assert command(*arguments, "hydra.run.dir=out")[0] == 0
-    found = json.loads((tmp_path / "out/result.json").read_text())
+    found = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
     table = pd.read_parquet(tmp_path / "out/scores.parquet")
     wrong = (table["label"] != table["truth"]).to_numpy()
     pairs = table["score"].to_numpy()[wrong][:, None] < table["score"].to_numpy()[~wrong][None]
@@ -233,12 +240,12 @@ def test_faithfulness(command: Command, store: Path, tmp_path: Path, changes: li
         *changes,
     ]
     assert command(*arguments, "faithfulness.targets=3", "hydra.run.dir=out")[0] == 0
-    found = json.loads((tmp_path / "out/result.json").read_text())
+    found = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
     assert len(found["faithfulness"]["targets"]) == 3
     assert found["faithfulness"]["spearman"] == pytest.approx(np.mean(found["faithfulness"]["targets"]))
     assert found["faithfulness"]["retrainings"] == 6
     assert command(*arguments, "scorer=loss", "hydra.run.dir=other")[0] == 0
-    other = json.loads((tmp_path / "other/result.json").read_text())
+    other = json.loads((tmp_path / "other/result.json").read_text("utf-8"))
     assert {"retrain", "train_baseline", "attack_validation"} <= set(other["reused"])
     assert command(*arguments, "faithfulness.targets=61")[0] == 2
 
@@ -247,7 +254,7 @@ def test_the_datamodelling_score_by_hand(command: Command, store: Path, tmp_path
     """Every target, half and retrained model in a loop, from what the stages left in the store."""
     arguments = [*TINY, f"store={tmp_path / 'own'}", "task=faithfulness", "faithfulness.count=5", "scorer=ip"]
     assert command(*arguments, "faithfulness.targets=3", "hydra.run.dir=out")[0] == 0
-    found = json.loads((tmp_path / "out/result.json").read_text())
+    found = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
 
     config = composed(*TINY, "task=faithfulness")
     data = load(config.data, seed=0)
@@ -282,7 +289,7 @@ def test_a_proxy_has_its_own_adversarial_set(command: Command, tmp_path: Path) -
     """The objective in the record is the proxy's loss on what was attacked at the proxy."""
     arguments = [*TINY, f"store={tmp_path / 'own'}", "task=detect", "scorer.proxy=adversarial"]
     assert command(*arguments, "hydra.run.dir=out")[0] == 0
-    found = json.loads((tmp_path / "out/result.json").read_text())["scoring"]["record"]
+    found = json.loads((tmp_path / "out/result.json").read_text("utf-8"))["scoring"]["record"]
     config = composed(*TINY)
     data = load(config.data, seed=0)
     (weights,) = (tmp_path / "own/train").glob("*/weights.safetensors")  # no baseline is needed, none is trained
@@ -304,12 +311,12 @@ def test_an_exact_influence_function_foresees_leaving_one_out(
     grid = ["hydra.sweeper.params.seed=0", "hydra.sweeper.params.scorer='influence_function,random'"]
     assert command(*arguments, *grid, "hydra.sweep.dir=sweep")[0] == 0
     exact, chance = (
-        json.loads((tmp_path / f"sweep/{cell}/result.json").read_text())["faithfulness"]["spearman"]
+        json.loads((tmp_path / f"sweep/{cell}/result.json").read_text("utf-8"))["faithfulness"]["spearman"]
         for cell in (0, 1)
     )
     assert exact > 0.9
     assert abs(chance) < 0.5
-    page = (tmp_path / "sweep/report.md").read_text()
+    page = (tmp_path / "sweep/report.md").read_text("utf-8")
     assert "Rank correlation with leave-one-out retraining: influence_function" in page
     assert "| random " in page
 

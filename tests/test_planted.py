@@ -60,7 +60,7 @@ def test_a_grid_over_scorers_plants_once(command: Command, tmp_path: Path) -> No
     arguments = ["-m", *TINY, "train.epochs=5", "data.harm=poison", "scorer=ip,loss", "task=detect"]
     assert command(*arguments, f"store={tmp_path / 'own'}", "hydra.sweep.dir=sweep")[0] == 0
     reused = [
-        set(json.loads((tmp_path / f"sweep/{cell}/result.json").read_text())["reused"]) & PLANTED
+        set(json.loads((tmp_path / f"sweep/{cell}/result.json").read_text("utf-8"))["reused"]) & PLANTED
         for cell in (0, 1)
     ]
     assert reused == [set(), PLANTED]

@@ -121,7 +121,7 @@ def test_parallel_jobs_compute_once(tmp_path: Path) -> None:
     for job in jobs:
         job.join()
     assert [job.exitcode for job in jobs] == [0] * 4
-    assert (tmp_path / "calls").read_text() == "x"
+    assert (tmp_path / "calls").read_text("utf-8") == "x"
 
 
 @pytest.mark.parametrize(

@@ -258,9 +258,9 @@ def test_runs_of_several_tasks_are_not_mixed_and_the_page_is_written(
         (tmp_path / f"sweep/{seed}/result.json").write_text(json.dumps(result(seed, 4.0 + seed)))
     main([str(tmp_path / "sweep")])
     assert "better than the random control" in capsys.readouterr().out
-    page = (tmp_path / "sweep/report.md").read_text()
+    page = (tmp_path / "sweep/report.md").read_text("utf-8")
     assert "+4.5 points over random" in page
-    assert (tmp_path / "sweep/tables/arms_1.csv").read_text().startswith('"test accuracy, %"')
+    assert (tmp_path / "sweep/tables/arms_1.csv").read_text("utf-8").startswith('"test accuracy, %"')
     main([str(tmp_path / "sweep/0"), "--output", str(tmp_path / "page")])
     assert (tmp_path / "page/report.html").exists()
     (tmp_path / "sweep/1/result.json").write_text(json.dumps(result(1, 4.0, task="detect")))

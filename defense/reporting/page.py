@@ -23,8 +23,8 @@ from defense.reporting.outcomes import arm_rows, arms_table
 from defense.reporting.progress import in_words
 from defense.reporting.record import Run
 from defense.reporting.selection import one_class_said
-from defense.reporting.tables import arms_of, markdown
 from defense.reporting.sweeps import left_out
+from defense.reporting.tables import arms_of, markdown
 from defense.reporting.verdict import scorer_of
 
 SHOWN = 16  # samples in each gallery

@@ -42,7 +42,7 @@ def measure(row: Row) -> int:
 
 def resident(field: str) -> int:
     """Return a size of this process in bytes, as the kernel gives it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) * 1024
 
 

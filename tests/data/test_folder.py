@@ -224,7 +224,7 @@ def test_pictures_are_looked_at_once(folder: Path, monkeypatch: pytest.MonkeyPat
     loaded(folder, cache)
     assert len(looked) == 48
     files = sorted((cache / readable.FOLDER).iterdir())
-    assert [json.loads(file.read_text()) for file in files] == [{}, {}]
+    assert [json.loads(file.read_text("utf-8")) for file in files] == [{}, {}]
 
 
 def test_what_is_remembered_is_what_was_found(folder: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def flipped(file: Path, position: int, bit: int = 0) -> None:
 
 def steps(side: Path) -> int:
     """Return how many stages have begun or ended, as the driver writes them down."""
-    return len(side.read_text().split()) if side.exists() else 0
+    return len(side.read_text("utf-8").split()) if side.exists() else 0
 
 
 def broken(folder: Path, seed: int, seconds: float, whole: int) -> Broken:
@@ -97,7 +97,7 @@ def broken(folder: Path, seed: int, seconds: float, whole: int) -> Broken:
         except subprocess.TimeoutExpired:
             job.kill()
             found.output += job.communicate()[0]
-            last = (folder / "side").read_text().split()[-1:] if (folder / "side").exists() else []
+            last = (folder / "side").read_text("utf-8").split()[-1:] if (folder / "side").exists() else []
             found.kills.append(last[0].partition("_")[0] if last and last != ["-"] else "between")
         kept = sorted(folder.glob("runs/store/*/*.part/progress/*.tensors"))
         if kept and chance.random() < 0.4:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from locale import getpreferredencoding
 from typing import Any
 
 import pytest
@@ -28,13 +29,14 @@ SHAPE = (3, 8, 8)
 
 
 def has_compiler() -> bool:
+    """Return whether torch can compile here: it reads files of its own in the encoding of the locale."""
     try:
-        return bool(get_cpp_compiler())
+        return bool(get_cpp_compiler()) and "utf" in getpreferredencoding(False).lower()
     except InvalidCxxCompiler:
         return False
 
 
-needs_compiler = pytest.mark.skipif(not has_compiler(), reason="torch finds no C++ compiler")
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler here, or no UTF-8")
 
 
 def network(builder: Callable[..., nn.Module], **changes: Any) -> nn.Module:

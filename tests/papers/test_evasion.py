@@ -30,9 +30,9 @@ def test_both_protocols_are_side_by_side(command: Command, tmp_path: Path) -> No
     assert (code, err) == (0, "")
     assert "The mean gain of one setting (chance aside) is" in out
     (page,) = (tmp_path / "runs" / "evasion").glob("*/report.md")
-    assert "published, over untreated" in page.read_text()
+    assert "published, over untreated" in page.read_text("utf-8")
     for file in page.parent.glob("*/result.json"):
-        result = json.loads(file.read_text())
+        result = json.loads(file.read_text("utf-8"))
         samples = pd.read_parquet(file.parent / "per_sample.parquet")
         for arm, ways in result["arms"].items():
             for (share, protocol), own in samples[samples["arm"] == arm].groupby(["share", "protocol"]):

@@ -41,8 +41,8 @@ def test_gaps_and_accuracy_of_every_arm_are_on_one_page(command: Command, tmp_pa
         "accuracy, %",
         "against accuracy",
     ):
-        assert heading in page.read_text()
-    results = [json.loads(file.read_text()) for file in page.parent.glob("*/result.json")]
+        assert heading in page.read_text("utf-8")
+    results = [json.loads(file.read_text("utf-8")) for file in page.parent.glob("*/result.json")]
     assert len(results) == 4
     for result in results:
         assert set(result["arms"]) == {"baseline", "control", "defended"}

@@ -46,10 +46,10 @@ def test_the_experiment_runs_and_answers(files: Path, command: Command) -> None:
     scorers = "hydra.sweeper.params.scorer=ip_ensemble"
     code, _, err = command(*SMALL, "hydra.sweeper.params.seed='0,1'", scorers)
     assert code == 0, err
-    page = (files / "sweep" / "report.md").read_text()
+    page = (files / "sweep" / "report.md").read_text("utf-8")
     assert "Accuracy: " in page
     assert "accuracy on samples attacked by others" in page
-    results = [json.loads(file.read_text()) for file in (files / "sweep").glob("*/result.json")]
+    results = [json.loads(file.read_text("utf-8")) for file in (files / "sweep").glob("*/result.json")]
     assert len(results) == 2 * 2
     for result in results:
         assert result["selection"]["noise"] == pytest.approx(0.2)
@@ -73,7 +73,7 @@ def test_given_samples_are_what_robustness_looks_at(files: Path, command: Comman
     def keys(name: str, *changes: str) -> dict[str, str]:
         code, _, err = command(*alone, *changes, f"hydra.run.dir={name}")
         assert code == 0, err
-        found: dict[str, str] = json.loads((files / name / "result.json").read_text())["keys"]
+        found: dict[str, str] = json.loads((files / name / "result.json").read_text("utf-8"))["keys"]
         return found
 
     first = keys("first")

@@ -35,8 +35,8 @@ def test_every_score_is_beside_confident_learning_and_chance(command: Command, n
     assert (code, err) == (0, "")
     assert "Accuracy: " in out
     (page,) = (tmp_path / "runs" / "noisy_labels").glob("*/report.md")
-    assert all(name in page.read_text() for name in ("confident_learning", "random", "precision", "AUC"))
-    results = [json.loads(file.read_text()) for file in page.parent.glob("*/result.json")]
+    assert all(name in page.read_text("utf-8") for name in ("confident_learning", "random", "precision", "AUC"))
+    results = [json.loads(file.read_text("utf-8")) for file in page.parent.glob("*/result.json")]
     assert len(results) == 4
     for result in results:
         assert set(result["arms"]["defended"]) == {"accuracy"}
@@ -59,7 +59,7 @@ def test_sizes_of_the_ensemble_are_an_override(command: Command, npz: Path, tmp_
     )
     assert (code, err) == (0, "")
     (page,) = (tmp_path / "runs" / "noisy_labels_ensemble").glob("*/report.md")
-    assert all(row in page.read_text() for row in ("ip_ensemble count=1", "ip_ensemble count=3"))
+    assert all(row in page.read_text("utf-8") for row in ("ip_ensemble count=1", "ip_ensemble count=3"))
 
 
 def test_cleanlab_that_is_not_installed_is_said_before_any_training(

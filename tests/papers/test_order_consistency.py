@@ -20,7 +20,7 @@ def test_order_consistency(command: Command, tmp_path: Path) -> None:
     assert code == 0, error
     for heading in ("By order_consistency", "By damping", "Against ip"):
         assert f"## {heading}" in out
-    found = [json.loads((tmp_path / f"out/{cell}/result.json").read_text()) for cell in range(6)]
+    found = [json.loads((tmp_path / f"out/{cell}/result.json").read_text("utf-8")) for cell in range(6)]
     assert [result["config"]["scorer"]["name"] for result in found] == ["ip", "ip_ensemble", "random"] * 2
     assert [result["config"]["model"].get("hidden") for result in found] == [[]] * 3 + [[16, 16, 16]] * 3
     assert not any("points" in result for result in found)

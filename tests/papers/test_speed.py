@@ -37,7 +37,7 @@ def test_the_experiment(command: Command, tmp_path: Path) -> None:
     works = "speed.works=[[40,16],[40,32]]"
     code, _, err = command(*SMALL, "hydra.sweeper.params.seed=0", works)
     assert code == 0, err
-    result = json.loads((tmp_path / "sweep/0/result.json").read_text())
+    result = json.loads((tmp_path / "sweep/0/result.json").read_text("utf-8"))
     names = {"lissa", "cg", "ekfac", "datainf", "tracin", "ip_ensemble", "loss", "random"}
     names |= {"captum_tracin", "dattri_tracin", "dattri_trak"}
     for work in result["speed"]["works"]:
@@ -48,7 +48,7 @@ def test_the_experiment(command: Command, tmp_path: Path) -> None:
         for name in ("captum_tracin", "dattri_tracin"):
             assert rivals[name]["agreement"] > 0.999
     assert result["speed"]["parameters"] == 64 * 8 + 8 + 8 * 10 + 10
-    page = (tmp_path / "sweep/report.md").read_text()
+    page = (tmp_path / "sweep/report.md").read_text("utf-8")
     assert "On 40 training and 16 validation samples, ip is " in page
     assert "Seconds against validation samples" in page
     assert "the same scores, as their rank correlation shows" in page
@@ -59,13 +59,13 @@ def test_what_took_too_long_is_not_run_on_more(command: Command, tmp_path: Path)
     arguments = ["hydra.sweeper.params.seed=0", "speed.peers=[]", "speed.seconds=1e-9"]
     arguments += [f"~speed.scorers.{name}" for name in ("ekfac", "datainf", "tracin", "ip_ensemble")]
     assert command(*SMALL, *arguments, "speed.works=[[40,16],[20,16],[40,32]]")[0] == 0
-    result = json.loads((tmp_path / "sweep/0/result.json").read_text())
+    result = json.loads((tmp_path / "sweep/0/result.json").read_text("utf-8"))
     run = [
         [name for name, rival in work["rivals"].items() if "factor" in rival] for work in result["speed"]["works"]
     ]
     assert [len(names) for names in run] == [4, 4, 0]
     assert result["speed"]["works"][2]["rivals"]["cg"]["skipped"]["train"] == 40
-    assert "not run" in (tmp_path / "sweep/report.md").read_text()
+    assert "not run" in (tmp_path / "sweep/report.md").read_text("utf-8")
 
 
 @pytest.mark.slow
@@ -75,10 +75,10 @@ def test_a_library_that_is_not_there(command: Command, tmp_path: Path, monkeypat
     arguments = [*SMALL, "hydra.sweeper.params.seed=0", "speed.works=[[20,8]]"]
     left = [f"~speed.scorers.{name}" for name in ("lissa", "cg", "ekfac", "datainf", "tracin", "ip_ensemble")]
     assert command(*arguments, *left)[0] == 0
-    result = json.loads((tmp_path / "sweep/0/result.json").read_text())
+    result = json.loads((tmp_path / "sweep/0/result.json").read_text("utf-8"))
     assert result["speed"]["missing"] == {"dattri_tracin": "dattri", "dattri_trak": "dattri"}
     assert result["speed"]["works"][0]["rivals"].keys() == {"loss", "random", "captum_tracin"}
-    assert "not installed: pip install -e '.[peers]'" in (tmp_path / "sweep/0/report.md").read_text()
+    assert "not installed: pip install -e '.[peers]'" in (tmp_path / "sweep/0/report.md").read_text("utf-8")
     code, _, err = command(
         "task=speed", "objective=utility", "speed.peers=[captum_tracin,dattri_trak]", "store=own"
     )

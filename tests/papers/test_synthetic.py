@@ -21,7 +21,7 @@ def test_synthetic(command: Command, tmp_path: Path) -> None:
     assert code == 0
     assert "ip beside the order of exact influence" in out
     assert "at random" in out
-    found = [json.loads((tmp_path / f"out/{cell}/result.json").read_text()) for cell in range(4)]
+    found = [json.loads((tmp_path / f"out/{cell}/result.json").read_text("utf-8")) for cell in range(4)]
     assert [result["config"]["data"]["source"] for result in found] == ["blobs", "blobs", "moons", "moons"]
     for cell, result in enumerate(found):
         points, dampings = result["points"], result["order"]["dampings"]

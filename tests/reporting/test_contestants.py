@@ -43,5 +43,5 @@ def test_a_scorer_by_the_exact_hessian_is_timed_and_has_a_page(
         *TINY[:-1], *own, "speed.peers=[]", "+scorer@speed.scorers.loss=loss", "hydra.run.dir=out"
     )
     assert code == 0, error
-    assert json.loads((tmp_path / "out/result.json").read_text())["speed"]["works"][0]["seconds"] > 0
-    assert "H the exact Hessian" in (tmp_path / "out/report.html").read_text()
+    assert json.loads((tmp_path / "out/result.json").read_text("utf-8"))["speed"]["works"][0]["seconds"] > 0
+    assert "H the exact Hessian" in (tmp_path / "out/report.html").read_text("utf-8")

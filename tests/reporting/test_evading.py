@@ -71,6 +71,7 @@ def test_many_treatments_have_no_precision_and_no_recall() -> None:
         "test": (),
         "noise_known": True,
         "class_names": ["a", "b"],
+        "left_out": [],
     }
     plain: dict[str, Any] = {name: {} for name in ("settings", "record", "keys", "seconds")}
     learned = as_plain(learned_of(np.array([0, 1, 1, 0]), np.array([0, 1, 1, 1])))

@@ -24,7 +24,7 @@ def test_failed_cells_are_found_in_their_order_and_one_that_finished_since_is_no
     found = find_failures([tmp_path])
     assert [failure.folder.name for failure in found] == ["2", "10"]
     assert found[0].overrides == ["seed=2"]
-    assert (found[0].folder / found[0].log).read_text() == "what happened"
+    assert (found[0].folder / found[0].log).read_text("utf-8") == "what happened"
     assert [cell["seed"] for cell in find_results([tmp_path])] == [3]
 
 
@@ -33,11 +33,11 @@ def test_a_page_lists_what_failed_before_what_finished(tmp_path: Path, capsys: p
     fail(tmp_path / "1", "seed=1", "a=b|c", error="threat.eps=|: <no> number")
     main([str(tmp_path)])
     assert "failed: cell 1: threat.eps=|: <no> number" in capsys.readouterr().out
-    page = (tmp_path / "report.md").read_text()
+    page = (tmp_path / "report.md").read_text("utf-8")
     assert page.index("## Cells that failed") < page.index("## Every setting")
     assert r"| 1    | seed=1 a=b\|c | threat.eps=\|: &lt;no> number | [defense.log](1/defense.log) |" in page
     assert "[" in page[page.index("## Every run") :]
-    text = (tmp_path / "report.html").read_text()
+    text = (tmp_path / "report.html").read_text("utf-8")
     assert "1 cell failed." in text
     assert "&lt;no&gt; number" in text
     assert 'href="1/defense.log"' in text
@@ -52,7 +52,7 @@ def test_a_sweep_without_a_finished_cell_has_a_page_that_says_so(
     main([str(tmp_path)])
     assert "No cell has finished: all 2 failed." in capsys.readouterr().out
     reader = Reader()
-    reader.feed((tmp_path / "report.html").read_text())
+    reader.feed((tmp_path / "report.html").read_text("utf-8"))
     assert reader.open == []
     assert "Cells that failed" in "".join(reader.text)
 
@@ -92,7 +92,7 @@ def test_a_page_says_how_many_cells_are_missing(tmp_path: Path, sweep: str, said
         leave(tmp_path / str(cell), result(cell, 1.0))
     fail(tmp_path / "2", "seed=2")
     main([str(tmp_path)])
-    text = (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text("utf-8")
     assert ("missing: it was ended early" in text) is (said is not None)
     assert said is None or said in text
 

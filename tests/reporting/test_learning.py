@@ -194,7 +194,7 @@ def test_a_run_of_a_network_that_says_one_class_says_so_without_health_checks(
     own = ["model._target_=own_constant.Net", "train.learning_rate=1e-12", "train.epochs=1", "scorer=random"]
     code, out, error = command(*TINY, *own, "treatment.balance=class", "hydra.run.dir=out")
     assert code == 0, error
-    found = json.loads((tmp_path / "out/result.json").read_text())
+    found = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
     right = int((pd.read_parquet(tmp_path / "out/per_sample.parquet").query("arm == 'control'")["clean"]).sum())
     assert found["health"]["arms"]["control"]["right"] == right
     assert found["verdict"].startswith("No arm has learned anything (clean accuracy on 80 test samples: baseline ")
@@ -204,8 +204,8 @@ def test_a_run_of_a_network_that_says_one_class_says_so_without_health_checks(
         assert (gain["mean"], gain["samples"]) == (0, 80)
         assert (gain["low"], gain["high"]) == pytest.approx((-end, end), abs=1e-3)
     flag = "Not to be believed without a closer look: one class for every sample (clean accuracy: baseline "
-    page = (tmp_path / "out/report.md").read_text()
-    for text in (out, page, (tmp_path / "out/report.html").read_text()):
+    page = (tmp_path / "out/report.md").read_text("utf-8")
+    for text in (out, page, (tmp_path / "out/report.html").read_text("utf-8")):
         assert found["verdict"] in text
         assert flag in text
     assert "+0.0 to +0.0" not in page

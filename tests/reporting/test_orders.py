@@ -92,10 +92,10 @@ def test_the_page_begins_with_the_answer_and_shows_chance(tmp_path: Path) -> Non
     assert "5 seeds; at random" in sheet.answer
     assert "It is kept worst at train.epochs 5 (+0.56; 20: +0.76), damping 0.01 (+0.42; 1: +0.90)" in sheet.answer
     write_sheet(sheet, tmp_path)
-    text = (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text("utf-8")
     assert "| random " in text
     assert (tmp_path / "figures/angles_1.svg").exists()
-    assert (tmp_path / "tables/settings.csv").read_text().count("\n") == 1 + 2 * len(DAMPINGS)
+    assert (tmp_path / "tables/settings.csv").read_text("utf-8").count("\n") == 1 + 2 * len(DAMPINGS)
     rows = {row[0]: row for part in sheet.parts if part.name == "factor_2" for row in part.rows}
     assert rows["0.01"][-1] == "100"  # the lowest eigenvalue is -0.1
     assert rows["1"][-1] == "0"

@@ -69,12 +69,12 @@ def test_pictures_that_cannot_be_read_and_are_left_out_are_on_the_page(tmp_path:
     (pictures / "train" / "cat" / "3.png").write_bytes(b"")
     settings = [setting for setting in TINY if not setting.startswith("data.")]
     settings += ["data=image_folder", f"data.path={pictures}", "data.image_size=8", "data.unreadable=skip"]
-    settings += ["data.train_size=null", "data.validation_size=10", f"store={tmp_path / 'store'}", "objective=utility"]
-    found = run_in(tmp_path / "out", *settings)
+    settings += ["data.train_size=null", "data.validation_size=10", "objective=utility"]
+    found = run_in(tmp_path / "out", *settings, f"store={tmp_path / 'store'}")
     assert found["left_out"] == ["train/cat/3.png (no picture that Pillow knows)"]
     said = "1 picture that cannot be read is left out: train/cat/3.png (no picture that Pillow knows)."
     for page in ("report.html", "report.md"):
-        assert said in (tmp_path / "out" / page).read_text().replace("\\", "")
+        assert said in (tmp_path / "out" / page).read_text("utf-8").replace("\\", "")
     assert left_out(found | {"left_out": [f"{n}.png (empty)" for n in range(7)]}) == (
         "7 pictures that cannot be read are left out: 0.png (empty), 1.png (empty), 2.png (empty), 3.png (empty), "
         "4.png (empty) and 2 more."
@@ -88,7 +88,7 @@ def folder(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> Path
 
 
 def test_html_is_one_file_that_shows_everything(folder: Path) -> None:
-    page = (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text("utf-8")
     reader = Reader()
     reader.feed(page)
     assert not reader.open
@@ -98,7 +98,7 @@ def test_html_is_one_file_that_shows_everything(folder: Path) -> None:
             Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).load()
     assert sum(source.startswith("data:") for source in reader.sources) == 2 * 16 + 3 * 11
     text = " ".join(" ".join(reader.text).split())
-    found = json.loads((folder / "result.json").read_text())
+    found = json.loads((folder / "result.json").read_text("utf-8"))
     assert found["verdict"] in text
     for arm in found["arms"].values():
         assert f"{arm['adaptive']['worst']:.1f}" in text
@@ -117,7 +117,7 @@ def test_html_is_one_file_that_shows_everything(folder: Path) -> None:
 
 
 def test_markdown_links_what_is_there(folder: Path) -> None:
-    page = (folder / "report.md").read_text()
+    page = (folder / "report.md").read_text("utf-8")
     links = re.findall(r'(?:src="|\]\()(figures/[^")]+)', page)
     assert len(links) == 3 + 2 * 16 + 3 * 11
     for link in links:
@@ -187,14 +187,14 @@ def test_a_page_claims_no_more_than_the_score_says(
     own = ["scorer=loss", "scorer.proxy=standard", "scorer.seeds=2", "treatment.threshold=-1e9"]
     assert command(*TINY, *own, "hydra.run.dir=out")[0] == 0
     for form in ("md", "html"):
-        page = " ".join((tmp_path / f"out/report.{form}").read_text().split())
+        page = " ".join((tmp_path / f"out/report.{form}").read_text("utf-8").split())
         assert "Nothing was treated (no score is below the threshold -1e+09): accuracy" in page
         assert "loss (mean of 2 trainings)" in page
         assert "The score is the mean over trainings. Rank correlation" in page
         assert "Highest scores" in page
         assert not re.search("[Mm]ost helpful|[Mm]ost harmful|at a proxy|is a sum", page)
     assert "known to be wrong. 0.0 % of what is wrong is treated (recall). ROC AUC" in (
-        " ".join((tmp_path / "out/report.md").read_text().split())
+        " ".join((tmp_path / "out/report.md").read_text("utf-8").split())
     )
 
 

@@ -55,6 +55,6 @@ def test_what_the_lowest_scores_are_the_lowest_of_is_said(
 ) -> None:
     own = ["treatment=relabel", "treatment.balance=class", "objective=utility"]
     assert command(*TINY, *own, "hydra.run.dir=out")[0] == 0
-    verdict = json.loads((tmp_path / "out/result.json").read_text())["verdict"]
+    verdict = json.loads((tmp_path / "out/result.json").read_text("utf-8"))["verdict"]
     words = "ip ranks lowest for utility in every class among the samples that the model gives another label took"
     assert words in verdict

@@ -88,21 +88,21 @@ def test_detection_page(tmp_path: Path) -> None:
         "of 3, ip 0.750; robustness: ip 0.600."
     )
     write_sheet(sheet, tmp_path)
-    table = (tmp_path / "tables/auc.csv").read_text().splitlines()
+    table = (tmp_path / "tables/auc.csv").read_text("utf-8").splitlines()
     assert table[0] == "scorer,utility,robustness"
     assert table[1] == "oracle,1.000,-"
     assert table[4] == "ip,0.750 (0.115 to 1.000),0.600"  # of two values 0.1 apart: t = 12.7
-    assert r"scorer & utility & robustness \\" in (tmp_path / "tables/auc.tex").read_text().splitlines()
-    assert 'class="sortable"' in (tmp_path / "report.html").read_text()
+    assert r"scorer & utility & robustness \\" in (tmp_path / "tables/auc.tex").read_text("utf-8").splitlines()
+    assert 'class="sortable"' in (tmp_path / "report.html").read_text("utf-8")
     reader = Reader()
-    reader.feed((tmp_path / "report.html").read_text())
+    reader.feed((tmp_path / "report.html").read_text("utf-8"))
     assert reader.open == []
     assert not [source for source in reader.sources if source.startswith("http")]
-    page = (tmp_path / "report.md").read_text()
+    page = (tmp_path / "report.md").read_text("utf-8")
     assert all(f"\n    {command}\n" in page for command in sheet.command.splitlines())
     for figure in ("recall_1", "recall_2"):
         assert f"figures/{figure}.svg" in page
-        assert (tmp_path / f"figures/{figure}.svg").read_text().startswith("<svg")
+        assert (tmp_path / f"figures/{figure}.svg").read_text("utf-8").startswith("<svg")
 
 
 def test_perfect_knowledge_is_the_highest_of_nothing_whatever_its_row_is_called() -> None:
@@ -168,7 +168,7 @@ def test_faithfulness_page(tmp_path: Path) -> None:
     assert sheet.answer.endswith("ekfac +0.500 is the highest of 2, ip +0.400.")
     assert "attacked at the baseline" in sheet.parts[0].text
     write_sheet(sheet, tmp_path)
-    rows = (tmp_path / "tables/faithfulness_1.csv").read_text().splitlines()
+    rows = (tmp_path / "tables/faithfulness_1.csv").read_text("utf-8").splitlines()
     assert rows[1:] == ["ekfac,+0.500,-,0.03,9.00,4.5", "ip,+0.400,+0.152 to +0.648,-,2.00,1.0"]
 
 

@@ -95,7 +95,7 @@ def test_what_was_not_run_and_what_is_not_installed(tmp_path: Path) -> None:
         "seconds_training_1.svg",
         "seconds_validation_1.svg",
     }
-    assert "not installed" in (tmp_path / "report.md").read_text()
+    assert "not installed" in (tmp_path / "report.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(("agreement", "said"), [(1.0, "the same scores"), (0.9, "are NOT")])

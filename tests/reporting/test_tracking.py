@@ -22,7 +22,7 @@ def test_tensorboard_holds_the_curves_of_every_arm_and_the_numbers(command: Comm
 
     for _ in range(2):  # the second attempt, from the store, takes the place of the first
         assert command(*TINY, "track=tensorboard", "hydra.run.dir=runs/a")[0] == 0
-    found = json.loads((tmp_path / "runs/a/result.json").read_text())
+    found = json.loads((tmp_path / "runs/a/result.json").read_text("utf-8"))
     read = events.EventAccumulator(str(tmp_path / "runs/a/tensorboard")).Reload()
     for arm in ("baseline", "control", "defended"):
         curve = read.Scalars(f"{arm}/validation_accuracy")
@@ -75,6 +75,7 @@ def test_what_tracking_needs_is_looked_for_first(
     there: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wandb = pytest.importorskip("wandb")
+    wandb.teardown()  # it keeps the login of an earlier test
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -85,9 +86,9 @@ def test_what_tracking_needs_is_looked_for_first(
     elif there == "none":
         expected = "track.online=true: no login; expected `wandb login`, or track.online=false"
     else:
-        monkeypatch.setattr(wandb.api, "_api_key", None, raising=False)
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         tracking.check_tracker(Track(Tracker.wandb, "defense", True))
+        wandb.teardown()
         return
     code, _, err = command(*TINY, "track=wandb")
     assert code == 2
