@@ -168,7 +168,7 @@ def test_launchers_give_what_one_process_gives(launcher: str, expected: dict[str
 @pytest.mark.slow
 def test_a_grid_costs_little_more_than_its_distinct_stages(tmp_path: Path) -> None:
     """Of 6 cells, to the page, beside what it takes to start; all in one run, so that load cancels out."""
-    grid = ["model=cnn", "train.epochs=20", "scorer=ip,loss,random", "treatment.budget=0.05,0.2"]
+    grid = ["model=cnn", "train.epochs=30", "scorer=ip,loss,random", "treatment.budget=0.05,0.2"]
     start = seconds_of("-c", "import defense.pipeline", folder=tmp_path)
     wall = seconds_of("-m", "defense", "-m", *grid, "hydra.sweep.dir=sweep", folder=tmp_path)
     cells = [content(file) for file in (tmp_path / "sweep").glob("*/result.json")]
