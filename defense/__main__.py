@@ -88,6 +88,8 @@ def main() -> None:
             job()
     except MENDABLE as error:
         fail(several(error, sys.argv[1:]))
+    except BrokenPipeError:  # whoever reads has read enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print(f"defense: stopped; {KEPT}", file=sys.stderr)
         sys.exit(130)

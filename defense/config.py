@@ -130,6 +130,8 @@ def typed_objective(field: str, weights: Mapping[Any, Any], base: Objective) -> 
             raise InputError(f"{field}.{term}", weight, f"no such term; expected one of {', '.join(terms)}")
         if isinstance(weight, bool) or not isinstance(weight, Real) or not isfinite(weight):
             raise InputError(f"{field}.{term}", weight, "expected a finite number, the weight of the term")
+    if not any(weights.values()):
+        raise InputError(field, dict(weights), "expected a weight for a term, other than 0")
     return replace(base, weights={terms[str(term)]: float(weight) for term, weight in weights.items()})
 
 

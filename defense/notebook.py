@@ -220,6 +220,8 @@ def classes_of(model: nn.Module, split: Split, field: str, few: int = FEW) -> in
     x = split.images.take(torch.arange(min(few, len(split))))
     with global_seed(0, "contract"):
         logits = logits_on(model, x, "model", name, f"{field} pictures")
+    if not logits.isfinite().all():
+        raise InputError("model", name, f"its logits of {field} pictures are not finite")
     check_logits(logits, "model", name)
     if int(split.labels.max()) >= logits.shape[1] or int(split.labels.min()) < 0:
         found = f"{int(split.labels.min())} to {int(split.labels.max())}"

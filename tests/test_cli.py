@@ -286,6 +286,12 @@ BAD = {
         ["data.harm_rate=0.95", "not of data.harm_target"],
     ),
     "fairness without groups": (["objective=demographic_parity"], ["two groups"]),
+    "a seed below zero": (["seed=-1"], ["seed=-1: expected a whole number of at least 0"]),
+    "one file for training and test": (
+        ["data=table", "data.path=a.csv", "data.target=y", "data.test_path=./a.csv"],
+        ["data.test_path=./a.csv: expected another file than data.path"],
+    ),
+    "no term": (["objective.weights.robustness=0"], ["objective.weights", "a weight for a term, other than 0"]),
     "an unknown term": (["objective.weights.beauty=1"], ["beauty", "equal_opportunity"]),
     "a damping of zero": (["scorer.damping=0"], ["scorer.damping=0", "above 0"]),
     "an unknown precision of scores": (["scorer.precision=fp8"], ["scorer.precision=fp8", "32-true, tf32, bf16"]),

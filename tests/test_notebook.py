@@ -113,6 +113,10 @@ WRONG_CHOICE: dict[str, tuple[dict[str, Any], str]] = {
         r"objective.utility=inf: expected a finite",
     ),
     "no weight": ({"objective": {}}, r"objective={}: expected a weight for a term"),
+    "no weight but 0": (
+        {"objective": {"utility": 0}},
+        r"objective={.utility.: 0}: expected a weight for a term, other",
+    ),
 }
 
 
@@ -122,6 +126,20 @@ def test_a_wrong_choice_is_one_line(name: str) -> None:
     with pytest.raises(InputError, match=said) as error:
         defense.score(network().eval(), (X, Y), (X_VAL, Y_VAL), **options)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_network_that_is_not_finite_is_one_line() -> None:
+    model = network().eval()
+    with torch.no_grad():
+        model[1].weight[0] = torch.nan
+    calls = (
+        lambda: defense.score(model, (X, Y), (X_VAL, Y_VAL)),
+        lambda: defense.attack(model, (X, Y), attack="pgd", eps=0.1),
+        lambda: defense.evaluate(model, (X, Y), suite="quick", eps=0.1),
+    )
+    for call in calls:
+        with pytest.raises(InputError, match=r"model=Sequential: its logits of \w+ pictures are not finite"):
+            call()
 
 
 NAMES = ["ip_ensemble", "ip_cosine", "influence_function", "datainf", "self_influence", "loss"]

@@ -16,6 +16,7 @@ from defense.errors import InputError
 log = logging.getLogger(__name__)
 
 ROUNDING = 1e-6  # of the range: by so much numbers may lie outside of it, and are cut off
+DIM = 32  # floats that nowhere exceed it are not in 0 to 255: those of scikit-learn's digits are up to 16
 DARK = 128  # pictures up to 255 that nowhere reach it are worth a line in the log
 VALID = "expected floats in [0, 1], or integers or floats in [0, 255]"
 
@@ -48,7 +49,7 @@ def scale_of(array: np.ndarray, field: str) -> float:
         raise InputError(field, found, "expected numbers of at least 0")
     if whole and high <= 1:
         raise InputError(field, ranged(array), f"{VALID}; pictures of two values are given as bool or floats")
-    if high > 255 * (1 + ROUNDING) or (scale == 255 and high <= 2):
+    if high > 255 * (1 + ROUNDING) or (scale == 255 and high <= (2 if whole else DIM)):
         raise InputError(field, ranged(array), VALID)
     return scale
 

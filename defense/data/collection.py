@@ -79,7 +79,10 @@ def existing(path: str | None, field: str, expected: str) -> Path:
 def decoded(path: str, field: str, expected: str) -> str:
     """Return the text of a file; raises InputError where it is not there or not in UTF-8."""
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        found = Path(path).read_bytes()
+        if found.startswith(b"PK\x03\x04"):
+            raise InputError(field, path, f"a workbook or another archive; expected {expected}: save it as text")
+        return found.decode("utf-8-sig")
     except OSError as error:
         raise InputError(field, path, f"expected {expected} ({error.strerror})") from error
     except UnicodeDecodeError as error:

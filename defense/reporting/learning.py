@@ -60,12 +60,12 @@ def verdict_of(health: Health, about: str = "the treatment") -> str:
         return f"{who} ({accuracies(health, arms)}): nothing can be said about {about}."
     attack = health["attack"]
     doubt, samples = attack["doubt"], attack["samples"]
-    most, least = max(attack["standing"].values()), min(attack["standing"].values())
+    most, broken = max(attack["standing"].values()), max(attack["broken"].values())
     if doubt == Doubt.too_strong.value:
         found = f"No arm has {f'more than {most}' if most else 'any'} of {samples} test samples right under attack"
     else:
-        found = f"No arm has more than {samples - least} of {samples} test samples wrong under attack"
-        found = found if least < samples else f"Every arm has all {samples} test samples right under attack"
+        count = f"at most {broken}" if broken else "none"
+        found = f"The attack breaks {count} of {samples} test samples of any arm"
     told = f"{doubt} to tell the arms apart, and nothing can be said about {about}"
     return f"{found}: {told}; a {EPS[doubt]} threat.eps may tell."
 

@@ -80,7 +80,7 @@ def spread(scores: pd.DataFrame) -> dict[str, float]:
     return {
         name.removeprefix("score."): float(scores["score"].corr(scores[name], method="spearman"))
         for name in parts
-        if scores[name].nunique() > 1
+        if scores[name].nunique() > 1 and scores["score"].nunique() > 1
     }
 
 

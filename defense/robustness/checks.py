@@ -180,18 +180,23 @@ class Standing:
 
     samples: int
     standing: Mapping[str, int]
+    broken: Mapping[str, int]  # samples that are right as they are, and wrong under attack
     allowed: int  # samples on which an attack that is too strong, or too weak, may do otherwise
     doubt: Doubt | None
 
 
-def compared_under(arms: Mapping[str, np.ndarray]) -> Standing:
-    """Return whether an attack breaks all samples of all `arms`, bool (n,) right under attack, or none of any."""
+def compared_under(arms: Mapping[str, np.ndarray], clean: Mapping[str, np.ndarray]) -> Standing:
+    """Return whether an attack leaves no sample of any arm right, or breaks none.
+
+    arms, clean: by arm, bool (n,): right under attack, and right as the sample is.
+    """
     count = len(next(iter(arms.values())))
     standing = {name: int(right.sum()) for name, right in arms.items()}
+    broken = {name: int((clean[name] & ~right).sum()) for name, right in arms.items()}
     allowed = min(FEW, count // 10)
     doubt = None
     if max(standing.values()) <= allowed:
         doubt = Doubt.too_strong
-    elif min(standing.values()) >= count - allowed:
+    elif max(broken.values()) <= allowed:
         doubt = Doubt.too_weak
-    return Standing(count, standing, allowed, doubt)
+    return Standing(count, standing, broken, allowed, doubt)

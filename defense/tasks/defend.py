@@ -57,7 +57,11 @@ def defend(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
     common = vars(scoring(cell, scores.artifact, overrides)) | {"config": replace(cell.config, treatment=spec)}
     candidates = chosen.candidates if chosen else None
     compared = ("baseline", "control", "defended")  # a proxy is no part of the answer
-    standing = compared_under({name: arms[name].evaluation["adaptive.worst"].to_numpy() for name in compared})
+    tables = {name: arms[name].evaluation for name in compared}
+    attacked, clean = (
+        {name: own[what].to_numpy() for name, own in tables.items()} for what in ("adaptive.worst", "clean")
+    )
+    standing = compared_under(attacked, clean)
     found = {"arms": arms, "adversarial": adversarial, "candidates": candidates, "standing": plain(standing)}
     run = Run(**common, **found)
     return write_report(run, output) if cell.crew.rank == 0 else {}

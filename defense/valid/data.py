@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from defense.choices import (
     Harm,
     Keep,
@@ -44,6 +46,10 @@ def check_source(data: Data) -> None:
                 f"{'null' if usual is None else usual}, or {' or '.join(f'data={reader}' for reader in readers)}"
             )
             raise InputError(f"data.{name}", value, f"not read by data={data.source}; expected {valid}")
+    for name in ("validation_path", "test_path"):
+        other = getattr(data, name)
+        apart = other is None or data.path is None or Path(other).resolve() != Path(data.path).resolve()
+        within(f"data.{name}", other, apart, "another file than data.path")
     within("data.positive", data.positive, data.positive >= 0, "a class, from 0 up")
     both = sorted(set(data.categories or []) & set(data.numbers or []))
     within("data.numbers", both, not both, "other columns than in data.categories")

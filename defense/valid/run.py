@@ -44,14 +44,15 @@ def check(config: Config) -> None:
     ):
         if size is not None and size < 1:
             raise InputError(field, size, "expected a whole number of at least 1")
+    within("seed", config.seed, config.seed >= 0, "a whole number of at least 0")
     scorer = config.scorer
     check_numbers("scorer", scorer)
     weights = config.objective.weights
     within(
         "objective.weights",
         weights,
-        bool(weights) and all(isfinite(w) for w in weights.values()),
-        "a weight for a term",
+        any(weights.values()) and all(isfinite(w) for w in weights.values()),
+        "a weight for a term, other than 0",
     )
     within("objective.positive", config.objective.positive, config.objective.positive >= 0, "a class, from 0 up")
     check_treatment(config.treatment, config.task)

@@ -244,3 +244,11 @@ def test_what_is_not_read_or_dark_is_said(tmp_path: Path, caplog: pytest.LogCapt
     assert "my.npz: arrays that are not read: dev_x" in caplog.text
     assert "train_y_noisy" not in caplog.text
     assert "train_x, test_x: values up to 15 are taken for a part of 0 to 255" in caplog.text
+
+
+@pytest.mark.parametrize("highest", [3.0, 16.0, 32.0])
+def test_floats_of_another_range_are_refused(tmp_path: Path, highest: float) -> None:
+    """As those of scikit-learn's digits, up to 16; from 33 on they are in 0 to 255."""
+    pictures = BYTES / 255 * highest
+    with pytest.raises(InputError, match=r"train_x=array with values up to .*: expected floats in \[0, 1\], or"):
+        read(stored(tmp_path, train_x=pictures, test_x=pictures))

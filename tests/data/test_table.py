@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,15 @@ def test_another_encoding_is_said(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes("age,sex,income\n3,f,hög\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"data.path=.*latin.csv: not in UTF-8: byte 0xf6 at position 20"):
         loaded(tmp_path, people(), path=str(tmp_path / "latin.csv"))
+
+
+def test_a_workbook_is_told_from_text(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "book.csv", "w") as book:
+        book.writestr("xl/workbook.xml", "<workbook/>")
+    with pytest.raises(
+        InputError, match=r"data.path=.*book.csv: a workbook or another archive; expected a CSV file"
+    ):
+        loaded(tmp_path, people(), path=str(tmp_path / "book.csv"))
 
 
 def test_a_file_may_begin_with_a_mark_of_its_encoding_as_excel_writes_it(tmp_path: Path) -> None:

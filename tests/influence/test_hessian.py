@@ -126,3 +126,31 @@ def test_angles() -> None:
         assert angle_between(one, {"b": torch.zeros(1), "a": torch.tensor(other)}) == pytest.approx(
             degrees, abs=1e-4
         )
+
+
+def test_a_second_derivative_that_torch_has_wrong_is_an_error_or_right() -> None:
+    """That of weight_norm, which torch 2.14 has wrong: beside the same function by hand."""
+    torch.manual_seed(0)
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(9, 4))
+    model = nn.Sequential(nn.Flatten(), layer, nn.Tanh(), nn.Linear(4, 3)).double()
+    expected = by_differences(model)
+    found, said = expected, "torch's second derivative of Sequential is not symmetric"
+    try:
+        found = mean_hessian(model, single(model), TRAIN, batch_size=7)
+    except InputError as error:
+        said = str(error)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert "torch's second derivative of Sequential is not symmetric" in said
+
+
+def by_differences(model: nn.Module) -> Tensor:
+    """Return the Hessian by central differences of the gradient of the mean loss."""
+    values = flat(single(model).parameters)
+
+    def gradient(at: Tensor) -> Tensor:
+        nn.utils.vector_to_parameters(at, model.parameters())
+        loss = F.cross_entropy(model(TRAIN.images.take(torch.arange(len(TRAIN)))), TRAIN.labels)
+        return torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(model.parameters()))])
+
+    steps = torch.eye(len(values), dtype=values.dtype) * 1e-5
+    return torch.stack([(gradient(values + step) - gradient(values - step)) / 2e-5 for step in steps])

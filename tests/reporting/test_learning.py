@@ -35,7 +35,8 @@ def health(*given: np.ndarray, standing: Sequence[int] = (20, 20, 20)) -> dict[s
     """Of a run whose arms make `given` of 50 samples of ten classes, with so many right under attack."""
     found = {arm: plain(learned(LABELS, own)) for arm, own in zip(ARMS, given, strict=True)}
     right = {arm: np.arange(50) < count for arm, count in zip(ARMS, standing, strict=True)}
-    return health_of(found, NAMES, plain(compared_under(right)))
+    clean = {arm: np.ones(50, bool) for arm in ARMS}
+    return health_of(found, NAMES, plain(compared_under(right, clean)))
 
 
 @pytest.mark.parametrize(
@@ -87,17 +88,17 @@ def test_the_sentences_name_arms_accuracies_and_the_largest_class() -> None:
 @pytest.mark.parametrize(
     ("standing", "said", "eps"),
     [
-        ((0, 2, 1), "No arm has more than 2 of 50 test samples right", "smaller"),
-        ((0, 0, 0), "No arm has any of 50 test samples right", "smaller"),
-        ((50, 48, 49), "No arm has more than 2 of 50 test samples wrong", "larger"),
-        ((50, 50, 50), "Every arm has all 50 test samples right", "larger"),
+        ((0, 2, 1), "No arm has more than 2 of 50 test samples right under attack", "smaller"),
+        ((0, 0, 0), "No arm has any of 50 test samples right under attack", "smaller"),
+        ((50, 48, 49), "The attack breaks at most 2 of 50 test samples of any arm", "larger"),
+        ((50, 50, 50), "The attack breaks none of 50 test samples of any arm", "larger"),
     ],
 )
 def test_an_attack_that_tells_no_arms_apart_is_said(standing: tuple[int, ...], said: str, eps: str) -> None:
     found = health(KNOWS, KNOWS, KNOWS, standing=standing)
     kind = "strong" if eps == "smaller" else "weak"
     assert verdict_of(found) == (
-        f"{said} under attack: the attack is too {kind} to tell the arms apart, and nothing can be said about the "
+        f"{said}: the attack is too {kind} to tell the arms apart, and nothing can be said about the "
         f"treatment; a {eps} threat.eps may tell."
     )
     assert warning({}, found).endswith(f": the attack is too {kind} to tell the arms apart.")

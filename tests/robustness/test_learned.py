@@ -106,7 +106,7 @@ def test_an_attack_that_leaves_nothing_or_everything_compares_no_arms(
     standing: tuple[int, int, int], doubt: Doubt | None
 ) -> None:
     arms = {name: np.arange(50) < count for name, count in zip("abc", standing, strict=True)}
-    found = compared_under(arms)
+    found = compared_under(arms, dict.fromkeys(arms, np.ones(50, bool)))
     assert found.doubt is doubt
     assert (found.samples, found.standing) == (50, dict(zip("abc", standing, strict=True)))
 
@@ -118,6 +118,14 @@ def test_with_so_few_right_no_difference_leaves_zero_out_and_with_one_more_some_
 
 
 def test_of_a_handful_of_samples_fewer_are_few() -> None:
-    allowed = [compared_under({"a": np.zeros(count, bool)}).allowed for count in (2, 10, 29, 30, 1000)]
-    assert allowed == [0, 1, 2, FEW, FEW]
-    assert compared_under({"a": np.array([True, True, False, False])}).doubt is None
+    none = {count: {"a": np.zeros(count, bool)} for count in (2, 10, 29, 30, 1000)}
+    assert [compared_under(each, each).allowed for each in none.values()] == [0, 1, 2, FEW, FEW]
+    half = {"a": np.array([True, True, False, False])}
+    assert compared_under(half, {"a": np.ones(4, bool)}).doubt is None
+
+
+def test_an_attack_that_breaks_nothing_that_was_right_is_too_weak_however_many_are_wrong() -> None:
+    clean = {"a": np.arange(50) < 40, "b": np.arange(50) < 42}
+    found = compared_under({"a": np.arange(50) < 38, "b": clean["b"]}, clean)
+    assert (found.doubt, found.broken) == (Doubt.too_weak, {"a": 2, "b": 0})
+    assert compared_under({"a": np.arange(50) < 36, "b": clean["b"]}, clean).doubt is None
