@@ -197,7 +197,7 @@ class Doubt(Choice):
 
     one_class = "one class for every sample"
     nearly_one_class = "one class for nearly every sample"
-    chance = "no better than chance"
+    chance = "not told from chance"
     largest_class = "no better than always the largest class"
     too_strong = "the attack is too strong"
     too_weak = "the attack is too weak"

@@ -15,7 +15,7 @@ Health = Mapping[str, Any]  # as in result.json
 Found = Mapping[str, Mapping[str, Any]]  # robustness.checks.Learned as plain values, by arm
 NOTHING = (Doubt.one_class.value, Doubt.nearly_one_class.value)
 EPS = {Doubt.too_strong.value: "smaller", Doubt.too_weak.value: "larger"}  # that would tell arms apart
-LEARNED_NOTHING = "nothing was learned"
+LEARNED_NOTHING = "clean accuracy is not told from chance"
 SCORED = "scored model"  # the only arm of tasks that retrain none, or many; judged by its training samples
 
 
@@ -55,8 +55,8 @@ def verdict_of(health: Health, about: str = "the treatment") -> str:
     if health["reason"] == LEARNED_NOTHING:
         arms = [arm for arm in health["arms"] if not health["arms"][arm]["learned"] and arm != "proxy"]
         every = len(arms) == len([arm for arm in health["arms"] if arm != "proxy"])
-        who = f"The {' and '.join(arms)} {'has' if len(arms) == 1 else 'have'} learned nothing"
-        who = "No arm has learned anything" if every and len(arms) > 1 else who
+        who = f"The {' and '.join(arms)} {'is' if len(arms) == 1 else 'are'} not told from chance"
+        who = "No arm is told from chance" if every and len(arms) > 1 else who
         return f"{who} ({accuracies(health, arms)}): nothing can be said about {about}."
     attack = health["attack"]
     doubt, samples = attack["doubt"], attack["samples"]

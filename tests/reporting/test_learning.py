@@ -63,18 +63,18 @@ def test_nothing_can_be_said_if_what_is_compared_has_learned_nothing(
 
 def test_the_sentences_name_arms_accuracies_and_the_largest_class() -> None:
     assert verdict_of(health(ONE, ONE, ONE)) == (
-        "No arm has learned anything (clean accuracy on 50 test samples: baseline 10.0 %, control 10.0 %, "
+        "No arm is told from chance (clean accuracy on 50 test samples: baseline 10.0 %, control 10.0 %, "
         "defended 10.0 %, each with one class for every sample; the largest class (c0) has 10.0 %): nothing can "
         "be said about the treatment."
     )
     found = health(GUESS, KNOWS, ONE)
     assert verdict_of(found) == (
-        "The baseline and defended have learned nothing (clean accuracy on 50 test samples: baseline 0.0 %, "
+        "The baseline and defended are not told from chance (clean accuracy on 50 test samples: baseline 0.0 %, "
         "defended 10.0 % with one class for every sample; the largest class (c0) has 10.0 %): nothing can be said "
         "about the treatment."
     )
     assert warning({}, found) == (
-        "Not to be believed without a closer look: no better than chance (clean accuracy: baseline 0.0 %); one "
+        "Not to be believed without a closer look: not told from chance (clean accuracy: baseline 0.0 %); one "
         "class for every sample (clean accuracy: defended 10.0 %)."
     )
     assert line_of(health(KNOWS, KNOWS, KNOWS)) == (
@@ -125,15 +125,18 @@ def test_a_setting_in_which_half_of_the_runs_say_nothing_is_not_judged() -> None
             assert rows["ip"].holm == usual["ip"].holm
             continue
         assert (rows["ip"].word, rows["ip"].holm, rows["ip"].better) == (
-            "not judged: nothing was learned",
+            "not judged: clean accuracy is not told from chance",
             None,
             False,
         )
         assert rows["loss"].holm == pytest.approx(usual["loss"].pair.t)
         text = text_of(sheet_of(told))
-        assert "Nothing can be said about 3 of 10 runs (nothing was learned): scorer=ip seed=0; " in text
+        assert (
+            "Nothing can be said about 3 of 10 runs (clean accuracy is not told from chance): scorer=ip seed=0; "
+            in text
+        )
         assert "1 of 1 settings is better than the random control" in text
-        assert "Not judged: 1, as nothing was learned." in text
+        assert "Not judged: 1, as clean accuracy is not told from chance." in text
         assert "better than random removal" in text
         assert "+8.0 (" in text
 
@@ -149,7 +152,9 @@ def test_a_page_on_which_no_run_says_anything_calls_nothing_better() -> None:
 def test_pages_of_other_tasks_say_so_first() -> None:
     idle = health_of({arm: plain(learned(LABELS, ONE)) for arm in ARMS}, NAMES)
     answer = sheet_of([run | {"health": idle} for run in REPAIRED]).answer.splitlines()
-    assert answer[0].startswith("Nothing can be said about 15 of 15 runs (nothing was learned): scorer=ip seed=0;")
+    assert answer[0].startswith(
+        "Nothing can be said about 15 of 15 runs (clean accuracy is not told from chance): scorer=ip seed=0;"
+    )
     assert all("not judged" in line for line in answer[1:])
     scored = health_of({SCORED: plain(learned(LABELS, ONE))}, NAMES)
     shared: dict[str, Any] = {
@@ -158,8 +163,8 @@ def test_pages_of_other_tasks_say_so_first() -> None:
         "health": scored,
     }
     said = (
-        "The scored model has learned nothing (clean accuracy on 50 training samples: scored model 10.0 % with "
-        "one class for every sample; the largest class (c0) has 10.0 %): nothing can be said about the scores of "
+        "The scored model is not told from chance (clean accuracy on 50 training samples: scored model 10.0 % "
+        "with one class for every sample; the largest class (c0) has 10.0 %): nothing can be said about the scores of "
         "a trained model."
     )
     assert detection_sheet([swept(0, 0.0, "ip") | shared], "x").answer.startswith(said)
@@ -198,7 +203,7 @@ def test_a_run_of_a_network_that_says_one_class_says_so_without_health_checks(
     found = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
     right = int((pd.read_parquet(tmp_path / "out/per_sample.parquet").query("arm == 'control'")["clean"]).sum())
     assert found["health"]["arms"]["control"]["right"] == right
-    assert found["verdict"].startswith("No arm has learned anything (clean accuracy on 80 test samples: baseline ")
+    assert found["verdict"].startswith("No arm is told from chance (clean accuracy on 80 test samples: baseline ")
     assert found["verdict"].endswith("nothing can be said about the treatment.")
     end = 100 * 1.959964**2 / (80 + 1.959964**2)
     for gain in (found["gain_over_control"], *found["clean_change"].values()):
