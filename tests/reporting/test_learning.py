@@ -164,8 +164,8 @@ def test_pages_of_other_tasks_say_so_first() -> None:
     }
     said = (
         "The scored model is not told from chance (clean accuracy on 50 training samples: scored model 10.0 % "
-        "with one class for every sample; the largest class (c0) has 10.0 %): nothing can be said about the scores of "
-        "a trained model."
+        "with one class for every sample; the largest class (c0) has 10.0 %): nothing can be said about the "
+        "scores of a trained model."
     )
     assert detection_sheet([swept(0, 0.0, "ip") | shared], "x").answer.startswith(said)
     assert not detection_sheet([swept(0, 0.0, "random") | shared], "x").answer.startswith("The scored")
