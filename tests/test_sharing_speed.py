@@ -10,6 +10,7 @@ from tests.benchmarks.sharing import ROUNDS, measured
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_two_processes_are_faster() -> None:
     """By the time of the busier processor: seconds would tell of what else the machine has to do."""
     threads = torch.get_num_threads()
