@@ -168,7 +168,7 @@ def test_launchers_give_what_one_process_gives(launcher: str, expected: dict[str
 @pytest.mark.slow
 @pytest.mark.timed
 def test_a_grid_costs_little_more_than_its_distinct_stages(tmp_path: Path) -> None:
-    """Of 6 cells, to the page, beside what it takes to start; load only adds time, so the least of three tries counts."""
+    """Of 6 cells, to the page, beside what it takes to start. Load only adds time: the least of 3 tries counts."""
     grid = ["model=cnn", "train.epochs=30", "scorer=ip,loss,random", "treatment.budget=0.05,0.2"]
     tries: list[float] = []
     while len(tries) < 3 and min(tries, default=2.0) > 1.15:
