@@ -10,7 +10,7 @@ __all__ = ["attack", "evaluate", "score"]
 def __getattr__(name: str) -> Any:
     """Import torch when a function is asked for, and not before: the command line must answer at once."""
     if name in __all__:
-        from defense import notebook
+        from defense import api as notebook
 
         return getattr(notebook, name)
     raise AttributeError(f"module 'defense' has no attribute {name!r}")

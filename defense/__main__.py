@@ -13,17 +13,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from defense.arguments import arguments, several
-from defense.cellfolders import below, enter, own
-from defense.config import CONF, checked, register
+from defense.cli.arguments import arguments, several
+from defense.cli.errors import MENDABLE, of_hydra, one_line
+from defense.cli.folders import below, enter, own
+from defense.cli.leftovers import remove_unbegun
+from defense.cli.multirun import SWEEP_ID, failing_alone
+from defense.cli.sweep_files import as_typed
+from defense.config.compose import CONF, checked, register
 from defense.errors import InputError
-from defense.failure import MENDABLE, of_hydra, one_line
-from defense.gpus import take_one
-from defense.leftovers import remove_unbegun
-from defense.multirun import SWEEP_ID, failing_alone
-from defense.orphans import end_with_parent
-from defense.place import one_writes
-from defense.planned import as_typed
+from defense.runtime.gpus import take_one
+from defense.runtime.orphans import end_with_parent
+from defense.runtime.ranks import one_writes
 
 KEPT = "finished stages are kept, the next run goes on from them"
 
@@ -58,7 +58,7 @@ def cell(composed: DictConfig, folder: Path, overrides: list[str], *, alone: boo
     config = checked(composed)
     if not alone and config.fabric.processes == 1 and config.fabric.accelerator in ("auto", "cuda"):
         take_one()
-    from defense.launch import launched
+    from defense.cli.launch import launched
 
     launched(config, folder, overrides)
 

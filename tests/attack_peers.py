@@ -18,17 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from defense.choices import Norm
-from defense.config import composed
+from defense.config.choices import Norm
+from defense.config.compose import composed
+from defense.config.schema import Evaluation, Threat
 from defense.data.load import load
 from defense.data.splits import Dataset, Split
-from defense.devices import make_fabric
-from defense.memory import Forgetful
 from defense.robustness.suite import in_turn
-from defense.schema import Evaluation, Threat
+from defense.runtime.checkpoint import Forgetful
+from defense.runtime.devices import make_fabric
+from defense.runtime.progress import silent
 from defense.stages.train import restore, train
 from defense.stages.treat import untreated
-from defense.watch import silent
 
 LOGGER = logging.getLogger("auto-attack")
 

@@ -26,11 +26,11 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 
 from defense.__main__ import main
-from defense.config import CONF, checked, composed, register
+from defense.config.compose import CONF, checked, composed, register
+from defense.config.schema import Config, Data, Scorer, Threat, Train
 from defense.data.images import TensorImages
 from defense.data.load import load
 from defense.data.splits import Dataset, Split
-from defense.schema import Config, Data, Scorer, Threat, Train
 from tests.texts import tiny_encoder
 
 DEFAULT = composed()
@@ -126,7 +126,7 @@ def quick_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 def run_in(folder: Path, *overrides: str) -> dict[str, Any]:
     """Run a cell of these settings into `folder`, as `defense` does once Hydra has composed them."""
-    from defense.launch import launched
+    from defense.cli.launch import launched
 
     folder.mkdir(parents=True)
     found: dict[str, Any] = launched(changed(*overrides), folder, list(overrides))

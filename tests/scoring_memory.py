@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 
 from defense.artifacts import ROWS, save
-from defense.choices import ObjectiveName
+from defense.config.choices import ObjectiveName
+from defense.config.schema import Objective
 from defense.data.images import FolderImages
 from defense.data.splits import Split
 from defense.influence.objectives import Validation
 from defense.models.networks import cnn
-from defense.schema import Objective
+from defense.runtime.progress import silent
 from defense.stages.score import score
-from defense.watch import silent
 from tests.conftest import scorer
 
 CLASSES, SIDE = 1000, 16

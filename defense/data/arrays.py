@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from defense.choices import Channels
+from defense.config.choices import Channels
 from defense.data.images import TensorImages
 from defense.errors import InputError
 

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from defense.config.schema import Data
 from defense.data.kinds import FEW, Column, Kind, label
 from defense.data.refusals import override
 from defense.data.spelling import is_word, two_spellings
 from defense.errors import InputError
-from defense.schema import Data
 
 KNOWN = 0.5  # of the rows of another file, at least: those whose category training has
 Tables = Mapping[str, pd.DataFrame]  # by part

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from defense.config.schema import Data
 from defense.data.collection import Collection, existing, number_samples
 from defense.data.images import FolderImages
 from defense.data.spelling import two_spellings
 from defense.errors import InputError, printable
-from defense.schema import Data
 
 log = logging.getLogger(__name__)
 

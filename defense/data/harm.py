@@ -11,12 +11,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from defense.choices import Harm
+from defense.config.choices import Harm
+from defense.config.schema import Data
 from defense.data.overlays import Stamped
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.randomness import generator
-from defense.schema import Data
 
 
 def harmed(train: Split, spec: Data, *, classes: int, seed: int) -> Split:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from defense.choices import Choice
+from defense.config.choices import Choice
+from defense.config.schema import Data
 from defense.data.numerals import Notation, form_of, notation_of, numerals, points_are_of_thousands, unit_of
 from defense.data.refusals import Complaint, override
 from defense.data.spelling import NO_NUMBER, NO_VALUE, is_word
-from defense.schema import Data
 
 FEW = 20  # values of a column that may be categories whatever they look like, or groups
 MANY = 50  # categories that the log mentions

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from defense.choices import Harm
+from defense.config.choices import Harm
+from defense.config.schema import Data
 from defense.data.given import halves
 from defense.data.harm import check_harm, harmed
 from defense.data.points import DRAWN
@@ -19,7 +20,6 @@ from defense.data.sources import SOURCES, Collection
 from defense.data.splits import Dataset, Split
 from defense.errors import InputError
 from defense.randomness import derive
-from defense.schema import Data
 
 
 def load(spec: Data, *, seed: int, cache: Path | None = None) -> Dataset:

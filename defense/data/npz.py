@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from defense.config.schema import Data
 from defense.data.arrays import as_images, as_labels, check_pictures, pixel_scale
 from defense.data.collection import Collection, existing, number_samples
 from defense.errors import InputError, printable
-from defense.schema import Data
 
 log = logging.getLogger(__name__)
 

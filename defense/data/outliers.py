@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pandas as pd
 
-from defense.choices import Outliers
+from defense.config.choices import Outliers
 from defense.errors import InputError
 
 log = logging.getLogger(__name__)

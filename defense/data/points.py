@@ -12,12 +12,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from defense.choices import Source
+from defense.config.choices import Source
+from defense.config.schema import Data
 from defense.data.images import TensorImages
 from defense.data.sources import Collection, number_samples
 from defense.errors import InputError
 from defense.randomness import derive
-from defense.schema import Data
 
 CENTRES = np.array([[-1.0, -1.0], [1.0, 1.0]])  # of the blobs
 MOONS = np.array([[-1.0, -0.5], [2.0, 1.0]])  # the corners of the rectangle that holds both, without noise

@@ -16,12 +16,12 @@ from typing import Any
 import PIL
 import torch
 
-from defense.choices import Unreadable
+from defense.config.choices import Unreadable
+from defense.config.schema import Data
 from defense.data.collection import Collection
 from defense.data.images import FolderImages, fitted, reason
 from defense.data.splits import Split
 from defense.errors import InputError, printable
-from defense.schema import Data
 
 log = logging.getLogger(__name__)
 

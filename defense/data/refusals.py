@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from defense.config.schema import Data
 from defense.errors import InputError
-from defense.schema import Data
 
 WAYS = {  # settings of the data that a refusal ends with, in this order
     "drop": "leaves {} out",

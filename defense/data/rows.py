@@ -18,10 +18,10 @@ import torch
 from pandas.util import hash_pandas_object
 from torch import Tensor
 
+from defense.config.schema import Data
 from defense.data.images import Images, TensorImages
 from defense.data.refusals import override
 from defense.errors import InputError
-from defense.schema import Data
 
 log = logging.getLogger(__name__)
 

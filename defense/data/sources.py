@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from defense.choices import Source
+from defense.config.choices import Source
+from defense.config.schema import Data
 from defense.data.arrays import as_images, as_labels
 from defense.data.collection import Collection, number_samples
 from defense.data.folder import image_folder
@@ -16,7 +17,6 @@ from defense.data.npz import npz
 from defense.data.table import table
 from defense.data.text import text
 from defense.errors import InputError
-from defense.schema import Data
 
 
 def digits(spec: Data) -> Collection:

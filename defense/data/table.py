@@ -12,6 +12,7 @@ from functools import partial
 
 import pandas as pd
 
+from defense.config.schema import Data
 from defense.data.cells import (
     Tables,
     check_known,
@@ -30,7 +31,6 @@ from defense.data.outliers import without_outliers
 from defense.data.refusals import override, refuse
 from defense.data.rows import Rows, encoded
 from defense.errors import InputError
-from defense.schema import Data
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from defense.config.schema import Data
 from defense.data.collection import Collection, decoded, existing, number_samples
 from defense.data.given import Given, origins_of
 from defense.data.pretrained import loading
 from defense.data.spelling import NO_VALUE, is_word, two_spellings
 from defense.data.splits import Split
 from defense.errors import InputError
-from defense.schema import Data
 
 Row = dict[str, str]  # by column
 FIELDS = {"train": "data.path", "validation": "data.validation_path", "test": "data.test_path"}

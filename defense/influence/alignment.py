@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from defense.crew import ALONE, Crew
 from defense.data.splits import Split
 from defense.influence.batching import fitted, gathered
 from defense.influence.finite import finite
@@ -41,10 +40,11 @@ from defense.influence.per_sample import (
     one_by_one,
     reason,
 )
-from defense.memory import Forgetful, Memory
 from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
-from defense.watch import Watch
+from defense.runtime.checkpoint import Forgetful, Memory
+from defense.runtime.distributed import ALONE, Crew
+from defense.runtime.progress import Watch
 
 log = logging.getLogger(__name__)
 Derivative = Callable[[nn.Module, Member, Parameters, Tensor, Tensor], Tensor]  # as `forward_derivative`

@@ -9,11 +9,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from defense.crew import ALONE, Crew, own_part, rows_of, together
 from defense.data.splits import Split
 from defense.errors import is_out_of_memory, out_of_memory_names
-from defense.memory import Memory, Seldom
-from defense.watch import Watch
+from defense.runtime.checkpoint import Memory, Seldom
+from defense.runtime.distributed import ALONE, Crew, own_part, rows_of, together
+from defense.runtime.progress import Watch
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

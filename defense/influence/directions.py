@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from defense.choices import Direction
+from defense.config.choices import Direction
+from defense.config.schema import Scorer
 from defense.errors import InputError
 from defense.influence.curvature import Curvature, as_operator, gauss_newton, load_curvlinops
 from defense.influence.datainf import datainf_direction
@@ -30,7 +31,6 @@ from defense.influence.ekfac import kronecker_solve, with_factors
 from defense.influence.hessian import apart, inverted, joined
 from defense.influence.members import Parameters
 from defense.influence.per_sample import flat
-from defense.schema import Scorer
 
 log = logging.getLogger(__name__)
 Record = dict[str, float]

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from defense.choices import Members
+from defense.config.choices import Members
 from defense.errors import InputError
 from defense.models.modes import evaluating
 

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from defense.choices import Members
+from defense.config.choices import Members
+from defense.config.schema import Scorer
 from defense.errors import InputError
 from defense.influence.masks import draw_masks, input_hook
 from defense.models.contract import check_made
 from defense.randomness import derive, generator
-from defense.schema import Scorer
 
 Parameters = dict[str, Tensor]
 

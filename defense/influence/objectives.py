@@ -17,8 +17,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from defense.choices import ObjectiveName
-from defense.crew import ALONE, Crew, rows_of, together
+from defense.config.choices import ObjectiveName
+from defense.config.schema import Objective
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.batching import fitted
@@ -27,7 +27,7 @@ from defense.influence.members import Member, Parameters, installed
 from defense.influence.per_sample import backward, differentiating
 from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
-from defense.schema import Objective
+from defense.runtime.distributed import ALONE, Crew, rows_of, together
 
 
 @dataclass(frozen=True)

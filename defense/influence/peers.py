@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
 
-from defense.choices import Peer
+from defense.config.choices import Peer
 from defense.data.splits import Split
 
 BATCH_SIZE = 512  # of dattri: its fastest, as gradients of validation samples are made anew for every batch

@@ -24,17 +24,17 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from defense.crew import ALONE, Crew
 from defense.data.splits import Split
 from defense.errors import InputError, is_out_of_memory
 from defense.influence.batching import fitted, gathered
 from defense.influence.finite import finite
 from defense.influence.members import Member, Parameters, installed, logits_at, masked
-from defense.memory import Memory
 from defense.models.contract import coarse, first_line
 from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
-from defense.watch import Watch
+from defense.runtime.checkpoint import Memory
+from defense.runtime.distributed import ALONE, Crew
+from defense.runtime.progress import Watch
 
 log = logging.getLogger(__name__)
 Way = Callable[[nn.Module, Member, Tensor, Tensor], Parameters]  # pictures, labels -> g_i (b, ...) by name

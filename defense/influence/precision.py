@@ -17,14 +17,14 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from defense.crew import ALONE, Crew
+from defense.config.schema import Scorer
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.alignment import Derivative, directional_derivatives
 from defense.influence.compiled import Compiled
 from defense.influence.members import Member, Parameters
-from defense.schema import Scorer
-from defense.watch import silent
+from defense.runtime.distributed import ALONE, Crew
+from defense.runtime.progress import silent
 
 COMPARED = 512  # samples whose derivatives are taken in full precision too
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
-from defense.crew import ALONE, Common, Crew
+from defense.config.schema import Objective, Scorer
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.alignment import Derivative, Derivatives, forward_derivative
@@ -17,9 +17,9 @@ from defense.influence.members import Checkpoint
 from defense.influence.objectives import Validation
 from defense.influence.per_sample import Gradients
 from defense.influence.precision import derivative_for
-from defense.memory import Forgetful, Memory
-from defense.schema import Objective, Scorer
-from defense.watch import Watch
+from defense.runtime.checkpoint import Forgetful, Memory
+from defense.runtime.distributed import ALONE, Common, Crew
+from defense.runtime.progress import Watch
 
 
 @dataclass(frozen=True)

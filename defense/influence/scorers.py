@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from defense.choices import Direction, Method
-from defense.crew import ALONE, Crew, told
+from defense.config.choices import Direction, Method
+from defense.config.schema import Objective, Scorer
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.alignment import directional_derivatives
@@ -28,13 +28,13 @@ from defense.influence.objectives import Part, check_objective, parts_of
 from defense.influence.per_sample import length_of, squared_norms
 from defense.influence.precision import check_precision, rank_correlation
 from defense.influence.problem import Problem, Scored
-from defense.memory import Computed, Forgetful, remembered
 from defense.models.contract import check_function
 from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
 from defense.randomness import generator
-from defense.schema import Objective, Scorer
-from defense.watch import silent
+from defense.runtime.checkpoint import Computed, Forgetful, remembered
+from defense.runtime.distributed import ALONE, Crew, told
+from defense.runtime.progress import silent
 
 
 def check_scorer(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from defense.crew import ALONE, Crew, rows_of, together
 from defense.data.splits import Split
 from defense.models.modes import evaluating
+from defense.runtime.distributed import ALONE, Crew, rows_of, together
 
 
 @torch.no_grad()

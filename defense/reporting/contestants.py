@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from defense.choices import Direction, Members, Method, Peer
+from defense.config.choices import Direction, Members, Method, Peer
 
 METHODS = {
     Method.adversarial_loss: "-loss_i of the sample attacked at the model",

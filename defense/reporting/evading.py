@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from defense.choices import Method, Way
+from defense.config.choices import Method, Way
 from defense.reporting.charts import steps
 from defense.reporting.comparing import knob, knobs_shown, settings_by
 from defense.reporting.exports import Text

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
-from defense.choices import TreatmentName
+from defense.config.choices import TreatmentName
 from defense.reporting.escaping import for_chart
 from defense.reporting.record import Run
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from defense.choices import Protocol, Way
+from defense.config.choices import Protocol, Way
 from defense.reporting.judging import Compared
 from defense.reporting.settings import Setting
 from defense.reporting.statistics import Mean, mean_interval, points

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from defense.choices import Method
+from defense.config.choices import Method
 from defense.reporting.settings import WORST, Setting
 from defense.reporting.significance import Paired, compared, holm
 from defense.reporting.statistics import ALPHA

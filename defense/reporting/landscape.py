@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from defense.choices import AUTO, TreatmentName
+from defense.config.choices import AUTO, TreatmentName
 from defense.reporting.charts import Axis, Place, budget_curves, tradeoff
 from defense.reporting.settings import WORST, Setting
 from defense.reporting.sheet import Part

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from defense.choices import Doubt
+from defense.config.choices import Doubt
 from defense.reporting.escaping import visible
 from defense.reporting.statistics import percent
 from defense.reporting.sweeps import Result, swept

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from defense.choices import Measure, ObjectiveName
+from defense.config.choices import Measure, ObjectiveName
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.reporting.statistics import percent, points

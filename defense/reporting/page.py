@@ -14,18 +14,18 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
-from defense.choices import Method, TreatmentName
+from defense.config.choices import Method, TreatmentName
 from defense.reporting import figures
 from defense.reporting.escaping import for_markdown, visible, write
 from defense.reporting.health import check_rows, checks_table, looked_at, reach, warning
 from defense.reporting.learning import line_of
 from defense.reporting.outcomes import arm_rows, arms_table
-from defense.reporting.progress import in_words
 from defense.reporting.record import Run
 from defense.reporting.selection import one_class_said
 from defense.reporting.sweeps import left_out
 from defense.reporting.tables import arms_of, markdown
 from defense.reporting.verdict import scorer_of
+from defense.runtime.progress import in_words
 
 SHOWN = 16  # samples in each gallery
 STRIP = 11  # samples in the strip of perturbations

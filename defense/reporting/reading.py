@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from defense.choices import AUTO, Method, Task, TreatmentName
+from defense.config.choices import AUTO, Method, Task, TreatmentName
 
 Settings = dict[str, Any]  # of a run, as result.json holds them under config
 

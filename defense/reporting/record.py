@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from defense.choices import Measure, Protocol
+from defense.config.choices import Measure, Protocol
+from defense.config.schema import Config
 from defense.data.images import Images
 from defense.data.splits import Dataset
-from defense.schema import Config
 
 
 @dataclass(frozen=True)

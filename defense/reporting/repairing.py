@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from defense.choices import Measure, ObjectiveName
+from defense.config.choices import Measure, ObjectiveName
 from defense.reporting.charts import Axis, Gain, Place, forest, shared_limits, tradeoff
 from defense.reporting.comparing import (
     answer_of,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from defense.choices import AUTO, Harm, Measure, TreatmentName
+from defense.config.choices import AUTO, Harm, Measure, TreatmentName
 from defense.reporting.escaping import visible
 from defense.reporting.reading import is_rival, objective_of, proxy_of, read
 from defense.reporting.selection import advice

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from defense.choices import Clock
+from defense.config.choices import Clock
 from defense.reporting.charts import growth
 from defense.reporting.contestants import computed
 from defense.reporting.record import Scoring

@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from defense.choices import Tracker
+from defense.config.choices import Tracker
+from defense.config.schema import Track
 from defense.errors import InputError
-from defense.schema import Track
 
 Curves = Mapping[str, pd.DataFrame]  # by arm: a row for every epoch
 UNTRACKED = (

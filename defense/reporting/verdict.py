@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from defense.choices import Method, TreatmentName
+from defense.config.choices import Method, TreatmentName
+from defense.config.schema import Config
 from defense.reporting.learning import Health, verdict_of
 from defense.reporting.outcomes import accuracies, difference, treated
 from defense.reporting.reading import proxy_of
 from defense.reporting.record import Run, Scoring
 from defense.reporting.statistics import Mean
 from defense.reporting.tables import RIVALS
-from defense.schema import Config
 
 VERBS = {
     TreatmentName.remove: "Removing",

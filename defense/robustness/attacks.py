@@ -17,13 +17,12 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from defense.choices import AttackName, Norm
+from defense.config.choices import AttackName, Norm
+from defense.config.schema import Attack, Threat, number
 from defense.errors import InputError
 from defense.randomness import derive, global_seed
 from defense.robustness.aiming import at_each_target, margin, margin_ratio
 from defense.robustness.ball import distance
-from defense.schema import Attack, Threat
-from defense.threat import number
 
 TorchAttack = Callable[[Tensor, Tensor], Tensor]
 PGD = {Norm.Linf: torchattacks.PGD, Norm.L2: torchattacks.PGDL2}

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from defense.choices import Norm
+from defense.config.choices import Norm
 
 ORDERS = {Norm.Linf: math.inf, Norm.L2: 2}
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom, hypergeom
 
-from defense.choices import Doubt
+from defense.config.choices import Doubt
 
 # An attack is not perfect, so an honest model too does now and then what it should not. Seen on 20 small honest
 # models (ordinary and adversarial training, 2 to 10 classes, several eps in both norms): 0 or 1 of 100; of

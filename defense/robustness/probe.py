@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defense.choices import AttackName, Norm
+from defense.config.choices import AttackName, Norm
+from defense.config.schema import Attack, Threat
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.models.loss import log_odds
@@ -19,8 +20,7 @@ from defense.randomness import generator, global_seed
 from defense.robustness.attacks import tiles, usual_step
 from defense.robustness.ball import distance, farthest
 from defense.robustness.suite import attacking, perturb
-from defense.schema import Attack, Threat
-from defense.watch import Watch, silent
+from defense.runtime.progress import Watch, silent
 
 # A sample that is right costs at most 220 gradients, and where it still stands 60 more and 500 logits. 100 of them
 # cost what two epochs of 10,000 do: with a ResNet-18 at 32x32 some seconds on a GPU, ten minutes on two CPU cores.

@@ -12,19 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defense.choices import AttackName
-from defense.crew import ALONE, Common, Crew, own_part, rows_of, share, together
+from defense.config.choices import AttackName
+from defense.config.schema import Attack, Threat
 from defense.data.splits import Split
 from defense.errors import InputError, out_of_memory_names
-from defense.memory import Memory, Seldom
 from defense.models.modes import channels_last, evaluating, frozen
 from defense.models.predict import predict
 from defense.randomness import derive
 from defense.robustness.attacks import AUTOATTACK, perturb_batch, tiles
 from defense.robustness.ball import farthest
 from defense.robustness.turn import Turn, finite_logits, judged
-from defense.schema import Attack, Threat
-from defense.watch import Watch
+from defense.runtime.checkpoint import Memory, Seldom
+from defense.runtime.distributed import ALONE, Common, Crew, own_part, rows_of, share, together
+from defense.runtime.progress import Watch
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defense.crew import Crew
 from defense.data.splits import Split
-from defense.memory import Seldom
+from defense.runtime.checkpoint import Seldom
+from defense.runtime.distributed import Crew
 
 Attempt = Callable[[Tensor, Tensor, int], Tensor]  # pictures, labels, their first row -> attacked pictures
 

@@ -8,12 +8,12 @@ from math import prod
 from torch import nn
 
 from defense.artifacts import AdversarialSet
-from defense.crew import ALONE, Crew
+from defense.config.schema import Attack, Threat
 from defense.data.splits import Split
-from defense.memory import Memory
 from defense.robustness.suite import perturb
-from defense.schema import Attack, Threat
-from defense.watch import Watch
+from defense.runtime.checkpoint import Memory
+from defense.runtime.distributed import ALONE, Crew
+from defense.runtime.progress import Watch
 
 VERSION = 4
 LARGE = 8.0  # GiB

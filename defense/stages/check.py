@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from defense.artifacts import Checks
+from defense.config.schema import Threat
 from defense.data.splits import Split
 from defense.robustness.probe import chosen, probe
-from defense.schema import Threat
-from defense.watch import Watch
+from defense.runtime.progress import Watch
 
 VERSION = 3
 

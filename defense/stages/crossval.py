@@ -9,14 +9,14 @@ import torch
 from lightning_fabric import Fabric
 
 from defense.artifacts import HeldOut
+from defense.config.schema import Threat, Train
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.models.build import build
 from defense.models.predict import predict
 from defense.randomness import derive
-from defense.schema import Threat, Train
+from defense.runtime.progress import Watch
 from defense.stages.train import trained
-from defense.watch import Watch
 
 VERSION = 2
 

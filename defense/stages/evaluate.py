@@ -6,15 +6,15 @@ import pandas as pd
 from torch import Tensor, nn
 
 from defense.artifacts import Evaluation
-from defense.crew import ALONE, Crew
+from defense.config.schema import Evaluation as Suite
+from defense.config.schema import Threat
 from defense.data.images import TensorImages
 from defense.data.splits import Split
-from defense.memory import Memory
 from defense.models.predict import predict
 from defense.robustness.suite import in_turn
-from defense.schema import Evaluation as Suite
-from defense.schema import Threat
-from defense.watch import Watch
+from defense.runtime.checkpoint import Memory
+from defense.runtime.distributed import ALONE, Crew
+from defense.runtime.progress import Watch
 
 VERSION = 5
 

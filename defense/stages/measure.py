@@ -8,9 +8,9 @@ import pandas as pd
 from torch import nn
 
 from defense.artifacts import Measurement
-from defense.crew import ALONE, Crew
 from defense.data.splits import Split
 from defense.models.predict import predict
+from defense.runtime.distributed import ALONE, Crew
 
 VERSION = 2
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from defense.artifacts import Planted, Tensors
-from defense.choices import Harm
+from defense.config.choices import Harm
+from defense.config.schema import Data, Threat
 from defense.data.harm import draws, flip_nearest, flip_symmetric, whole
 from defense.data.overlays import Overlaid
 from defense.data.splits import Split
@@ -19,8 +20,7 @@ from defense.errors import out_of_memory_names
 from defense.models.modes import evaluating, frozen
 from defense.models.predict import predict
 from defense.robustness.attacks import toward
-from defense.schema import Data, Threat
-from defense.watch import Watch
+from defense.runtime.progress import Watch
 
 VERSION = 2
 STEPS = 40  # of the descent that makes a poison; the 100 of Ilyas et al. 2019 lower its loss by 3 % more

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from defense.choices import Clock
+from defense.config.choices import Clock
 
 Found = TypeVar("Found")
 Seconds = Callable[[], float]

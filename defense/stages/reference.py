@@ -8,6 +8,7 @@ import pandas as pd
 from torch import nn
 
 from defense.artifacts import Scores
+from defense.config.schema import Objective, Order, Scorer
 from defense.data.splits import Split
 from defense.influence.alignment import directional_derivatives
 from defense.influence.batching import fitted
@@ -16,9 +17,8 @@ from defense.influence.directions import Record, direction_of
 from defense.influence.members import Parameters, single
 from defense.influence.objectives import Validation, parts_of
 from defense.influence.scorers import sum_of
-from defense.schema import Objective, Order, Scorer
+from defense.runtime.progress import Watch
 from defense.stages.score import as_table
-from defense.watch import Watch
 
 VERSION = 2
 

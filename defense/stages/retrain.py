@@ -9,18 +9,18 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from defense.artifacts import Retrainings, TrainedModel
-from defense.choices import ObjectiveName, Optimizer, Subsets
-from defense.crew import ALONE, Crew, own_part, share, together
+from defense.config.choices import ObjectiveName, Optimizer, Subsets
+from defense.config.schema import Threat, Train
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.influence.objectives import Validation
-from defense.memory import Memory, Seldom
 from defense.models.build import build
 from defense.models.predict import predict
 from defense.randomness import generator
-from defense.schema import Threat, Train
+from defense.runtime.checkpoint import Memory, Seldom
+from defense.runtime.distributed import ALONE, Crew, own_part, share, together
+from defense.runtime.progress import Watch
 from defense.stages.train import trained
-from defense.watch import Watch
 
 VERSION = 3
 

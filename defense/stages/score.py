@@ -8,14 +8,14 @@ import pandas as pd
 from torch import Tensor, nn
 
 from defense.artifacts import Scores
-from defense.crew import ALONE, Crew
+from defense.config.schema import Objective, Scorer
 from defense.data.splits import Split
 from defense.influence.members import Checkpoint
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem, judged
-from defense.memory import Forgetful, Memory
-from defense.schema import Objective, Scorer
-from defense.watch import Watch
+from defense.runtime.checkpoint import Forgetful, Memory
+from defense.runtime.distributed import ALONE, Crew
+from defense.runtime.progress import Watch
 
 VERSION = 7
 

@@ -12,19 +12,19 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from defense.artifacts import Tensors, TrainedModel, Treatment
-from defense.choices import Optimizer
-from defense.crew import ALONE, Common, Crew
+from defense.config.choices import Optimizer
+from defense.config.schema import Threat, Train
 from defense.data.splits import Dataset
 from defense.influence.members import Checkpoint
-from defense.memory import Memory, Seldom, packed, unpacked
 from defense.models.build import build
-from defense.schema import Threat, Train
+from defense.runtime.checkpoint import Memory, Seldom, packed, unpacked
+from defense.runtime.distributed import ALONE, Common, Crew
+from defense.runtime.progress import Watch, silent
 from defense.training.converge import converge
 from defense.training.epochs import Choice, EpochEnd
 from defense.training.loop import fit
 from defense.training.recipes import losses_of
 from defense.training.validation import measuring
-from defense.watch import Watch, silent
 
 VERSION = 4
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from defense.artifacts import Treatment
-from defense.choices import TreatmentName
+from defense.config.choices import TreatmentName
+from defense.config.schema import Treat
 from defense.data.splits import Split
 from defense.errors import InputError
-from defense.schema import Treat
 
 VERSION = 3
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from defense.arms import Arms
-from defense.cell import Cell
-from defense.choices import AUTO, ObjectiveName
-from defense.choosing import choose
+from defense.config.choices import AUTO, ObjectiveName
+from defense.config.schema import plain
+from defense.pipeline.arms import Arms
+from defense.pipeline.cell import Cell
+from defense.pipeline.selection import choose
 from defense.reporting.record import Arm, Run
 from defense.robustness.checks import compared_under
-from defense.schema import plain
 from defense.stages import treat
 from defense.stages.report import write_report
 from defense.tasks.scoring import scoring

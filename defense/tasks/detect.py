@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from defense.cell import Cell
+from defense.pipeline.cell import Cell
 from defense.stages.report import write_detection
 from defense.tasks.scoring import scoring
 

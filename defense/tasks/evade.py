@@ -15,18 +15,18 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from defense.arms import Arms
 from defense.artifacts import AdversarialSet, Evasion, Scores, TrainedModel
-from defense.cell import Cell, Seen
-from defense.choices import Protocol, Way
+from defense.config.choices import Protocol, Way
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.objectives import Validation
+from defense.pipeline.arms import Arms
+from defense.pipeline.cell import Cell, Seen
 from defense.randomness import derive
 from defense.reporting.record import Evaded
 from defense.stages import evade as stage
 from defense.stages.report import write_evaded
-from defense.store import Stored
+from defense.store.store import Stored
 from defense.tasks.scoring import scoring
 
 PARTS = {Protocol.published: "test", Protocol.strict: "validation"}  # that scores are aligned with

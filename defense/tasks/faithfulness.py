@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from defense.artifacts import Scores
-from defense.cell import Cell
-from defense.choices import Method
+from defense.config.choices import Method
 from defense.errors import InputError
 from defense.influence.objectives import check_objective, objective_value
+from defense.pipeline.cell import Cell
 from defense.stages.report import write_faithfulness
 from defense.stages.retrain import parts_of_train
 from defense.stages.score import mean

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from defense.artifacts import Scores
-from defense.cell import Cell, Site
-from defense.choices import Direction, Members, Method, ObjectiveName
+from defense.config.choices import Direction, Members, Method, ObjectiveName
+from defense.config.schema import Scorer
+from defense.pipeline.cell import Cell, Site
 from defense.reporting.ordering import Reference
-from defense.schema import Scorer
 from defense.stages import reference
 from defense.stages.report import write_order
-from defense.store import Stored
+from defense.store.store import Stored
 from defense.tasks.scoring import scoring
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from defense.arms import Arms
-from defense.cell import Cell
+from defense.config.schema import plain
+from defense.pipeline.arms import Arms
+from defense.pipeline.cell import Cell
 from defense.reporting.measures import measures_of
 from defense.reporting.record import Repair
 from defense.robustness.checks import Learned, learned
-from defense.schema import plain
 from defense.stages import treat
 from defense.stages.report import write_repair
 from defense.tasks.scoring import scoring

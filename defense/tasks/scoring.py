@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from defense.artifacts import Scores
-from defense.cell import Cell
+from defense.config.schema import plain
+from defense.pipeline.cell import Cell
 from defense.reporting.record import Scoring
 from defense.robustness.checks import learned
-from defense.schema import plain
 
 
 def scoring(cell: Cell, scores: Scores, overrides: list[str]) -> Scoring:

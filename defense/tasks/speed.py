@@ -18,18 +18,18 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from defense.cell import Cell, Site
-from defense.choices import Clock, Direction, Members, Method, Peer
+from defense.config.choices import Clock, Direction, Members, Method, Peer
+from defense.config.schema import Scorer
 from defense.errors import InputError
 from defense.influence.peers import PEERS, Library
 from defense.influence.scorers import METHODS, Problem, check_scorer
 from defense.models.build import build
-from defense.schema import Scorer
+from defense.pipeline.cell import Cell, Site
+from defense.runtime.progress import silent
 from defense.stages.race import CLOCKS, Timed, race
 from defense.stages.report import write_speed
 from defense.stages.train import checkpoints_of
 from defense.tasks.scoring import scoring
-from defense.watch import silent
 
 log = logging.getLogger(__name__)
 WARM = (16, 16)  # training and validation samples that all are called on before they are timed

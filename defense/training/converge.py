@@ -20,15 +20,15 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from defense.config.schema import Train
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.models.modes import evaluating
 from defense.models.predict import predict
-from defense.schema import Train
+from defense.runtime.progress import Watch
 from defense.training.epochs import EpochEnd
 from defense.training.recipes import Losses
 from defense.training.validation import Measure, accuracy
-from defense.watch import Watch
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from defense.choices import Keep, Recipe
-from defense.schema import Train
+from defense.config.choices import Keep, Recipe
+from defense.config.schema import Train
 from defense.training.settings import kept_by
 
 log = logging.getLogger(__name__)

@@ -15,11 +15,12 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from defense.crew import ALONE, Crew, draws
+from defense.config.schema import Train
 from defense.data.splits import Split
 from defense.errors import InputError, out_of_memory_names
 from defense.randomness import derive, global_seed
-from defense.schema import Train
+from defense.runtime.distributed import ALONE, Crew, draws
+from defense.runtime.progress import Watch
 from defense.training.augment import augment, plan_epoch
 from defense.training.course import Course
 from defense.training.epochs import EpochEnd
@@ -27,7 +28,6 @@ from defense.training.network import compiled, compiling_names, laid_out
 from defense.training.norms import BATCH_NORM, whole_batches
 from defense.training.recipes import Losses
 from defense.training.validation import Measure
-from defense.watch import Watch
 
 UNTRAINED = 0.25  # part of averaged weights that may be those of the start
 READ_EVERY = 50  # steps: to read a number the host waits until a GPU has caught up with it

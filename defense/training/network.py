@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from defense.config.schema import Train
 from defense.errors import InputError
-from defense.schema import Train
 
 
 class ChannelsLast(nn.Module):

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defense.crew import Crew
+from defense.runtime.distributed import Crew
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defense.choices import AttackName, Recipe
+from defense.config.choices import AttackName, Recipe
+from defense.config.schema import Attack, Threat, Train
 from defense.errors import is_out_of_memory
 from defense.models.modes import evaluating, frozen
 from defense.robustness.attacks import perturb_batch
-from defense.schema import Attack, Threat, Train
 
 # network, pictures, labels, seed -> losses (b,), logits (b, classes); float32 in any precision of the network
 Losses = Callable[[nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from defense.choices import Keep, Optimizer, Recipe
-from defense.schema import Threat, Train, plain
+from defense.config.choices import Keep, Optimizer, Recipe
+from defense.config.schema import Threat, Train, plain
 
 
 def kept_by(recipe: Train) -> Keep:

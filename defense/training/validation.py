@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from defense.choices import AttackName
-from defense.crew import ALONE, Crew, rows_of, together
+from defense.config.choices import AttackName
+from defense.config.schema import Attack, Threat, Train
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError, out_of_memory_names
 from defense.models.predict import predict
 from defense.randomness import derive
-from defense.schema import Attack, Threat, Train
+from defense.runtime.distributed import ALONE, Crew, rows_of, together
 from defense.training.recipes import attacked
 from defense.training.settings import sees_attacks
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defense.config import composed
+from defense.config.compose import composed
 from defense.data.splits import Split
 from defense.influence.alignment import directional_derivatives, forward_derivative
 from defense.influence.batching import SIZES
@@ -28,7 +28,7 @@ from defense.influence.objectives import mean_loss, value_and_gradient
 from defense.influence.peers import captum_scores, dattri_scores
 from defense.models.networks import cnn, resnet18
 from defense.models.predict import predict
-from defense.watch import silent
+from defense.runtime.progress import silent
 from tests.conftest import make_split
 
 SHAPE, CLASSES = (3, 32, 32), 10

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from defense.choices import Norm, Recipe
-from defense.config import composed
+from defense.config.choices import Norm, Recipe
+from defense.config.compose import composed
+from defense.config.schema import Evaluation, Threat
 from defense.data.splits import Dataset, Split
-from defense.pipeline import run
-from defense.schema import Evaluation, Threat
+from defense.tasks.registry import run
 from tests.attack_peers import PLAIN, Part, by_art, by_reference, by_suite, loaded, trained
 
 SEEDS = 3

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from defense.config import composed
+from defense.config.compose import composed
 from tests.attack_peers import PLAIN, STANDARD, Part
 from tests.benchmarks.evaluation import (
     PEER_SAMPLES,

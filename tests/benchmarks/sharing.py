@@ -17,21 +17,21 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from defense.choices import AttackName, ObjectiveName
-from defense.crew import ALONE, Crew
+from defense.config.choices import AttackName, ObjectiveName
+from defense.config.schema import Attack, Evaluation, Objective
 from defense.data.splits import Dataset
-from defense.devices import joined
 from defense.influence.objectives import Validation
 from defense.models.networks import cnn
-from defense.place import Place
-from defense.processes import spawned
-from defense.schema import Attack, Evaluation, Objective
+from defense.runtime.devices import joined
+from defense.runtime.distributed import ALONE, Crew
+from defense.runtime.processes import spawned
+from defense.runtime.progress import silent
+from defense.runtime.ranks import Place
 from defense.stages.attack import attack
 from defense.stages.evaluate import evaluate
 from defense.stages.score import score
 from defense.stages.train import train
 from defense.stages.treat import untreated
-from defense.watch import silent
 from tests.conftest import make_split, recipe, scorer, threat
 
 SHAPE = (3, 32, 32)

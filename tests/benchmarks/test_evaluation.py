@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from defense.choices import Recipe
+from defense.config.choices import Recipe
 from tests.benchmarks.evaluation import (
     CASES,
     DEFENDED,

@@ -16,15 +16,15 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from defense.choices import Recipe
+from defense.config.choices import Recipe
+from defense.config.schema import Train
 from defense.data.splits import Split
 from defense.models.networks import cnn, mlp
 from defense.randomness import derive
-from defense.schema import Train
+from defense.runtime.progress import silent
 from defense.training.augment import augment, plan_epoch
 from defense.training.loop import fit
 from defense.training.recipes import losses_of
-from defense.watch import silent
 from tests.conftest import make_split, recipe, threat
 
 CLASSES = 10

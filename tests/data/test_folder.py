@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from defense.choices import Harm, Source, Unreadable
+from defense.config.choices import Harm, Source, Unreadable
 from defense.data import readable
 from defense.data.images import FolderImages, decode
 from defense.data.load import load

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defense.choices import Harm, Source
+from defense.config.choices import Harm, Source
 from defense.data.harm import HARMS, check_harm, draws, flip_nearest, flip_pair, flip_symmetric, stamped, whole
 from defense.data.images import TensorImages
 from defense.data.load import load

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from defense.choices import Channels, Harm, Source
+from defense.config.choices import Channels, Harm, Source
 from defense.data.collection import Collection
 from defense.data.load import load
 from defense.data.sources import SOURCES

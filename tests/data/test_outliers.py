@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from defense.choices import Outliers
+from defense.config.choices import Outliers
 from defense.data.outliers import beyond
 from defense.errors import InputError
 from tests.data.test_table import loaded, people

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.datasets import make_moons
 
-from defense.choices import Harm, Source
+from defense.config.choices import Harm, Source
 from defense.data.load import load
 from defense.data.points import DRAWN, MOONS, ROOM
 from defense.data.splits import Dataset, Split

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from defense.choices import Harm, Source
+from defense.config.choices import Harm, Source
+from defense.config.schema import Data
 from defense.data.load import load
 from defense.data.sources import SOURCES
 from defense.errors import InputError
-from defense.schema import Data
 from tests.conftest import data as default_data
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from defense.choices import Harm, Source
+from defense.config.choices import Harm, Source
 from defense.data.csvfile import read_csv
 from defense.data.load import load
 from defense.data.splits import Dataset

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from defense.choices import Harm, Source
+from defense.config.choices import Harm, Source
+from defense.config.schema import Data
 from defense.data.load import load
 from defense.data.pretrained import place_of
 from defense.data.text import Texts, classes_of, labels_of, read_records, read_table
 from defense.errors import InputError
-from defense.schema import Data
 from tests.conftest import data as default_data
 from tests.texts import write_given, write_reviews
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import defense.pipeline  # what a run imports, so that no kill falls into that
-from defense import memory
+import defense.tasks.registry  # what a run imports, so that no kill falls into that
 from defense.__main__ import main
-from defense.ledger import Ledger
+from defense.runtime import checkpoint as memory
+from defense.store.stage import Ledger
 
 
 def noting(file: Path) -> None:
@@ -31,7 +31,7 @@ def noting(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    assert defense.pipeline
+    assert defense.tasks.registry
     memory.KEPT_EVERY = 0.0
     noting(Path(sys.argv.pop(1)))
     print("ready", flush=True)

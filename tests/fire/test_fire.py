@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from defense.store import verified_manifest
+from defense.store.store import verified_manifest
+from tests.cli.test_cli import Command, result
 from tests.conftest import TINY
-from tests.test_cli import Command, result
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ from defense.influence.alignment import directional_derivatives, losses_at
 from defense.influence.members import single
 from defense.influence.objectives import mean_loss, value_and_gradient
 from defense.models.networks import cnn, mlp, resnet18
-from defense.watch import silent
+from defense.runtime.progress import silent
 from tests.conftest import make_split
 from tests.reference import inner_products
 

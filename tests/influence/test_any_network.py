@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import defense
-from defense.choices import Direction, Members, Method
-from defense.config import composed
+from defense.config.choices import Direction, Members, Method
+from defense.config.compose import composed
+from defense.config.schema import Scorer
 from defense.errors import InputError
-from defense.schema import Scorer
 from tests.conftest import scorer
 from tests.habits import HABITS, Around, Attends, Counts, Remembers, Spectral, UnusedHead, small
 

@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from defense import memory
-from defense.choices import Direction, Method, ObjectiveName
-from defense.crew import Alone
+from defense.config.choices import Direction, Method, ObjectiveName
+from defense.config.schema import Objective, Scorer
 from defense.errors import InputError
 from defense.influence import batching
 from defense.influence.batching import fitted
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem
-from defense.memory import Forgetful
-from defense.schema import Objective, Scorer
+from defense.runtime import checkpoint as memory
+from defense.runtime.checkpoint import Forgetful
+from defense.runtime.distributed import Alone
+from defense.runtime.progress import silent
 from defense.stages.score import score
-from defense.store import Progress
-from defense.watch import silent
+from defense.store.store import Progress
 from tests.conftest import doubles, make_split, scorer
 
 TRAIN, HELD_OUT = doubles(make_split(40, 3, (1, 3, 3))), doubles(make_split(24, 3, (1, 3, 3), seed=1))

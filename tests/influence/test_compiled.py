@@ -21,7 +21,7 @@ from defense.influence.alignment import directional_derivatives, forward_derivat
 from defense.influence.compiled import Compiled, filled
 from defense.influence.members import Member, Parameters, dropout, gaussian, single
 from defense.models.networks import cnn, mlp
-from defense.watch import silent
+from defense.runtime.progress import silent
 from tests.conftest import doubles, make_split
 from tests.reference import inner_products
 

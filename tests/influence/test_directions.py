@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from defense.choices import Direction
+from defense.config.choices import Direction
 from defense.errors import InputError
 from defense.influence.curvature import Curvature
 from defense.influence.directions import DIRECTIONS

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from defense.choices import Direction, Method, ObjectiveName
+from defense.config.choices import Direction, Method, ObjectiveName
+from defense.config.schema import Objective
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.influence.members import single
 from defense.influence.objectives import Validation, value_and_gradient
 from defense.influence.scorers import METHODS, Problem
-from defense.schema import Objective
-from defense.watch import silent
+from defense.runtime.progress import silent
 from tests.conftest import make_split, scorer
 
 UTILITY = Objective({ObjectiveName.utility: 1.0}, positive=1)

@@ -16,7 +16,7 @@ from defense.influence.layout import channels_first, channels_last, layout
 from defense.influence.members import single
 from defense.models.modes import evaluating
 from defense.models.networks import cnn
-from defense.watch import silent
+from defense.runtime.progress import silent
 from tests.conftest import make_split
 from tests.reference import inner_products
 

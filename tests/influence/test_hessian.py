@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from defense.choices import Direction
+from defense.config.choices import Direction
 from defense.errors import InputError
 from defense.influence.curvature import Curvature
 from defense.influence.directions import DIRECTIONS, angle_between, direction_of

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defense.choices import ObjectiveName
+from defense.config.choices import ObjectiveName
+from defense.config.schema import Objective
 from defense.errors import InputError
 from defense.influence.members import single
 from defense.influence.objectives import (
@@ -20,7 +21,6 @@ from defense.influence.objectives import (
     parts_of,
     value_and_gradient,
 )
-from defense.schema import Objective
 from tests.conftest import doubles, make_split
 from tests.reference import flat
 

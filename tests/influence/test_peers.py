@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from defense.choices import Method, ObjectiveName, Peer
+from defense.config.choices import Method, ObjectiveName, Peer
+from defense.config.schema import Objective
 from defense.data.splits import Split
 from defense.influence.alignment import directional_derivatives
 from defense.influence.members import single
@@ -18,8 +19,7 @@ from defense.influence.peers import PEERS as LIBRARIES
 from defense.influence.peers import RIDGE, State, captum_scores, dattri_pairs, dattri_scores, trak_scores
 from defense.influence.scorers import METHODS, Problem
 from defense.models.networks import cnn, mlp
-from defense.schema import Objective
-from defense.watch import silent
+from defense.runtime.progress import silent
 from tests.conftest import doubles, make_split, scorer
 
 pytestmark = pytest.mark.extra("captum", "dattri")

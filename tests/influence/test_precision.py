@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from defense.choices import Method, ObjectiveName
+from defense.config.choices import Method, ObjectiveName
+from defense.config.schema import Objective, Scorer
 from defense.errors import InputError
 from defense.influence.alignment import directional_derivatives, forward_derivative
 from defense.influence.members import Member, dropout, single
@@ -16,8 +17,7 @@ from defense.influence.objectives import Validation
 from defense.influence.precision import check_precision, derivative_for, in_bf16, in_tf32, rank_correlation
 from defense.influence.scorers import METHODS, Problem, check_scorer
 from defense.models.networks import cnn
-from defense.schema import Objective, Scorer
-from defense.watch import silent
+from defense.runtime.progress import silent
 from tests.conftest import make_split, scorer
 from tests.reference import inner_products
 

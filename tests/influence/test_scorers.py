@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defense.choices import Direction, Members, Method, ObjectiveName
+from defense.config.choices import Direction, Members, Method, ObjectiveName
+from defense.config.schema import Objective
 from defense.errors import InputError
 from defense.influence.directions import DIRECTIONS
 from defense.influence.members import Checkpoint, dropout, gaussian, masked, single
 from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem, check_scorer
-from defense.schema import Objective
-from defense.store import Progress
-from defense.watch import silent
+from defense.runtime.progress import silent
+from defense.store.store import Progress
 from tests.conftest import doubles, make_split, scorer
 from tests.reference import flat, gauss_newton, inner_products, per_sample_gradients
 

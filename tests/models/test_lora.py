@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defense.choices import Members
+from defense.config.choices import Members
 from defense.data.splits import Dataset, Split
 from defense.data.text import Texts
 from defense.errors import InputError

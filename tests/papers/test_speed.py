@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from defense.choices import Direction, Members
+from defense.config.choices import Direction, Members
 from defense.influence import peers
 from defense.tasks.speed import is_plain
 from tests.conftest import scorer

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from tests.test_sweep import swept
+from tests.cli.test_report import swept
 
 SAMPLES = 20  # of the test set
 

@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from defense.cli.report import main, sheet_of
+from defense.cli.results import find_results
 from defense.errors import InputError
 from defense.reporting.cells import cells_table, costs, per_sample
 from defense.reporting.exports import Text, latex, sort_key
 from defense.reporting.settings import settings_of
-from defense.sweep import find_results, main, sheet_of
+from tests.cli.test_report import result, swept
 from tests.reporting.cells import grid, leave
-from tests.test_sweep import result, swept
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from defense.cli.report import sheet_of
+from defense.cli.results import find_results
 from defense.reporting.charts import Gain, forest, front, shared_limits, within
 from defense.reporting.statistics import Mean, mean_interval
-from defense.sweep import find_results, sheet_of
+from tests.cli.test_report import swept
 from tests.reporting.cells import grid
-from tests.test_sweep import swept
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from defense.choices import Direction, Members, Method, Peer
+from defense.config.choices import Direction, Members, Method, Peer
+from defense.config.schema import plain
 from defense.reporting.contestants import computed
-from defense.schema import plain
 from tests.conftest import DEFAULT, TINY, scorer
 
 CONFIG = {"train": {"checkpoints": 3}}

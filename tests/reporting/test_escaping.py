@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from defense.cli.report import main
 from defense.reporting.charts import (
     Axis,
     Gain,
@@ -33,10 +34,9 @@ from defense.reporting.figures import curves, points
 from defense.reporting.sheet import Failure, Part, Sheet, write_sheet
 from defense.reporting.statistics import mean_interval
 from defense.reporting.tables import markdown
-from defense.sweep import main
+from tests.cli.test_report import result
 from tests.reporting.cells import leave
 from tests.reporting.test_page import Reader
-from tests.test_sweep import result
 
 SIGNS = "a|b $x_{$ 100% & <b>bold</b>"
 NAMES = [

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from defense.choices import Protocol
+from defense.config.choices import Protocol
+from defense.config.schema import plain as as_plain
 from defense.reporting.evading import accuracies, evaded_result, evaded_sheet
 from defense.reporting.record import Evaded
 from defense.robustness.checks import learned as learned_of
-from defense.schema import plain as as_plain
+from tests.cli.test_report import swept
 from tests.conftest import DEFAULT
-from tests.test_sweep import swept
 
 WAYS = ("clean", "frozen", "bounded", "adaptive")
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from defense.cli.report import main, sheet_of
+from defense.cli.results import find_failures, find_results
 from defense.errors import InputError
-from defense.sweep import find_failures, find_results, main, sheet_of
+from tests.cli.test_report import result, swept
 from tests.reporting.cells import fail, grid, leave
 from tests.reporting.test_page import Reader
-from tests.test_sweep import result, swept
 
 
 def test_failed_cells_are_found_in_their_order_and_one_that_finished_since_is_none(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-c",
-        "from defense import sweep; sweep.text_of = lambda sheet: 'x\\n' * 99999; sweep.main()",
+        "from defense.cli import report; report.text_of = lambda sheet: 'x\\n' * 99999; report.main()",
     ]
     process = subprocess.Popen(
         [*command, str(tmp_path / "sweep")],

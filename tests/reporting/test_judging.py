@@ -13,7 +13,7 @@ from scipy import stats
 
 from defense.reporting.judging import Judgement, answer, caveat, judge
 from defense.reporting.settings import settings_of
-from tests.test_sweep import result
+from tests.cli.test_report import result
 
 SAMPLES = 500  # of the test set: accuracies come in steps of 0.2 points
 TABLES = 200

@@ -11,17 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from defense.cli.report import sheet_of, text_of
+from defense.config.schema import plain
 from defense.reporting.detection import SHARES, detection_sheet
 from defense.reporting.health import doubts, flagged_cells, warning
 from defense.reporting.judging import judge
 from defense.reporting.learning import SCORED, health_of, line_of, untold, verdict_of
 from defense.reporting.settings import settings_of
 from defense.robustness.checks import compared_under, learned
-from defense.schema import plain
-from defense.sweep import sheet_of, text_of
+from tests.cli.test_report import result, swept
 from tests.conftest import TINY
 from tests.reporting.test_repairing import RESULTS as REPAIRED
-from tests.test_sweep import result, swept
 
 LABELS = np.arange(50) % 10
 KNOWS = np.where(np.arange(50) < 30, LABELS, 0)

@@ -12,7 +12,7 @@ from defense.reporting.comparing import answer_of
 from defense.reporting.judging import Compared
 from defense.reporting.repairing import measures_in, repair_sheet
 from defense.reporting.settings import settings_of
-from tests.test_sweep import swept
+from tests.cli.test_report import swept
 
 
 def cell(seed: int, scorer: str, gain: float, gap: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from defense.choices import TreatmentName
+from defense.config.choices import TreatmentName
 from defense.reporting.verdict import among, untouched
 from tests.conftest import DEFAULT, TINY
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from defense.config.schema import plain
 from defense.reporting.sheet import write_sheet
 from defense.reporting.timing import timing_sheet
-from defense.schema import plain
+from tests.cli.test_report import result as base
 from tests.conftest import DEFAULT
-from tests.test_sweep import result as base
 
 WORKS = ((256, 64), (1024, 64), (1024, 256))
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from defense.choices import Tracker
+from defense.config.choices import Tracker
+from defense.config.schema import Track
 from defense.reporting import tracking
-from defense.schema import Track
 from tests.conftest import TINY
 
 Command = Callable[..., tuple[int, str, str]]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from defense.choosing import measured
+from defense.pipeline.selection import measured
 from defense.reporting.measures import accuracy
 from defense.reporting.outcomes import accuracies, difference
 from defense.reporting.statistics import Mean, tango

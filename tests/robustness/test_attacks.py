@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from defense.choices import AttackName, Norm
+from defense.config.choices import AttackName, Norm
+from defense.config.schema import Attack, Threat
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError
@@ -15,8 +16,7 @@ from defense.models.networks import cnn
 from defense.robustness.aiming import at_each_target, margin, margin_ratio
 from defense.robustness.attacks import check_inside
 from defense.robustness.suite import perturb
-from defense.schema import Attack, Threat
-from defense.watch import silent
+from defense.runtime.progress import silent
 from tests.conftest import make_split
 from tests.conftest import threat as default_threat
 

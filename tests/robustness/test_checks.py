@@ -12,16 +12,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from defense.choices import Harm, Norm, Recipe
-from defense.config import composed
+from defense.config.choices import Harm, Norm, Recipe
+from defense.config.compose import composed
+from defense.config.schema import Threat
 from defense.data.load import load
 from defense.data.splits import Dataset
 from defense.robustness.checks import CHECKS, Finding, judge
 from defense.robustness.probe import chosen, probe
 from defense.robustness.suite import in_turn
-from defense.schema import Threat
+from defense.runtime.progress import silent
 from defense.stages import train, treat
-from defense.watch import silent
 from tests.conftest import DEFAULT, data, recipe, threat
 
 Trained = dict[str, nn.Module]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from defense.choices import Doubt
+from defense.config.choices import Doubt
 from defense.reporting.statistics import tango
 from defense.robustness.checks import FEW, compared_under, learned
 

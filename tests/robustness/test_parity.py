@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from defense.choices import Norm
-from defense.config import composed
+from defense.config.choices import Norm
+from defense.config.compose import composed
+from defense.config.schema import Evaluation, Threat
 from defense.data.splits import Dataset, Split
-from defense.schema import Evaluation, Threat
 from tests.attack_peers import by_reference, by_suite, loaded, trained
 
 SAMPLES = 200

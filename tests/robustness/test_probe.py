@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from defense.choices import AttackName, Norm
+from defense.config.choices import AttackName, Norm
+from defense.config.schema import Attack, Threat
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.models.loss import log_odds
 from defense.robustness import probe as probes
 from defense.robustness.attacks import perturb_batch, tiles
 from defense.robustness.probe import chosen, probe, radii
-from defense.schema import Attack, Threat
-from defense.watch import silent
+from defense.runtime.progress import silent
 from tests.conftest import threat
 
 # class 1 where the mean pixel is above a half: how far each sample is from the boundary is known

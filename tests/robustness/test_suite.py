@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from defense.choices import AttackName, Norm
+from defense.config.choices import AttackName, Norm
+from defense.config.schema import Attack
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.robustness.suite import Attacked, check_shape, in_turn, parts, perturb
-from defense.schema import Attack
-from defense.watch import silent
+from defense.runtime.progress import silent
 from tests.conftest import threat
 
 FGSM = Attack(AttackName.fgsm, steps=1)
@@ -91,7 +91,7 @@ def test_a_killed_suite_goes_on_after_its_last_try() -> None:
 @pytest.mark.parametrize("kill_at", range(1, 25))
 def test_a_killed_suite_goes_on_after_its_last_batch(monkeypatch: pytest.MonkeyPatch, kill_at: int) -> None:
     """Of one or two samples, in tries with a start drawn at random."""
-    monkeypatch.setattr("defense.memory.KEPT_EVERY", 0.0)
+    monkeypatch.setattr("defense.runtime.checkpoint.KEPT_EVERY", 0.0)
     attacks = {"pgd": Attack(AttackName.pgd, steps=2, restarts=2), "square": Attack(AttackName.square, queries=3)}
     more: dict[str, Any] = {"batch_size": 2, "eps": "0.12"}
     calls, memory = [], Kept()
@@ -114,7 +114,7 @@ def test_a_killed_suite_goes_on_after_its_last_batch(monkeypatch: pytest.MonkeyP
 def test_a_killed_attack_on_all_samples_goes_on_after_its_last_batch(
     monkeypatch: pytest.MonkeyPatch, name: AttackName
 ) -> None:
-    monkeypatch.setattr("defense.memory.KEPT_EVERY", 0.0)
+    monkeypatch.setattr("defense.runtime.checkpoint.KEPT_EVERY", 0.0)
     spec, calls, memory = Attack(name, steps=2, restarts=2, queries=3), [], Kept()
 
     def counted(done: int, total: int, **numbers: float) -> None:

@@ -10,9 +10,9 @@ from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.models.build import build
 from defense.models.predict import predict
+from defense.runtime.progress import silent
 from defense.stages.crossval import cross_validate
 from defense.stages.train import trained
-from defense.watch import silent
 from tests.conftest import DEFAULT, recipe, threat
 
 

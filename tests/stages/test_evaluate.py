@@ -3,12 +3,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from defense.choices import AttackName
+from defense.config.choices import AttackName
+from defense.config.schema import Attack, Evaluation
 from defense.data.images import TensorImages
 from defense.data.splits import Split
-from defense.schema import Attack, Evaluation
+from defense.runtime.progress import silent
 from defense.stages.evaluate import evaluate
-from defense.watch import silent
 from tests.conftest import threat
 
 SUITE = Evaluation(

@@ -13,17 +13,17 @@ from PIL import Image
 from torch import nn
 
 from defense.artifacts import Planted, load, save
-from defense.choices import Harm, Norm
+from defense.config.choices import Harm, Norm
 from defense.data.images import FolderImages
 from defense.data.load import load as load_data
 from defense.data.splits import Dataset, Split
 from defense.errors import InputError
 from defense.models.build import build
 from defense.robustness.attacks import toward
+from defense.runtime.progress import silent
 from defense.stages.plant import ball, harmed, plant
 from defense.stages.train import restore, train
 from defense.stages.treat import untreated
-from defense.watch import silent
 from tests.conftest import data, make_split, recipe, threat
 
 MLP = {"_target_": "defense.models.networks.mlp", "hidden": [32]}

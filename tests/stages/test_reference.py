@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from defense.choices import Direction, ObjectiveName
+from defense.config.choices import Direction, ObjectiveName
+from defense.config.schema import Objective, Order
 from defense.data.images import TensorImages
 from defense.data.splits import Dataset
 from defense.influence.objectives import Validation
 from defense.models.build import build
-from defense.schema import Objective, Order
+from defense.runtime.progress import silent
 from defense.stages.reference import reference
 from defense.stages.score import score
-from defense.watch import silent
 from tests.conftest import scorer
 
 

@@ -13,16 +13,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from defense import memory
 from defense.artifacts import TrainedModel
-from defense.choices import Keep, Optimizer, Recipe
+from defense.config.choices import Keep, Optimizer, Recipe
+from defense.config.schema import Train
 from defense.data.splits import Dataset
-from defense.schema import Train
+from defense.runtime import checkpoint as memory
+from defense.runtime.progress import Watch, silent
 from defense.stages.train import train
 from defense.stages.treat import untreated
-from defense.store import Progress
+from defense.store.store import Progress
 from defense.training import epochs
-from defense.watch import Watch, silent
 from tests.conftest import recipe, threat
 
 CNN = {"_target_": "defense.models.networks.cnn", "width": 4}  # with batch norm

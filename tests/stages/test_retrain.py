@@ -6,21 +6,21 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from defense import memory
 from defense.artifacts import Retrainings
-from defense.choices import Keep, ObjectiveName, Optimizer, Subsets
+from defense.config.choices import Keep, ObjectiveName, Optimizer, Subsets
+from defense.config.schema import Objective
 from defense.data.images import TensorImages
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.influence.objectives import Validation, objective_value
 from defense.models.predict import predict
-from defense.schema import Objective
+from defense.runtime import checkpoint as memory
+from defense.runtime.progress import silent
 from defense.stages import retrain as stage
 from defense.stages.retrain import parts_of_train, retrain
 from defense.stages.train import restore, train
 from defense.stages.treat import untreated
-from defense.store import Progress
-from defense.watch import silent
+from defense.store.store import Progress
 from tests.conftest import recipe, threat
 
 SETTINGS = {"_target_": "defense.models.networks.mlp", "hidden": [8]}

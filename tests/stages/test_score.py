@@ -3,14 +3,14 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from defense.choices import Method, ObjectiveName
+from defense.config.choices import Method, ObjectiveName
+from defense.config.schema import Objective
 from defense.data.images import TensorImages
 from defense.data.splits import Dataset
 from defense.influence.objectives import Validation
 from defense.models.build import build
-from defense.schema import Objective
+from defense.runtime.progress import silent
 from defense.stages.score import score
-from defense.watch import silent
 from tests.conftest import scorer
 from tests.reference import inner_products
 

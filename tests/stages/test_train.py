@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from defense.choices import Keep
+from defense.config.choices import Keep
 from defense.data.splits import Dataset
 from defense.models.predict import predict
+from defense.runtime.progress import silent
 from defense.stages.train import checkpoints_of, earlier_epochs, restore, train
 from defense.stages.treat import untreated
-from defense.watch import silent
 from tests.conftest import recipe, threat
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defense.choices import TreatmentName
+from defense.config.choices import TreatmentName
+from defense.config.schema import Treat
 from defense.errors import InputError
-from defense.schema import Treat
 from defense.stages.treat import Suggestion, control, treat, untreated
 from tests.conftest import DEFAULT, make_split
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from defense.data.splits import Dataset
 from defense.models.build import build
+from defense.runtime.progress import silent
 from defense.training.converge import converge
 from defense.training.recipes import as_they_are
 from defense.training.validation import measuring
-from defense.watch import silent
 from tests.conftest import recipe, threat
 
 DECAY = 0.05

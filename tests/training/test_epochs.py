@@ -12,14 +12,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from defense.choices import Keep, Recipe
+from defense.config.choices import Keep, Recipe
+from defense.config.schema import Threat, Train
 from defense.data.splits import Dataset
-from defense.schema import Threat, Train
+from defense.runtime.progress import silent
 from defense.stages.train import train
 from defense.stages.treat import untreated
 from defense.training import recipes
 from defense.training.epochs import Choice, EpochEnd
-from defense.watch import silent
 from tests.conftest import recipe, threat
 
 

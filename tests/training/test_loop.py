@@ -14,19 +14,19 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from defense.choices import Norm, Recipe
-from defense.config import composed
+from defense.config.choices import Norm, Recipe
+from defense.config.compose import composed
+from defense.config.schema import Threat, Train
 from defense.data.images import TensorImages
 from defense.data.load import load
 from defense.data.splits import Dataset, Split
 from defense.errors import InputError
 from defense.models.build import build
-from defense.schema import Threat, Train
+from defense.runtime.progress import Watch, silent
 from defense.training.augment import plan_epoch
 from defense.training.loop import averaged, fit
 from defense.training.recipes import losses_of
 from defense.training.validation import measuring
-from defense.watch import Watch, silent
 from tests.conftest import recipe as default_recipe
 from tests.conftest import threat
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from defense.crew import ALONE
-from defense.devices import joined
-from defense.place import Place
-from defense.processes import spawned
+from defense.runtime.devices import joined
+from defense.runtime.distributed import ALONE
+from defense.runtime.processes import spawned
+from defense.runtime.ranks import Place
 from defense.training.norms import whole_batches
 
 PARTS = {0: slice(0, 3), 1: slice(3, 8)}  # of unequal size

@@ -13,18 +13,18 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from defense.artifacts import Treatment
-from defense.choices import AttackName, Norm, Recipe
+from defense.config.choices import AttackName, Norm, Recipe
+from defense.config.schema import Attack, Threat
 from defense.data.splits import Dataset
 from defense.models.build import build
 from defense.randomness import global_seed
 from defense.robustness.attacks import perturb_batch
-from defense.schema import Attack, Threat
+from defense.runtime.progress import silent
 from defense.stages.train import restore, train
 from defense.stages.treat import untreated
 from defense.training import recipes
 from defense.training.loop import fit
 from defense.training.recipes import attacked, losses_of
-from defense.watch import silent
 from tests.conftest import recipe, threat
 
 SETTINGS = {"_target_": "defense.models.networks.mlp", "hidden": [32]}

@@ -9,13 +9,13 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from defense.choices import Keep, Norm, Optimizer, Recipe
+from defense.config.choices import Keep, Norm, Optimizer, Recipe
+from defense.config.schema import Threat, Train
 from defense.data.splits import Dataset
 from defense.models.build import build
-from defense.schema import Threat, Train
+from defense.runtime.progress import silent
 from defense.stages.train import trained
 from defense.training.settings import settings_read
-from defense.watch import silent
 from tests.conftest import recipe, threat
 
 ADVERSARIAL, FAST, TRADES = (recipe(recipe=name) for name in (Recipe.adversarial, Recipe.fast, Recipe.trades))

@@ -9,10 +9,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from defense.choices import AttackName, Keep, Recipe
+from defense.config.choices import AttackName, Keep, Recipe
+from defense.config.schema import Attack
 from defense.data.images import TensorImages
 from defense.data.splits import Split
-from defense.schema import Attack
 from defense.training import validation
 from defense.training.recipes import attacked
 from defense.training.validation import measuring, robust_accuracy, spread

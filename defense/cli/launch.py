@@ -1,0 +1,66 @@
+"""Run one cell in this process, or in several that share it: those started here, or by torchrun or srun.
+
+Processes started here are watched over: the first that fails ends all, and what it raised is raised here. Those
+started from outside end themselves on an error, and whoever started them ends the others.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from defense.config.schema import Config
+from defense.errors import InputError
+from defense.runtime.devices import joined, make_fabric
+from defense.runtime.processes import MENDABLE, leave, spawned
+from defense.runtime.ranks import Place, place_outside
+from defense.tasks.registry import run
+
+Result = dict[str, Any]
+
+
+def launched(config: Config, output: Path, overrides: list[str]) -> Result:
+    """Run one cell in as many processes as `config.fabric` asks for; see `defense.tasks.registry.run`.
+
+    Raises InputError where it was started in another number of them, and RuntimeError where one dies of something
+    that nobody can mend.
+    """
+    place, wanted = place_outside(), config.fabric.processes
+    if place is not None:
+        if place.size != wanted:
+            found = f"{place.size} processes were started; expected devices x num_nodes to be as many"
+            alone = f"if only this one was, unset {place.told_by}"
+            raise InputError("fabric.devices", config.fabric.devices, f"{found}; {alone}")
+        with ending_all():
+            return shared(place, config, output, overrides)
+    if wanted == 1:
+        return run(config, output, overrides)
+    if config.fabric.num_nodes > 1:
+        found = "expected srun or torchrun to start a process for each device on every machine"
+        raise InputError("fabric.num_nodes", config.fabric.num_nodes, found)
+    make_fabric(config.fabric)  # fails here where the devices are not there
+    result: Result = spawned(shared, wanted, config, output, overrides)
+    return result
+
+
+def shared(place: Place, config: Config, output: Path, overrides: list[str]) -> Result:
+    """Run one cell as one of its processes."""
+    fabric = make_fabric(config.fabric, place)
+    return run(config, output, overrides, fabric, joined(place, fabric.device))
+
+
+@contextmanager
+def ending_all() -> Iterator[None]:
+    """Let an error end this process, though a sweep would go on: the others may wait for it."""
+    try:
+        yield
+    except MENDABLE as error:
+        print(f"defense: {error}", file=sys.stderr)
+        leave(2)
+    except Exception:
+        traceback.print_exc()
+        leave(1)

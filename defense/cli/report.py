@@ -1,0 +1,145 @@
+"""The command `defense-report`: many runs on one page, seeds folded into means."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from defense.cli.folders import uncounted
+from defense.cli.results import FAILED, RESULT, Result, find_failures, find_results
+from defense.cli.sweep_files import missing_of
+from defense.config.choices import Task
+from defense.errors import InputError
+from defense.reporting.escaping import for_terminal
+from defense.reporting.sweeps import FOLDER
+from defense.reporting.tables import markdown
+
+if TYPE_CHECKING:
+    from defense.reporting.sheet import Failure, Sheet
+
+STORE = "defense-report store --list shows what is in the store, --prune removes what no run needs."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; what a person can mend is one line on stderr and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["store"]:
+        store_main(arguments[1:])
+        return
+    parser = argparse.ArgumentParser(prog="defense-report", description=__doc__, epilog=STORE)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="folder of a sweep, or of runs")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where the page goes; else into the one sweep"
+    )
+    parser.add_argument("--version", action="version", version=f"defense {version('defense')}")
+    chosen = parser.parse_args(arguments)
+    try:
+        missing, others = missing_of(chosen.paths, (RESULT, FAILED)), uncounted(chosen.paths, (RESULT, FAILED))
+        sheet = sheet_of(find_results(chosen.paths), find_failures(chosen.paths), missing, others)
+        own = chosen.paths[0] if len(chosen.paths) == 1 and not (chosen.paths[0] / RESULT).exists() else None
+        output = chosen.output or own
+        print(published(sheet, output) if output else text_of(sheet))
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"defense-report: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # whoever reads has read enough, as head does; the page is written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def store_main(arguments: Sequence[str]) -> None:
+    """Run `defense-report store`."""
+    from defense.cli.store import run_store_command
+
+    try:
+        print(run_store_command(arguments))
+    except InputError as error:
+        print(f"defense-report: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def published(sheet: Sheet, output: Path) -> str:
+    """Write a page into `output` and return it as text."""
+    from defense.reporting.sheet import write_sheet
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        write_sheet(sheet, output)
+    except OSError as error:
+        raise InputError(
+            "--output", output, f"expected a folder that can be written ({error.strerror})"
+        ) from error
+    return for_terminal(f"{text_of(sheet)}\n\nreport: {output / 'report.html'}")
+
+
+def sheet_of(
+    results: Sequence[Result], failures: Sequence[Failure] = (), missing: int = 0, others: int = 0
+) -> Sheet:
+    """Return the page of results of one task, of what failed, and how many cells of a sweep are missing.
+
+    others: how many results in the folder of the sweep are not its own; they are not among those given. Raises
+    InputError where the results are of several tasks.
+    """
+    from defense.reporting.defending import defending_sheet  # SciPy: not for --help
+    from defense.reporting.detection import detection_sheet
+    from defense.reporting.evading import evaded_sheet
+    from defense.reporting.faithfulness import faithfulness_sheet
+    from defense.reporting.ordering import order_sheet
+    from defense.reporting.repairing import repair_sheet
+    from defense.reporting.sheet import unfinished
+    from defense.reporting.timing import timing_sheet
+
+    tasks = sorted({result["task"] for result in results})
+    if len(tasks) > 1:
+        folders = {result["task"]: result.get(FOLDER) for result in results}
+        found = ", ".join(f"task={task} in {folder}" for task, folder in sorted(folders.items()))
+        raise InputError("PATH", found, "runs of several tasks; expected those of one")
+    cells = "1 cell of the sweep is" if missing == 1 else f"{missing} cells of the sweep are"
+    said = [f"{cells} missing: it was ended early, or still runs. The same command goes on."] if missing else []
+    if others:
+        runs = "1 other run is" if others == 1 else f"{others} other runs are"
+        said.append(f"{runs} in this folder, of another sweep into it, and not on this page.")
+    if not tasks:
+        return replace(unfinished(failures, missing), facts=said)
+    sheets = {
+        Task.defend: defending_sheet,
+        Task.detect: detection_sheet,
+        Task.faithfulness: faithfulness_sheet,
+        Task.repair: repair_sheet,
+        Task.evade: evaded_sheet,
+        Task.order: order_sheet,
+        Task.speed: timing_sheet,
+    }
+    names = dict.fromkeys(result["name"] for result in results)
+    sheet = sheets[Task(tasks[0])](results, ", ".join(names))
+    return replace(sheet, facts=[*said, *sheet.facts], failures=failures)
+
+
+def text_of(sheet: Sheet) -> str:
+    """Return the page for a terminal."""
+    parts = [sheet.answer, *sheet.facts]
+    if sheet.failures:
+        cells = zip(names_of(sheet.failures), sheet.failures, strict=True)
+        parts.append("\n".join(f"failed: cell {name}: {cell.error}" for name, cell in cells))
+    for part in (part for part in sheet.parts if not part.aside):
+        parts += [f"## {part.heading}", *([part.text] if part.text else [])]
+        parts += [markdown(part.header, part.rows)] if part.rows else []
+    return for_terminal("\n\n".join(parts))
+
+
+def names_of(failures: Sequence[Failure]) -> list[str]:
+    """Return the names of the folders of cells, as far as they differ: '3', 'ip/0'."""
+    if not failures:
+        return []
+    common = os.path.commonpath([cell.folder.parent for cell in failures])
+    return [os.path.relpath(cell.folder, common) for cell in failures]
+
+
+if __name__ == "__main__":
+    main()

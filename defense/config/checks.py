@@ -1,0 +1,376 @@
+"""Valid combinations of settings; types are checked while a run is composed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf, isfinite
+from pathlib import Path
+
+from defense.config.choices import (
+    AUTO,
+    BALANCES,
+    PRECISIONS,
+    SCORER_PRECISIONS,
+    STRATEGIES,
+    AttackName,
+    Direction,
+    Harm,
+    Keep,
+    Members,
+    Method,
+    Norm,
+    ObjectiveName,
+    Optimizer,
+    Outliers,
+    Peer,
+    Recipe,
+    Source,
+    Task,
+    Unreadable,
+)
+from defense.config.schema import (
+    READ_BY,
+    Attack,
+    Config,
+    Data,
+    Devices,
+    Evaluation,
+    Scorer,
+    Threat,
+    Train,
+    Treat,
+    number,
+)
+from defense.config.tasks import Order
+from defense.errors import InputError, within
+
+
+def check(config: Config) -> None:
+    """Raise InputError for the first number that is out of its range."""
+    data, train = config.data, config.train
+    for field, size in (
+        ("data.train_size", data.train_size),
+        ("data.validation_size", data.validation_size),
+        ("data.test_size", data.test_size),
+        ("data.image_size", data.image_size),
+        ("train.epochs", train.epochs),
+        ("train.batch_size", train.batch_size),
+        ("train.attack_steps", train.attack_steps),
+        ("train.validation_steps", train.validation_steps),
+        ("train.checkpoints", train.checkpoints),
+        ("faithfulness.targets", config.faithfulness.targets),
+        ("evaluation.batch_size", config.evaluation.batch_size),
+    ):
+        if size is not None and size < 1:
+            raise InputError(field, size, "expected a whole number of at least 1")
+    within("seed", config.seed, config.seed >= 0, "a whole number of at least 0")
+    scorer = config.scorer
+    check_numbers("scorer", scorer)
+    weights = config.objective.weights
+    within(
+        "objective.weights",
+        weights,
+        any(weights.values()) and all(isfinite(w) for w in weights.values()),
+        "a weight for a term, other than 0",
+    )
+    within("objective.positive", config.objective.positive, config.objective.positive >= 0, "a class, from 0 up")
+    check_treatment(config.treatment, config.task)
+    check_train(train)
+    if train.optimizer is Optimizer.lbfgs:
+        check_unread(train, scorer)
+    count = config.faithfulness.count
+    within("faithfulness.count", count, count is None or count >= 3, "three retrainings at least, or null")
+    check_members("scorer", scorer, train)
+    check_speed(config)
+    check_threat("threat.eps", config.threat, usual=data.eps)
+    check_source(data)
+    check_text(config)
+    check_evade(config)
+    check_harm(config)
+    check_order(config.order)
+    check_attack("attack", config.attack)
+    check_suite(config.evaluation)
+    checked = config.evaluation.checked
+    within("evaluation.checked", checked, checked >= 0, "a whole number of at least 1, or 0 for no health checks")
+    if "_target_" not in config.model:
+        raise InputError("model._target_", None, "expected the dotted path of a class or function")
+    precision = config.fabric.precision
+    within("fabric.precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+    check_devices(config.fabric, train)
+    attacks = {train.recipe, scorer.proxy} - {None, Recipe.standard} or train.keep is Keep.robust
+    if attacks and precision == "16-mixed":  # the gradient of a picture, of a mean over the batch, becomes zero
+        raise InputError("fabric.precision", precision, "not with attacks in training; expected bf16-mixed")
+
+
+def check_devices(devices: Devices, train: Train) -> None:
+    """Raise InputError where the number of processes is not valid, or does not fit the recipe."""
+    for field, value in (("devices", devices.devices), ("num_nodes", devices.num_nodes)):
+        within(f"fabric.{field}", value, value >= 1, "a whole number of at least 1")
+    within("fabric.strategy", devices.strategy, devices.strategy in STRATEGIES, f"one of {', '.join(STRATEGIES)}")
+    size = train.batch_size
+    few = f"at least {devices.processes}, a sample for each of fabric.devices x fabric.num_nodes"
+    within("train.batch_size", size, train.optimizer is Optimizer.lbfgs or size >= devices.processes, few)
+
+
+def check_train(train: Train) -> None:
+    """Raise InputError where the numbers of a recipe are not valid."""
+    within("train.learning_rate", train.learning_rate, 0 < train.learning_rate < inf, "a number above 0")
+    within("train.momentum", train.momentum, 0 <= train.momentum < 1, "a number in [0, 1)")
+    within("train.weight_decay", train.weight_decay, 0 <= train.weight_decay < inf, "a number of at least 0")
+    within("train.crop", train.crop, train.crop >= 0, "a whole number of at least 0")
+    within("train.tolerance", train.tolerance, 0 < train.tolerance < inf, "a number above 0")
+    within("train.beta", train.beta, 0 < train.beta < inf, "a number above 0")
+    ema = train.ema
+    within("train.ema", ema, ema is None or 0 < ema < 1, "a decay between 0 and 1, as in 0.995, or null")
+
+
+def check_unread(train: Train, scorer: Scorer) -> None:
+    """Raise InputError where something is asked for that needs batches or epochs, which lbfgs does not have."""
+    for field, value, valid in (
+        ("train.recipe", train.recipe, train.recipe is Recipe.standard),
+        ("scorer.proxy", scorer.proxy, scorer.proxy in (None, Recipe.standard)),
+        ("train.keep", train.keep, train.keep in (None, Keep.last)),
+        ("train.ema", train.ema, train.ema is None),
+        ("train.channels_last", train.channels_last, not train.channels_last),
+        ("train.compile", train.compile, not train.compile),
+    ):
+        if not valid:
+            raise InputError(field, value, "not with train.optimizer=lbfgs; expected sgd")
+
+
+def check_harm(config: Config) -> None:
+    """Raise InputError where the numbers of a planted harm are not valid, or the data have noise of their own."""
+    data = config.data
+    within("data.harm_rate", data.harm_rate, 0 < data.harm_rate < 1, "a fraction in (0, 1)")
+    within("data.spread", data.spread, 0 < data.spread < inf, "a number above 0")
+    within("data.harm_target", data.harm_target, data.harm_target >= 0, "a class, from 0 up")
+    patch = data.harm_patch
+    within("data.harm_patch", patch, patch is None or patch >= 1, "a whole number of at least 1, or null")
+    if data.harm_eps is not None:
+        check_threat("data.harm_eps", replace(config.threat, eps=data.harm_eps))
+    if data.harm is not Harm.none and data.train_labels is not None:
+        raise InputError("data.harm", data.harm, "data.train_labels has noise of its own; expected none")
+
+
+UNTREATED = tuple(task for task in Task if task not in (Task.defend, Task.repair, Task.evade))
+
+
+def check_treatment(spec: Treat, task: Task) -> None:
+    """Raise InputError where the numbers of the treatment are not valid, or are not read by the task."""
+    auto, budget, threshold, balance = spec.budget == AUTO, spec.budget, spec.threshold, spec.balance
+    within("treatment.balance", balance, balance in BALANCES, f"one of {', '.join(BALANCES)}")
+    within("treatment.threshold", threshold, threshold is None or isfinite(threshold), "a number, or null")
+    chosen = "a fraction: it is chosen under attack, by task=defend alone"
+    within("treatment.budget", budget, not auto or task in (Task.defend, *UNTREATED), chosen)
+    if task in UNTREATED:
+        said = f": nothing is treated by task={task}"
+        within("treatment.budget", budget, not auto, f"a fraction{said}")
+        within("treatment.threshold", threshold, threshold is None, f"null{said}")
+        within("treatment.balance", balance, balance == "none", f"none{said}")
+    balanced = threshold is not None and balance != "none"
+    within("treatment.threshold", threshold, not balanced, "null with treatment.balance, which spends a budget")
+    valid = auto or (type(budget) in (int, float) and 0 <= budget < 1)
+    within("treatment.budget", budget, valid, "a fraction in [0, 1), or auto")
+    within("treatment.held_out", spec.held_out, 0 < spec.held_out < 1, "a fraction in (0, 1)")
+    within("treatment.budgets", spec.budgets, all(0 < b < 1 for b in spec.budgets), "fractions in (0, 1)")
+    if auto:
+        within("treatment.threshold", threshold, threshold is None, "null with treatment.budget=auto")
+        within("treatment.budgets", spec.budgets, bool(spec.budgets), "a fraction or more to choose from")
+        within("treatment.names", spec.names, bool(spec.names), "a treatment or more to choose from")
+
+
+def check_threat(field: str, threat: Threat, *, usual: str = "") -> None:
+    """Raise InputError where eps is not a radius of the norm; `usual`: one that is meant for Linf."""
+    eps = positive(field, threat.eps)
+    if threat.norm is Norm.Linf:
+        within(field, threat.eps, eps <= 1, "at most 1, the whole range of a pixel")
+    elif threat.eps == usual or "/255" in threat.eps.replace(" ", ""):
+        raise InputError(field, threat.eps, f"is meant for Linf; give a radius in L2, as in {field}=0.5")
+
+
+def check_suite(suite: Evaluation) -> None:
+    """Raise InputError where the attacks of a suite are not valid."""
+    if not {attack.name for attack in suite.attacks.values()} - {AttackName.square}:
+        named = ", ".join(suite.attacks) or "{}"
+        raise InputError("evaluation.attacks", named, "expected at least one attack that uses gradients")
+    for name, attack in suite.attacks.items():
+        check_attack(f"evaluation.attacks.{name}", attack)
+        valid = name not in ("clean", "worst") and "." not in name
+        within(f"evaluation.attacks.{name}", name, valid, "another name: no dot, and not clean or worst")
+
+
+def check_attack(field: str, attack: Attack) -> None:
+    """Raise InputError where the numbers of one attack are not valid."""
+    within(f"{field}.steps", attack.steps, attack.steps >= 1, "a whole number of at least 1")
+    for name, number_ in (("queries", attack.queries), ("restarts", attack.restarts)):
+        within(f"{field}.{name}", number_, number_ >= 1, "a whole number of at least 1")
+    if attack.step_size is not None:
+        positive(f"{field}.step_size", attack.step_size)
+        said = f"not read by {attack.name}; expected null"
+        if "step_size" not in READ_BY[attack.name]:
+            raise InputError(f"{field}.step_size", attack.step_size, said)
+
+
+def positive(field: str, text: str) -> float:
+    """Return the number that `text` stands for; raises InputError unless it is finite and above 0."""
+    try:
+        value = number(text)
+    except ValueError:
+        raise InputError(field, text, "expected a number above 0, as in 0.1 or 8/255") from None
+    within(field, text, 0 < value < inf, "a number above 0, as in 0.1 or 8/255")
+    return value
+
+
+READ_BY_SOURCE: dict[str, tuple[Source, ...]] = {  # settings of the data that few sources read
+    "path": (Source.npz, Source.image_folder, Source.table, Source.text),
+    "image_size": (Source.image_folder,),
+    "train_labels": (Source.npz,),
+    "validation_path": (Source.table, Source.text),
+    "test_path": (Source.table, Source.text),
+    "target": (Source.table, Source.text),
+    **dict.fromkeys(
+        ("columns", "drop", "categories", "numbers", "outliers", "sensitive", "groups"), (Source.table,)
+    ),
+    "channels": (Source.npz,),
+    "unreadable": (Source.image_folder,),
+    **dict.fromkeys(("text", "tokenizer", "given_path", "given_key", "given_text"), (Source.text,)),
+}
+UNSET: dict[str, object] = {"outliers": Outliers.refuse, "unreadable": Unreadable.refuse}  # others: null
+
+
+def check_source(data: Data) -> None:
+    """Raise InputError where something is set that the source does not read."""
+    for name, readers in READ_BY_SOURCE.items():
+        value = getattr(data, name)
+        usual = UNSET.get(name)
+        if value != usual and data.source not in readers:
+            valid = (
+                f"{'null' if usual is None else usual}, or {' or '.join(f'data={reader}' for reader in readers)}"
+            )
+            raise InputError(f"data.{name}", value, f"not read by data={data.source}; expected {valid}")
+    for name in ("validation_path", "test_path"):
+        other = getattr(data, name)
+        apart = other is None or data.path is None or Path(other).resolve() != Path(data.path).resolve()
+        within(f"data.{name}", other, apart, "another file than data.path")
+    within("data.positive", data.positive, data.positive >= 0, "a class, from 0 up")
+    both = sorted(set(data.categories or []) & set(data.numbers or []))
+    within("data.numbers", both, not both, "other columns than in data.categories")
+    if data.groups is not None and data.sensitive is None:
+        raise InputError("data.groups", data.groups, "expected data.sensitive, the column that they are values of")
+
+
+def check_text(config: Config) -> None:
+    """Raise InputError where texts are to be attacked or changed like pictures."""
+    data, train, scorer = config.data, config.train, config.scorer
+    if data.source is not Source.text:
+        return
+    within("data.length", data.length, data.length >= 3, "a whole number of at least 3")
+    within("data.tokenizer", data.tokenizer, data.tokenizer is not None, "the name of an encoder")
+    robust = ObjectiveName.robustness in config.objective.weights
+    for field, value, valid, expected in (
+        ("task", config.task, config.task in (Task.detect, Task.repair), "detect or repair"),
+        ("objective.weights", "robustness", not robust or data.given_path is not None, "data.given_path"),
+        ("train.recipe", train.recipe, train.recipe is Recipe.standard, "standard"),
+        ("train.keep", train.keep, train.keep is not Keep.robust, "last or clean"),
+        ("train.optimizer", train.optimizer, train.optimizer is Optimizer.sgd, "sgd"),
+        ("train.channels_last", train.channels_last, not train.channels_last, "false"),
+        ("train.crop", train.crop, train.crop == 0, "0"),
+        ("train.flip", train.flip, not train.flip, "false"),
+        ("scorer.proxy", scorer.proxy, scorer.proxy in (None, Recipe.standard), "null or standard"),
+        ("scorer.attacked_train", scorer.attacked_train, not scorer.attacked_train, "false"),
+        ("scorer.method", scorer.method, scorer.method is not Method.adversarial_loss, "another"),
+        ("data.harm", data.harm, data.harm not in (Harm.trigger, Harm.poison), "a harm of labels alone"),
+    ):
+        within(field, value, valid, f"{expected}, for data=text: no attack here moves texts")
+
+
+TIMED = (Method.alignment, Method.self_influence, Method.loss, Method.random)  # a model and samples are enough
+
+
+def check_numbers(name: str, scorer: Scorer) -> None:
+    """Raise InputError where the numbers of a scorer, the settings `name`, are not valid."""
+    for field, value in (("count", scorer.count), ("iterations", scorer.iterations), ("seeds", scorer.seeds)):
+        within(f"{name}.{field}", value, value >= 1, "a whole number of at least 1")
+    within(f"{name}.folds", scorer.folds, scorer.folds >= 2, "a whole number of at least 2")
+    for field, real in (("std", scorer.std), ("damping", scorer.damping), ("scale", scorer.scale)):
+        within(f"{name}.{field}", real, real is None or 0 < real < inf, "a number above 0")
+    within(f"{name}.max_rate", scorer.max_rate, 0 <= scorer.max_rate < 1, "a rate in [0, 1)")
+    precisions = SCORER_PRECISIONS
+    within(
+        f"{name}.precision", scorer.precision, scorer.precision in precisions, f"one of {', '.join(precisions)}"
+    )
+    within(f"{name}.tolerance", scorer.tolerance, 0 < scorer.tolerance < inf, "a number above 0")
+    size = scorer.batch_size
+    within(f"{name}.batch_size", size, size is None or size >= 1, "a whole number of at least 1, or null")
+
+
+def check_members(name: str, scorer: Scorer, train: Train) -> None:
+    """Raise InputError where a scorer, the settings `name`, takes checkpoints and the training keeps none."""
+    if scorer.members is Members.checkpoints:
+        if train.optimizer is Optimizer.lbfgs or train.epochs < 2:
+            raise InputError(f"{name}.members", scorer.members, "expected a training of several epochs, by sgd")
+        within("train.checkpoints", train.checkpoints, train.checkpoints >= 2, f"two at least, for {name}.members")
+
+
+def check_speed(config: Config) -> None:
+    """Raise InputError where what is to be timed is not valid; what only a timing reads, of a timing alone."""
+    spec = config.speed
+    within("speed.rounds", spec.rounds, spec.rounds >= 1, "a whole number of at least 1")
+    within("speed.seconds", spec.seconds, 0 < spec.seconds < inf, "a number above 0")
+    pairs = bool(spec.works) and all(len(work) == 2 and min(work) >= 2 for work in spec.works)
+    within("speed.works", spec.works, pairs, "pairs of training and validation samples, as in [[256, 64]]")
+    if config.task is not Task.speed:
+        return
+    within("fabric.devices", config.fabric.processes, config.fabric.processes == 1, "one process for task=speed")
+    within("speed.scorers", spec.scorers, bool(spec.scorers) or spec.peers != [], "a scorer, or speed.peers")
+    named = {f"speed.scorers.{name}": scorer for name, scorer in spec.scorers.items()}
+    for name, scorer in {"scorer": config.scorer, **named}.items():
+        check_numbers(name, scorer)
+        check_members(name, scorer, config.train)
+        enough = scorer.method in TIMED and not scorer.attacked_train
+        said = "a scorer that needs no attack, no known noise and no training of its own, for task=speed"
+        within(name, scorer.name, enough, said)
+        here = scorer.proxy is None and scorer.seeds == 1
+        within(name, scorer.name, here, "proxy=null and seeds=1 for task=speed: all are timed at one model")
+    own = config.scorer.name
+    within("speed.scorers", own, own not in spec.scorers, "names other than that of the run's own scorer")
+    for name in Peer.__members__:
+        within("speed.scorers", name, name not in spec.scorers, "names other than those of speed.peers")
+    if spec.peers != []:
+        said = "peers know the mean loss alone; expected objective=utility, or speed.peers=[]"
+        if set(config.objective.weights) != {ObjectiveName.utility}:
+            raise InputError("objective", config.objective, said)
+
+
+def check_evade(config: Config) -> None:
+    """Raise InputError where the numbers of task=evade are not valid, or it is asked what it cannot say."""
+    shares, ratio = config.evade.shares, config.evade.ratio
+    within("evade.shares", shares, bool(shares) and all(0 < s <= 1 for s in shares), "fractions in (0, 1]")
+    apart = len({f"{share:g}" for share in shares}) == len(shares)
+    within("evade.shares", shares, apart, "shares that differ in six digits")
+    within("evade.ratio", ratio, 1 < ratio < inf, "a number above 1: at 1 a point is on the boundary")
+    if config.task is not Task.evade:
+        return
+    scorer, weights = config.scorer, config.objective.weights
+    for field, value, fits in (
+        ("objective.weights", [str(term) for term in weights], ObjectiveName.robustness in weights),
+        ("scorer.attacked_train", scorer.attacked_train, not scorer.attacked_train),
+        ("scorer.method", scorer.method, scorer.method is not Method.adversarial_loss),
+        ("scorer.proxy", scorer.proxy, scorer.proxy is None),
+        ("scorer.seeds", scorer.seeds, scorer.seeds == 1),
+    ):
+        if not fits:
+            raise InputError(
+                field, value, "not with task=evade; expected objective=robustness, at the model itself"
+            )
+
+
+def check_order(order: Order) -> None:
+    """Raise InputError where the numbers of task=order are not valid."""
+    inverse = order.reference is not Direction.identity
+    within("order.reference", order.reference, inverse, "an inverse, as hessian or cg: identity is ip itself")
+    valid = bool(order.dampings) and all(0 < damping < inf for damping in order.dampings)
+    within("order.dampings", order.dampings, valid, "numbers above 0, one at least")
+    apart = len({f"{damping:g}" for damping in order.dampings}) == len(order.dampings)
+    within("order.dampings", order.dampings, apart, "numbers that differ in six digits")
+    within("order.share", order.share, 0 < order.share < 1, "a fraction in (0, 1)")

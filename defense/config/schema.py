@@ -1,0 +1,287 @@
+"""Every knob of a run, typed: the settings of each part.
+
+A leaf: it imports nothing of this project and nothing heavy, so that `defense --help` answers at once and
+every room can name its settings without knowing Hydra. What a knob means stands beside it in conf/.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from fractions import Fraction
+from typing import Any
+
+from defense.config.choices import (
+    AttackName,
+    Channels,
+    Direction,
+    Harm,
+    Keep,
+    Members,
+    Method,
+    Norm,
+    ObjectiveName,
+    Optimizer,
+    Outliers,
+    Recipe,
+    Source,
+    Task,
+    Tracker,
+    TreatmentName,
+    Unreadable,
+)
+from defense.config.tasks import Evade, Faithfulness, Order, Speed
+
+
+def plain(settings: Any) -> Any:
+    """Return settings as what JSON can hold: dataclasses as dicts, Enums by value."""
+    if isinstance(settings, Enum):
+        return settings.value
+    if is_dataclass(settings):
+        return {field.name: plain(getattr(settings, field.name)) for field in fields(settings)}
+    if isinstance(settings, dict):
+        return {str(key): plain(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [plain(value) for value in settings]
+    return settings
+
+
+def number(text: str) -> float:
+    """Return the value of a decimal or a fraction, as in '0.1' and '8/255'; raises ValueError for others."""
+    try:
+        return float(Fraction(text.replace(" ", "")))
+    except (ZeroDivisionError, OverflowError) as error:
+        raise ValueError(f"{text!r} is not a finite number") from error
+
+
+@dataclass
+class Threat:
+    """The ball that every perturbation stays in, intersected with the pixel range [0, 1]."""
+
+    norm: Norm
+    eps: str
+
+    @property
+    def radius(self) -> float:
+        """The radius of the ball, in units of the pixel range."""
+        return number(self.eps)
+
+
+READ_BY: dict[AttackName, tuple[str, ...]] = {  # the settings that each attack reads, beside its restarts
+    AttackName.fgsm: (),
+    AttackName.pgd: ("steps", "step_size", "random_start"),
+    AttackName.apgd_ce: ("steps",),
+    AttackName.apgd_t: ("steps",),
+    AttackName.fab_t: ("steps",),
+    AttackName.square: ("queries",),
+    AttackName.cw: ("steps",),
+    AttackName.deepfool: ("steps",),
+    AttackName.autoattack: ("steps", "queries"),
+}
+
+
+@dataclass
+class Attack:
+    """One attack inside the threat model."""
+
+    name: AttackName
+    steps: int = 10
+    step_size: str | None = None
+    random_start: bool = True
+    restarts: int = 1
+    queries: int = 5000
+
+    @property
+    def read(self) -> dict[str, Any]:
+        """What its outcome depends on."""
+        return {name: getattr(self, name) for name in ("name", "restarts", *READ_BY[self.name])}
+
+
+@dataclass
+class Data:
+    """Which samples, how many, and what harm is planted in them."""
+
+    source: Source
+    path: str | None
+    validation_path: str | None
+    test_path: str | None
+    root: str
+    target: str | None
+    columns: list[str] | None
+    drop: list[str] | None
+    categories: list[str] | None
+    numbers: list[str] | None
+    outliers: Outliers
+    sensitive: str | None
+    groups: list[str] | None
+    positive: int
+    train_labels: str | None
+    train_size: int | None
+    validation_size: int | None
+    test_size: int | None
+    harm: Harm
+    harm_rate: float
+    harm_target: int
+    harm_patch: int | None
+    harm_eps: str | None
+    image_size: int | None
+    unreadable: Unreadable
+    channels: Channels | None
+    spread: float
+    eps: str
+    crop: int
+    flip: bool
+    text: list[str] | None
+    tokenizer: str | None
+    length: int
+    given_path: str | None
+    given_key: str | None
+    given_text: list[str] | None
+
+
+@dataclass
+class Train:
+    """The recipe of one training run; the same for every arm."""
+
+    recipe: Recipe
+    attack_steps: int
+    beta: float
+    keep: Keep | None
+    validation_steps: int
+    ema: float | None
+    channels_last: bool
+    compile: bool
+    optimizer: Optimizer
+    tolerance: float
+    checkpoints: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    crop: int
+    flip: bool
+
+
+@dataclass
+class Objective:
+    """The objective that scores are aligned with: a weighted sum of terms."""
+
+    weights: dict[ObjectiveName, float]
+    positive: int
+
+    def __str__(self) -> str:
+        """'robustness', or '0.5 utility + 0.5 robustness'."""
+        if len(self.weights) == 1:
+            return str(next(iter(self.weights)))
+        return " + ".join(f"{weight:g} {name}" for name, weight in self.weights.items())
+
+
+@dataclass
+class Scorer:
+    """A method, and where it is an alignment its members and direction; see conf/config.yaml."""
+
+    name: str
+    method: Method
+    proxy: Recipe | None
+    seeds: int
+    folds: int
+    batch_size: int | None
+    compile: bool
+    precision: str
+    parameters: str
+    attacked_train: bool
+    members: Members
+    count: int
+    max_rate: float
+    std: float
+    direction: Direction
+    cosine: bool
+    damping: float
+    iterations: int
+    tolerance: float
+    scale: float | None
+
+    def __str__(self) -> str:
+        """'ip', or 'ip (at a proxy trained by adversarial, mean of 5 trainings)'."""
+        where = [f"at a proxy trained by {self.proxy}"] if self.proxy else []
+        where += [f"mean of {self.seeds} trainings"] if self.seeds > 1 else []
+        return f"{self.name} ({', '.join(where)})" if where else self.name
+
+
+@dataclass
+class Treat:
+    """The treatment, and which training samples it touches."""
+
+    name: TreatmentName
+    budget: Any  # float, or AUTO: omegaconf 2.3 cannot merge a union here
+    budgets: list[float]
+    names: list[TreatmentName]
+    held_out: float
+    threshold: float | None
+    balance: str
+
+
+@dataclass
+class Evaluation:
+    """The attacks of the final test, by the name that they have in the report."""
+
+    attacks: dict[str, Any]  # of Attack; Hydra could not add one to a typed dict
+    batch_size: int
+    checked: int = 0  # test samples of the health checks; in a notebook there are none
+
+
+@dataclass
+class Devices:
+    """The device and precision of a process, and how many share a run: devices on each of num_nodes machines."""
+
+    accelerator: str
+    precision: str
+    devices: int
+    num_nodes: int
+    strategy: str
+
+    @property
+    def processes(self) -> int:
+        """How many processes share the run, one for each device."""
+        return self.devices * self.num_nodes
+
+
+@dataclass
+class Track:
+    """Where else a finished run is logged; nowhere without a name."""
+
+    name: Tracker | None
+    project: str
+    online: bool
+
+
+@dataclass
+class Config:
+    """A whole run. Values are in conf/; a field without one there is an error."""
+
+    name: str
+    task: Task
+    seed: int
+    store: str
+    data: Data
+    model: dict[str, Any]
+    train: Train
+    threat: Threat
+    attack: Attack
+    objective: Objective
+    scorer: Scorer
+    treatment: Treat
+    evaluation: Evaluation
+    faithfulness: Faithfulness
+    evade: Evade
+    order: Order
+    speed: Speed
+    fabric: Devices
+    track: Track
+
+    @property
+    def attacks_validation(self) -> bool:
+        """Whether the validation split is attacked: where an objective, a report or a retraining looks at it."""
+        looks = ObjectiveName.robustness in self.objective.weights and self.data.given_path is None
+        return self.task in (Task.defend, Task.faithfulness) or (looks and self.task is not Task.evade)

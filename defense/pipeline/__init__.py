@@ -1,0 +1,1 @@
+"""One run: its data, and its stages in the order that a task asks for."""

@@ -1,0 +1,98 @@
+"""The data of a run, and the checks before any compute.
+
+Harm that takes a model is planted after that, at a model trained on the unharmed samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lightning_fabric import Fabric
+
+from defense.artifacts import Planted
+from defense.config.choices import AUTO, Direction, Harm, Keep, Recipe, Task
+from defense.config.schema import Config
+from defense.data.load import held_out, load
+from defense.data.splits import Dataset
+from defense.errors import InputError
+from defense.influence.hessian import check_size
+from defense.influence.members import single
+from defense.influence.scorers import check_scorer
+from defense.models.build import build
+from defense.models.states import prepared
+from defense.pipeline.cell import Cell
+from defense.randomness import derive
+from defense.reporting.tracking import check_tracker
+from defense.robustness.suite import check_shape
+from defense.runtime.devices import make_fabric
+from defense.runtime.distributed import ALONE, Crew, first
+from defense.stages import plant, treat
+from defense.store.stage import Ledger
+
+
+def load_run(config: Config, fabric: Fabric | None = None, crew: Crew = ALONE) -> Cell:
+    """Return a run with its data, checked as far as that takes no training; see `defense.tasks.registry.run`."""
+    check_tracker(config.track)
+    fabric = fabric or make_fabric(config.fabric)
+    common = {"seed": config.seed, "precision": config.fabric.precision, "device": fabric.device.type}
+    ledger = Ledger(Path(config.store), common, crew)
+    data = first(crew, lambda: load(config.data, seed=config.seed, cache=Path(config.store)))
+    if config.task is Task.defend and config.treatment.budget == AUTO:
+        data = held_out(data, config.treatment.held_out, seed=config.seed)
+    data = data.to(fabric.device)
+    if config.train.crop >= min(data.shape[1:]):
+        raise InputError(
+            "train.crop", config.train.crop, f"expected less than the side of a picture, {data.shape}"
+        )
+    if config.task is Task.detect and config.data.harm is Harm.none and data.train.labels.equal(data.train.truth):
+        raise InputError("task", config.task, "expected data with known noise, as data.harm plants it")
+    model = build(config.model, data, seed=config.seed)  # fails here, before any compute, where it does not fit
+    used = {"attack": config.attack} if config.attacks_validation else {}
+    if config.task is Task.defend:
+        used |= {f"evaluation.attacks.{name}": attack for name, attack in config.evaluation.attacks.items()}
+    check_shape("threat.eps", used.items(), config.threat, data.shape)
+    noise = data.noise_known
+    check_scorer(model, data.validation, config.objective, config.scorer, classes=data.classes, noise_known=noise)
+    if config.task is Task.order and config.order.reference is Direction.hessian:
+        check_size(single(model, pattern=config.scorer.parameters).parameters, "order.reference")
+    data = planted(config, prepared(config.model, data, model), fabric, ledger)
+    return Cell(config, data, fabric, ledger)
+
+
+def planted(config: Config, data: Dataset, fabric: Fabric, ledger: Ledger) -> Dataset:
+    """Return the data with the harm that takes a model, or as they are where there is none of that kind.
+
+    The model is the run's, trained ordinarily whatever the run's recipe, so that runs share the harm; and from
+    first weights of its own, so that harm is not made at the very model that it is found with.
+    """
+    spec = config.data
+    if spec.harm not in plant.PLANTERS:
+        return data
+    recipe = replace(config.train, recipe=Recipe.standard, checkpoints=1, keep=Keep.last, ema=None)
+    ordinary = Cell(replace(config, train=recipe, seed=derive(config.seed, "planter")), data, fabric, ledger)
+    trained = ordinary.train("planter", treat.untreated(data.train))
+    ball = plant.ball(spec, config.threat)
+    found = ledger.once(
+        "plant",
+        Planted,
+        version=plant.VERSION,
+        settings={
+            "harm": spec.harm,
+            "rate": spec.harm_rate,
+            "ball": ball if spec.harm is Harm.poison else None,
+            "classes": data.classes,
+        },
+        inputs=ordinary.inputs("train", model=trained.key),
+        compute=lambda watch, _: plant.plant(
+            ordinary.restore(trained),
+            data.train,
+            spec,
+            ball,
+            classes=data.classes,
+            batch_size=recipe.batch_size,
+            seed=config.seed,
+            watch=watch,
+        ),
+    )
+    return replace(data, train=plant.harmed(data.train, found.artifact))

@@ -1,0 +1,1 @@
+"""Devices, ranks, locks, checkpoints and progress: what computing stands on."""

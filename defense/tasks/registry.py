@@ -1,0 +1,43 @@
+"""Every task by its name, and a run of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from defense.config.choices import Task
+from defense.config.schema import Config
+from defense.pipeline.cell import Cell
+from defense.pipeline.load import load_run
+from defense.runtime.distributed import ALONE, Crew
+from defense.tasks.defend import defend
+from defense.tasks.detect import detect
+from defense.tasks.evade import evade
+from defense.tasks.faithfulness import faithfulness
+from defense.tasks.order import order
+from defense.tasks.repair import repair
+from defense.tasks.speed import speed
+
+TASKS: dict[Task, Callable[[Cell, Path, list[str]], dict[str, Any]]] = {
+    Task.defend: defend,
+    Task.detect: detect,
+    Task.faithfulness: faithfulness,
+    Task.repair: repair,
+    Task.evade: evade,
+    Task.order: order,
+    Task.speed: speed,
+}
+
+
+def run(
+    config: Config, output: Path, overrides: list[str], fabric: Fabric | None = None, crew: Crew = ALONE
+) -> dict[str, Any]:
+    """Run every stage that the store does not hold yet, write the report into `output`, return its result.
+
+    fabric, crew: the device of this process, and the processes that share the run. Each of them calls this; that
+    of rank 0 writes the report, and the others return an empty result.
+    """
+    return TASKS[config.task](load_run(config, fabric, crew), output, overrides)

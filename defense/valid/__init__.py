@@ -1,1 +1,0 @@
-"""What is valid across the settings of a run: ranges and combinations."""

@@ -1,0 +1,23 @@
+"""Two processes of one thread score and attack nearly twice as fast as one; see tests.benchmarks.sharing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from defense.runtime.processes import spawned
+from tests.benchmarks.sharing import ROUNDS, measured
+
+
+@pytest.mark.slow
+@pytest.mark.timed
+def test_two_processes_are_faster() -> None:
+    """By the time of the busier processor: seconds would tell of what else the machine has to do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = spawned(measured, 2, ["score", "attack"], ROUNDS)
+    finally:
+        torch.set_num_threads(threads)
+    for name, taken in found.items():
+        assert taken.busy_factor > 1.5, (name, taken)
