@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from defense.config.checks import check_attack, check_numbers, check_suite, check_threat
 from defense.config.choices import Norm
 from defense.config.compose import chosen, scoring, typed_attack
-from defense.config.schema import Attack, Objective, Scorer, Threat
+from defense.config.schema import Attack, Objective, Scorer, Threat, positive
 from defense.config.schema import Evaluation as Suite
 from defense.data.images import TensorImages
 from defense.data.splits import Split
@@ -161,7 +161,7 @@ def prepared(
             raise InputError(field, repr(value), f"expected a whole number of at least {least}")
     if norm not in list(Norm.__members__):
         raise InputError("norm", norm, f"expected one of {', '.join(Norm.__members__)}")
-    threat = Threat(Norm[norm], str(eps))
+    threat = Threat(Norm[norm], positive("eps", eps))
     check_threat("eps", threat)
     split = as_samples("samples", samples)
     check_shape("eps", [], threat, split.images.shape)

@@ -135,7 +135,7 @@ def by_reference(
     from pyautoattack import AutoAttack  # slow to import
 
     suite = AutoAttack(
-        model, norm=threat.norm.value, eps=threat.radius, seed=seed, version="custom", attacks=list(names)
+        model, norm=threat.norm.value, eps=threat.eps, seed=seed, version="custom", attacks=list(names)
     )
     suite.apgd.n_restarts = suite.fab.n_restarts = 1
     suite.fab.n_target_classes = suite.apgd_targeted.n_target_classes = min(9, classes - 1)
@@ -174,7 +174,7 @@ def by_art(model: nn.Module, split: Split, threat: Threat, *, classes: int, ship
     network = PyTorchClassifier(
         model, loss=nn.CrossEntropyLoss(), input_shape=shape, nb_classes=classes, clip_values=(0, 1)
     )
-    common: dict[str, Any] = {"norm": norm, "eps": threat.radius, "eps_step": 2 * threat.radius}
+    common: dict[str, Any] = {"norm": norm, "eps": threat.eps, "eps_step": 2 * threat.eps}
     common |= {"batch_size": len(split)}
     if not shipped:
         losses = ("cross_entropy", "difference_logits_ratio") if classes > 2 else ("cross_entropy",)

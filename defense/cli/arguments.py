@@ -20,7 +20,6 @@ from defense.config.compose import CONF, is_list, is_text, kind_of
 from defense.errors import InputError
 
 TEXTS = (str(str), str(str | None))  # types of settings that are text
-NUMBERS = ("eps", "step_size")  # names of those that are numbers or fractions, written as text
 PACKAGED = "pkg://"  # how Hydra is told of a folder inside a package
 
 
@@ -98,7 +97,7 @@ def kept_text(word: str) -> str:
     """Return a setting so that Hydra reads as text what is text: data.path=2024_01 is a folder and no number."""
     name, _, text = word.partition("=")
     override = parsed(word)
-    if override is None or kind_of(name) not in TEXTS or name.endswith(NUMBERS):
+    if override is None or kind_of(name) not in TEXTS:
         return word
     value, texts = override.value(), [text]
     if isinstance(value, ChoiceSweep) and value.simple_form:

@@ -39,7 +39,7 @@ from defense.config.schema import (
     Threat,
     Train,
     Treat,
-    number,
+    as_fraction,
 )
 from defense.config.tasks import Order
 from defense.errors import InputError, within
@@ -179,13 +179,13 @@ def check_treatment(spec: Treat, task: Task) -> None:
         within("treatment.names", spec.names, bool(spec.names), "a treatment or more to choose from")
 
 
-def check_threat(field: str, threat: Threat, *, usual: str = "") -> None:
-    """Raise InputError where eps is not a radius of the norm; `usual`: one that is meant for Linf."""
-    eps = positive(field, threat.eps)
+def check_threat(field: str, threat: Threat, *, usual: float | None = None) -> None:
+    """Raise InputError unless eps suits the norm; `usual` is an eps that is meant for Linf."""
+    eps, shown = threat.eps, as_fraction(threat.eps)
     if threat.norm is Norm.Linf:
-        within(field, threat.eps, eps <= 1, "at most 1, the whole range of a pixel")
-    elif threat.eps == usual or "/255" in threat.eps.replace(" ", ""):
-        raise InputError(field, threat.eps, f"is meant for Linf; give a radius in L2, as in {field}=0.5")
+        within(field, shown, eps <= 1, "at most 1, the whole range of a pixel")
+    elif eps == usual or "/" in shown:
+        raise InputError(field, shown, f"is meant for Linf; give a radius in L2, as in {field}=0.5")
 
 
 def check_suite(suite: Evaluation) -> None:
@@ -205,20 +205,9 @@ def check_attack(field: str, attack: Attack) -> None:
     for name, number_ in (("queries", attack.queries), ("restarts", attack.restarts)):
         within(f"{field}.{name}", number_, number_ >= 1, "a whole number of at least 1")
     if attack.step_size is not None:
-        positive(f"{field}.step_size", attack.step_size)
         said = f"not read by {attack.name}; expected null"
         if "step_size" not in READ_BY[attack.name]:
             raise InputError(f"{field}.step_size", attack.step_size, said)
-
-
-def positive(field: str, text: str) -> float:
-    """Return the number that `text` stands for; raises InputError unless it is finite and above 0."""
-    try:
-        value = number(text)
-    except ValueError:
-        raise InputError(field, text, "expected a number above 0, as in 0.1 or 8/255") from None
-    within(field, text, 0 < value < inf, "a number above 0, as in 0.1 or 8/255")
-    return value
 
 
 READ_BY_SOURCE: dict[str, tuple[Source, ...]] = {  # settings of the data that few sources read

@@ -100,6 +100,8 @@ def typed_attack(field: str, spec: Any) -> Attack:
         raise InputError(field, spec, "expected the settings of an attack, as in {name: pgd, steps: 20}")
     try:
         return cast(Attack, OmegaConf.to_object(OmegaConf.merge(Attack, spec)))
+    except InputError as error:
+        raise InputError(f"{field}.{error.field.rpartition('.')[2]}", error.value, error.expected) from error
     except (OmegaConfBaseException, ValueError) as error:
         raise InputError(field, spec, str(error).splitlines()[0]) from error
 

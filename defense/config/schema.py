@@ -1,7 +1,7 @@
 """Every knob of a run, typed: the settings of each part.
 
-A leaf: it imports nothing of this project and nothing heavy, so that `defense --help` answers at once and
-every room can name its settings without knowing Hydra. What a knob means stands beside it in conf/.
+It imports nothing heavy, so that `defense --help` answers at once and every room can name its settings without
+knowing Hydra. What a knob means stands beside it in conf/.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from fractions import Fraction
-from typing import Any
+from math import inf, nan
+from typing import TYPE_CHECKING, Any
 
 from defense.config.choices import (
     AttackName,
@@ -31,6 +32,7 @@ from defense.config.choices import (
     Unreadable,
 )
 from defense.config.tasks import Evade, Faithfulness, Order, Speed
+from defense.errors import within
 
 
 def plain(settings: Any) -> Any:
@@ -46,12 +48,26 @@ def plain(settings: Any) -> Any:
     return settings
 
 
-def number(text: str) -> float:
-    """Return the value of a decimal or a fraction, as in '0.1' and '8/255'; raises ValueError for others."""
+if TYPE_CHECKING:
+    Number = float
+else:
+    Number = Any  # for omegaconf: a fraction comes as text, and __post_init__ parses it
+
+
+def positive(field: str, value: float | str) -> float:
+    """Return the value of a number or of a fraction, as in 8/255; raises InputError unless it is above 0."""
     try:
-        return float(Fraction(text.replace(" ", "")))
-    except (ZeroDivisionError, OverflowError) as error:
-        raise ValueError(f"{text!r} is not a finite number") from error
+        parsed = float(Fraction(value.replace(" ", "")) if isinstance(value, str) else value)
+    except (ArithmeticError, TypeError, ValueError):
+        parsed = nan
+    within(field, value, 0 < parsed < inf, "a number above 0, as in 0.1 or 8/255")
+    return parsed
+
+
+def as_fraction(value: float) -> str:
+    """Return 8/255 for a number that is a whole multiple of 1/255 and no short decimal; for others the decimal."""
+    steps = round(value * 255)
+    return f"{steps}/255" if steps / 255 == value and len(repr(value)) > 6 else f"{value:g}"
 
 
 @dataclass
@@ -59,12 +75,14 @@ class Threat:
     """The ball that every perturbation stays in, intersected with the pixel range [0, 1]."""
 
     norm: Norm
-    eps: str
+    eps: Number  # radius of the ball, in units of the pixel range
 
-    @property
-    def radius(self) -> float:
-        """The radius of the ball, in units of the pixel range."""
-        return number(self.eps)
+    def __post_init__(self) -> None:
+        self.eps = positive("threat.eps", self.eps)
+
+    def __str__(self) -> str:
+        """'Linf, eps 8/255'."""
+        return f"{self.norm}, eps {as_fraction(self.eps)}"
 
 
 READ_BY: dict[AttackName, tuple[str, ...]] = {  # the settings that each attack reads, beside its restarts
@@ -86,10 +104,14 @@ class Attack:
 
     name: AttackName
     steps: int = 10
-    step_size: str | None = None
+    step_size: Number | None = None
     random_start: bool = True
     restarts: int = 1
     queries: int = 5000
+
+    def __post_init__(self) -> None:
+        if self.step_size is not None:
+            self.step_size = positive("attack.step_size", self.step_size)
 
     @property
     def read(self) -> dict[str, Any]:
@@ -123,12 +145,12 @@ class Data:
     harm_rate: float
     harm_target: int
     harm_patch: int | None
-    harm_eps: str | None
+    harm_eps: Number | None
     image_size: int | None
     unreadable: Unreadable
     channels: Channels | None
     spread: float
-    eps: str
+    eps: Number
     crop: int
     flip: bool
     text: list[str] | None
@@ -137,6 +159,11 @@ class Data:
     given_path: str | None
     given_key: str | None
     given_text: list[str] | None
+
+    def __post_init__(self) -> None:
+        self.eps = positive("data.eps", self.eps)
+        if self.harm_eps is not None:
+            self.harm_eps = positive("data.harm_eps", self.harm_eps)
 
 
 @dataclass

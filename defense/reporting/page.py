@@ -57,7 +57,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
     checks = numbers["checks"]
     if checks:
         charts["checks"] = figures.eps_curves(
-            {arm: found["falls"]["numbers"] for arm, found in checks.items()}, run.config.threat.radius
+            {arm: found["falls"]["numbers"] for arm, found in checks.items()}, run.config.threat.eps
         )
     if run.candidates is not None:
         charts["candidates"] = figures.candidate_curves(run.candidates)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from defense.config.choices import AUTO, Harm, Measure, TreatmentName
+from defense.config.choices import AUTO, Harm, Measure, Norm, TreatmentName
+from defense.config.schema import Threat
 from defense.reporting.escaping import visible
 from defense.reporting.reading import is_rival, objective_of, proxy_of, read
 from defense.reporting.selection import advice
@@ -177,8 +178,8 @@ def facts_of(settings: Sequence[Setting], what: Callable[[Sequence[Setting]], st
 def attacked(settings: Sequence[Setting]) -> str:
     """Return by what recipe the models of settings on one ground are trained, and what an attacker may do."""
     config = settings[0].runs[0]["config"]
-    threat = config["threat"]
-    return f"recipe {config['train']['recipe']}; threat {threat['norm']}, eps {threat['eps']}"
+    threat = Threat(Norm(config["threat"]["norm"]), config["threat"]["eps"])
+    return f"recipe {config['train']['recipe']}; threat {threat}"
 
 
 def treated(settings: Sequence[Setting]) -> str:

@@ -18,7 +18,7 @@ import torchattacks
 from torch import Tensor, nn
 
 from defense.config.choices import AttackName, Norm
-from defense.config.schema import Attack, Threat, number
+from defense.config.schema import Attack, Threat
 from defense.errors import InputError
 from defense.randomness import derive, global_seed
 from defense.robustness.aiming import at_each_target, margin, margin_ratio
@@ -68,9 +68,9 @@ def gradient_names(model: nn.Module) -> Iterator[None]:
 def check_inside(x: Tensor, adversarial: Tensor, threat: Threat) -> None:
     """Raise RuntimeError unless `adversarial` is finite, in [0, 1] and within the ball around `x` (b, ...)."""
     moved = distance(x, adversarial, threat.norm).max()
-    tolerance = 1e-6 + 1e-5 * threat.radius
-    if not bool(moved <= threat.radius + tolerance):  # written so that NaN fails
-        raise RuntimeError(f"the attack moved a sample by {moved:g}, eps is {threat.radius:g}")
+    tolerance = 1e-6 + 1e-5 * threat.eps
+    if not bool(moved <= threat.eps + tolerance):  # written so that NaN fails
+        raise RuntimeError(f"the attack moved a sample by {moved:g}, eps is {threat.eps:g}")
     if adversarial.min() < 0 or adversarial.max() > 1:
         raise RuntimeError("the attack left the pixel range [0, 1]")
 
@@ -78,21 +78,21 @@ def check_inside(x: Tensor, adversarial: Tensor, threat: Threat) -> None:
 def fgsm(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
     """One step of size eps along the sign of the gradient (Goodfellow et al. 2015); for L2, along the gradient."""
     if threat.norm is Norm.Linf:
-        return torchattacks.FGSM(model, eps=threat.radius)
-    return torchattacks.PGDL2(model, eps=threat.radius, alpha=threat.radius, steps=1, random_start=False)
+        return torchattacks.FGSM(model, eps=threat.eps)
+    return torchattacks.PGDL2(model, eps=threat.eps, alpha=threat.eps, steps=1, random_start=False)
 
 
 def pgd(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
     """Projected gradient ascent on the loss (Madry et al. 2018); steps of 2.5 eps / steps unless given."""
-    size = usual_step(threat, attack.steps) if attack.step_size is None else number(attack.step_size)
+    size = usual_step(threat, attack.steps) if attack.step_size is None else attack.step_size
     return PGD[threat.norm](
-        model, eps=threat.radius, alpha=size, steps=attack.steps, random_start=attack.random_start
+        model, eps=threat.eps, alpha=size, steps=attack.steps, random_start=attack.random_start
     )
 
 
 def usual_step(threat: Threat, steps: int) -> float:
     """Return the size of one of `steps` steps of PGD: all of them go 2.5 times as far as the ball allows."""
-    return 2.5 * threat.radius / steps
+    return 2.5 * threat.eps / steps
 
 
 def apgd_ce(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
@@ -195,7 +195,7 @@ def deepfool(model: nn.Module, attack: Attack, threat: Threat, classes: int, see
 
 def common(threat: Threat, seed: int) -> dict[str, Any]:
     """Return the arguments that the parts of AutoAttack share."""
-    return {"eps": threat.radius, "norm": threat.norm.value, "seed": seed, "n_restarts": 1}
+    return {"eps": threat.eps, "norm": threat.norm.value, "seed": seed, "n_restarts": 1}
 
 
 class FromZero(nn.Module):
@@ -221,10 +221,10 @@ def bounded(attack: TorchAttack, threat: Threat) -> TorchAttack:
         found = attack(x.clamp(OFF, 1 - OFF), labels).detach()
         delta = (found - x).flatten(1)
         if threat.norm is Norm.Linf:
-            delta = delta.clamp(-threat.radius, threat.radius)
+            delta = delta.clamp(-threat.eps, threat.eps)
         else:
             length = torch.linalg.vector_norm(delta, dim=1, keepdim=True).clamp_min(1e-12)
-            delta = delta * (threat.radius / length).clamp_max(1)
+            delta = delta * (threat.eps / length).clamp_max(1)
         return (x + delta.view_as(x)).clamp(0, 1)
 
     return run
@@ -251,7 +251,7 @@ def toward(model: nn.Module, x: Tensor, targets: Tensor, threat: Threat, *, step
     are: nothing is drawn at random. The model is in eval mode and frozen.
     """
     size = usual_step(threat, steps)
-    run = PGD[threat.norm](model, eps=threat.radius, alpha=size, steps=steps, random_start=False)
+    run = PGD[threat.norm](model, eps=threat.eps, alpha=size, steps=steps, random_start=False)
     run.set_mode_targeted_by_label(quiet=True)
     with torch.enable_grad():
         moved: Tensor = run(x, targets).detach()

@@ -47,7 +47,7 @@ def radii(threat: Threat, shape: tuple[int, int, int]) -> list[float]:
 
     In a ball of that radius, 1 in Linf and sqrt(C H W) in L2, is every picture, whatever the model calls it.
     """
-    eps = threat.radius
+    eps = threat.eps
     largest = farthest(threat.norm, shape)
     larger = np.geomspace(eps, largest, LEVELS + 1).tolist()[1:] if eps < largest else []
     return [eps / 2, eps, *larger]
@@ -75,9 +75,9 @@ def probe(
     levels = radii(threat, shape)
     reached: list[Tensor] = []
 
-    def stand(attack: Attack, which: Tensor, eps: float = threat.radius) -> Tensor:
+    def stand(attack: Attack, which: Tensor, eps: float = threat.eps) -> Tensor:
         aimed_at = min(classes, AIMED_AT + 1) if attack is AIMED else classes
-        ball = replace(threat, eps=str(eps))
+        ball = replace(threat, eps=eps)
         after, reach = attempted(
             model, split, attack, ball, which, classes=aimed_at, batch_size=batch_size, seed=seed
         )
@@ -93,7 +93,7 @@ def probe(
             stands[eps] = stand(ONCE, torch.zeros_like(clean) if broken.all() else clean, eps)
             regained |= stands[eps] & broken
             broken |= ~stands[eps]
-        verdicts = {"once": stands[threat.radius], "longer": stand(LONGER, clean)}
+        verdicts = {"once": stands[threat.eps], "longer": stand(LONGER, clean)}
         left = verdicts["once"] & verdicts["longer"]
         if tiles(shape, threat.norm):
             left = verdicts["square"] = stand(SQUARE, left)
@@ -139,7 +139,7 @@ def attempted(
         )
         stands[rows] = right(model, part.with_images(TensorImages(pictures.to(part.labels.device))), batch_size)
         before, after = part.images.take(torch.arange(len(part))).cpu().double(), pictures.double()
-        moved, pixels = distance(before, after, threat.norm) / threat.radius, after.flatten(1)
+        moved, pixels = distance(before, after, threat.norm) / threat.eps, after.flatten(1)
         reach[rows] = torch.stack([moved, -pixels.amin(1), pixels.amax(1)], dim=1)
     return stands, reach
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.config.choices import AttackName
-from defense.config.schema import Attack, Threat
+from defense.config.schema import Attack, Threat, as_fraction
 from defense.data.splits import Split
 from defense.errors import InputError, out_of_memory_names
 from defense.models.modes import channels_last, evaluating, frozen
@@ -187,8 +187,9 @@ def check_shape(field: str, attacks: Iterable[tuple[str, Attack]], threat: Threa
     attacks: each with the name of its setting.
     """
     most = farthest(threat.norm, shape)
-    if threat.radius > most:
-        raise InputError(field, threat.eps, f"the farthest two pictures are {most:.3g} apart; expected less")
+    if threat.eps > most:
+        found = f"the farthest two pictures are {most:.3g} apart; expected less"
+        raise InputError(field, as_fraction(threat.eps), found)
     for name, attack in attacks:
         if any(part.name is AttackName.square for part in parts(attack)) and not tiles(shape, threat.norm):
             raise InputError(name, attack.name, f"square does not fit pictures of {shape[-2]}x{shape[-1]} in L2")

@@ -105,7 +105,7 @@ def poison(planting: Planting) -> tuple[Tensor, Tensors]:
             pictures[rows] = moved.cpu()
             planting.watch(rows.stop, len(changed))
     if followed < len(changed) / 2:
-        said = "the model follows %d of %d poisons: within %s most are wrong labels rather; see data.harm_eps"
+        said = "the model follows %d of %d poisons: within %g most are wrong labels rather; see data.harm_eps"
         log.warning(said, followed, len(changed), planting.ball.eps)
     return labels, {"pictures": pictures}
 

@@ -93,7 +93,7 @@ def pgd(recipe: Train, threat: Threat, classes: int) -> Attacker:
 
 def one_step(recipe: Train, threat: Threat, classes: int) -> Attacker:
     """FGSM from a random start (Wong et al. 2020): PGD of one step."""
-    attack = Attack(AttackName.pgd, steps=1, step_size=str(FAST_STEP * threat.radius))
+    attack = Attack(AttackName.pgd, steps=1, step_size=FAST_STEP * threat.eps)
     return partial(attacked, attack=attack, threat=threat, classes=classes)
 
 

@@ -26,10 +26,10 @@ PEER_SAMPLES = 60  # that ART is run on, which takes minutes for them
 TRAINED_AT = "threat.eps=0.15"
 # where a quarter of the samples or so stand, so that every part has work to do
 EPS = {
-    (Recipe.standard, Norm.Linf): "0.12",
-    (Recipe.standard, Norm.L2): "0.6",
-    (Recipe.adversarial, Norm.Linf): "0.22",
-    (Recipe.adversarial, Norm.L2): "0.8",
+    (Recipe.standard, Norm.Linf): 0.12,
+    (Recipe.standard, Norm.L2): 0.6,
+    (Recipe.adversarial, Norm.Linf): 0.22,
+    (Recipe.adversarial, Norm.L2): 0.8,
 }
 MODELS = {"cnn": ("model=cnn", "model.width=16"), "mlp": ("model=mlp",)}
 SIZES = {
@@ -63,7 +63,7 @@ class Case:
     @property
     def title(self) -> str:
         """The case in words."""
-        threat = f"{self.norm.value} {self.threat.eps}"
+        threat = f"{self.norm.value} {self.threat.eps:g}"
         return f"{self.source}, {self.classes} classes, {self.model}, {self.recipe.value}, {threat}"
 
 

@@ -128,7 +128,7 @@ def ours(case: Case, model: nn.Module, fabric: Fabric) -> None:
         case.spec,
         keep=torch.ones(count, dtype=torch.bool),
         weights=torch.ones(count),
-        losses=losses_of(case.spec, threat(eps=str(EPS)), CLASSES),
+        losses=losses_of(case.spec, threat(eps=EPS), CLASSES),
         measure=lambda *_: {},
         seed=0,
         fabric=fabric,

@@ -185,7 +185,7 @@ def test_own_arrays_and_human_noise(command: Command, npz: Path, tmp_path: Path)
     scores = pd.read_parquet(tmp_path / "runs/a/scores.parquet")
     assert ((scores["label"] != scores["truth"]) == (scores["id"] < 12)).all()
     assert found["selection"]["noise"] == pytest.approx(float((scores["id"] < 12).mean()))
-    assert found["config"]["threat"] == {"norm": "L2", "eps": "0.5"}
+    assert found["config"]["threat"] == {"norm": "L2", "eps": 0.5}
 
 
 def test_standard_evaluation_adds_autoattack(command: Command, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_all_scorers_of_leave_one_out_are_about_the_same_training() -> None:
         (["evaluation.attacks.apgd_t.step_size=0.1"], "not read by apgd_t; expected null"),
         (
             ["threat.norm=L2", "threat.eps=1", "data.harm_eps='8 / 255'"],
-            "data.harm_eps=8 / 255: is meant for Linf; give a radius in L2, as in data.harm_eps=0.5",
+            "data.harm_eps=8/255: is meant for Linf; give a radius in L2, as in data.harm_eps=0.5",
         ),
         (["treatment.threshold=0", "treatment.balance=class"], "treatment.threshold=0.0: expected null with"),
         (

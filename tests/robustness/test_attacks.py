@@ -47,7 +47,7 @@ def test_inside_seeded_and_harmless(attack: Attack, norm: Norm) -> None:
     model, split = network().train(), make_split(24, 4, (1, 8, 8))
     model.dropout.eval()
     modes = [module.training for module in model.modules()]
-    threat = default_threat(norm=norm, eps="0.3")
+    threat = default_threat(norm=norm, eps=0.3)
     torch.manual_seed(3)
     expected_next = torch.rand(1)
     torch.manual_seed(3)
@@ -84,7 +84,7 @@ def test_pgd_finds_the_optimum_on_a_linear_model(norm: Norm) -> None:
     labels = torch.arange(12) % 2
     split = Split(torch.arange(12), TensorImages(x), labels, labels)
     best = attacked(
-        Linear(), split, Attack(name=AttackName.pgd, steps=40), default_threat(norm=norm, eps="0.1"), classes=2
+        Linear(), split, Attack(name=AttackName.pgd, steps=40), default_threat(norm=norm, eps=0.1), classes=2
     )
     step = {Norm.Linf: w.sign() * 0.1, Norm.L2: w / w.norm() * 0.1}[norm].view(1, 4, 4)
     reached = ((best - x).flatten(1) @ w) * (1 - 2 * labels)
@@ -98,7 +98,7 @@ def test_autoattack_runs_for_any_number_of_classes_and_is_at_least_as_strong_as_
     model, split = network(classes), make_split(12, classes, (1, 8, 8))
     labels = model.eval()(split.images.take(torch.arange(12))).argmax(1)
     split = Split(split.ids, split.images, labels, labels)  # right on every sample without attack
-    threat = default_threat(eps="0.02")
+    threat = default_threat(eps=0.02)
     standing = [
         int((model(attacked(model, split, attack, threat, classes=classes)).argmax(1) == labels).sum())
         for attack in (FGSM, AUTO)
@@ -160,7 +160,7 @@ def test_smallest_perturbations_are_found_and_held_in_the_ball(name: AttackName,
     labels = (distance > 0).long()
     split = Split(torch.arange(6), TensorImages(x), labels, labels)
     spec = Attack(name=name, steps=300)
-    moved = attacked(Linear(), split, spec, default_threat(norm=norm, eps="0.1"), classes=2)
+    moved = attacked(Linear(), split, spec, default_threat(norm=norm, eps=0.1), classes=2)
     stands = Linear()(moved).argmax(1) == labels
     assert stands.tolist() == [False, False, True, False, False, True]
     order = {Norm.Linf: math.inf, Norm.L2: 2}[norm]
@@ -173,7 +173,7 @@ def test_square_fits_pictures_of_every_shape(norm: Norm, shape: tuple[int, int, 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 3))
     split = make_split(12, 3, shape)
-    spec, threat = Attack(name=AttackName.square, queries=200), default_threat(norm=norm, eps="0.4")
+    spec, threat = Attack(name=AttackName.square, queries=200), default_threat(norm=norm, eps=0.4)
     moved = attacked(model, split, spec, threat, classes=3)
     x = split.images.take(torch.arange(12))
     margins = [
@@ -185,7 +185,7 @@ def test_square_fits_pictures_of_every_shape(norm: Norm, shape: tuple[int, int, 
 
 def test_square_says_which_pictures_are_too_small_for_it() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-    spec, threat = Attack(name=AttackName.square, queries=20), default_threat(norm=Norm.L2, eps="0.4")
+    spec, threat = Attack(name=AttackName.square, queries=20), default_threat(norm=Norm.L2, eps=0.4)
     with pytest.raises(InputError, match="does not fit pictures of 4x4 in L2"):
         attacked(model, make_split(6, 3, (1, 4, 4)), spec, threat, classes=3)
 
@@ -206,7 +206,7 @@ def test_what_is_not_broken_is_moved_to_where_the_loss_is_higher(name: AttackNam
     given = make_split(24, 4, (1, 8, 8))
     clean = given.images.take(torch.arange(24))
     split = Split(given.ids, given.images, model(clean).argmax(1), given.truth)
-    moved = attacked(model, split, Attack(name=name, steps=10), default_threat(eps="0.001"))
+    moved = attacked(model, split, Attack(name=name, steps=10), default_threat(eps=0.001))
     right = model(moved).argmax(1) == split.labels
     assert right.sum() > 20
     losses = [F.cross_entropy(model(x), split.labels, reduction="none") for x in (clean, moved)]
@@ -215,10 +215,10 @@ def test_what_is_not_broken_is_moved_to_where_the_loss_is_higher(name: AttackNam
 
 def test_leaving_the_threat_model_is_an_error() -> None:
     x = torch.full((2, 1, 2, 2), 0.5)
-    check_inside(x, x + 0.1, default_threat(eps="0.1"))
+    check_inside(x, x + 0.1, default_threat(eps=0.1))
     with pytest.raises(RuntimeError, match=r"moved a sample by 0\.2"):
-        check_inside(x, x + 0.2, default_threat(eps="0.1"))
+        check_inside(x, x + 0.2, default_threat(eps=0.1))
     with pytest.raises(RuntimeError, match="moved a sample by nan"):
-        check_inside(x, x * torch.nan, default_threat(eps="0.1"))
+        check_inside(x, x * torch.nan, default_threat(eps=0.1))
     with pytest.raises(RuntimeError, match="pixel range"):
-        check_inside(x, x + 0.6, default_threat(eps="1"))
+        check_inside(x, x + 0.6, default_threat(eps=1))

@@ -44,7 +44,7 @@ def trained(clean_digits: Dataset, fabric: Fabric) -> Trained:
     }
     models = {}
     for name, (model, spec) in settings.items():
-        common = {"threat": threat(eps="0.1"), "seed": 0, "fabric": fabric, "watch": silent}
+        common = {"threat": threat(eps=0.1), "seed": 0, "fabric": fabric, "watch": silent}
         found = train.train(model, clean_digits, spec, treat.untreated(clean_digits.train), **common)
         models[name] = train.restore(model, clean_digits, found, seed=0, device=torch.device("cpu"))
     return models
@@ -122,7 +122,7 @@ PLANTED: dict[str, tuple[Callable[[nn.Module], nn.Module], set[str]]] = {
 @pytest.mark.parametrize("mask", PLANTED)
 def test_a_masking_model_is_flagged(trained: Trained, clean_digits: Dataset, mask: str) -> None:
     plant, expected = PLANTED[mask]
-    found = findings(plant(trained["mlp"]), clean_digits, threat(eps="0.1"))
+    found = findings(plant(trained["mlp"]), clean_digits, threat(eps=0.1))
     assert flagged(found) >= expected
 
 
@@ -131,7 +131,7 @@ def test_a_masking_model_is_flagged(trained: Trained, clean_digits: Dataset, mas
 def test_so_is_one_that_masks_what_is_robust(trained: Trained, clean_digits: Dataset, mask: str) -> None:
     """Where little is left for another attack to break, gradients alone give the mask away."""
     plant, expected = PLANTED[mask]
-    found = findings(plant(trained["cnn"]), clean_digits, threat(eps="0.1"), count=50)
+    found = findings(plant(trained["cnn"]), clean_digits, threat(eps=0.1), count=50)
     assert flagged(found) & expected & {"gradients", "uphill"}
 
 

@@ -20,7 +20,7 @@ SHORT_RUN, FULL = (20, 100), (100, 5000)  # steps, queries
 # Samples on which both may differ, since their random starts do. How many a short run leaves to the luck of a
 # start depends on the net, and the net on the processor; at full strength it is next to none.
 DIFFERENT, DIFFERENT_AT_FULL = 12, 2
-EPS = {Norm.Linf: "0.2", Norm.L2: "0.6"}
+EPS = {Norm.Linf: 0.2, Norm.L2: 0.6}
 SHORT = ("threat.eps=0.15", "train.validation_steps=1")
 
 
@@ -79,7 +79,7 @@ def test_the_reference_breaks_the_same_samples(classes: int, norm: Norm) -> None
 @pytest.mark.slow
 def test_adversarial_training_gives_robust_accuracy() -> None:
     """At an eps at which next to nothing stands of an ordinarily trained cnn, under all parts of AutoAttack."""
-    test, threat = digits_of(10).test.subset(torch.arange(60)), Threat(Norm.Linf, "0.15")
+    test, threat = digits_of(10).test.subset(torch.arange(60)), Threat(Norm.Linf, 0.15)
     standing = {}
     for recipe in ("standard", "adversarial"):
         net = net_of(10, recipe, "model=cnn", "model.width=8", "train.epochs=6")

@@ -45,10 +45,10 @@ def run(model: nn.Module, spec: Threat, split: Split = SPLIT, seed: int = 0) -> 
 @pytest.mark.parametrize("norm", list(Norm))
 def test_a_linear_model_is_what_theory_says(norm: Norm) -> None:
     eps = {Norm.Linf: 0.1, Norm.L2: 0.2}[norm]  # both move the mean of four pixels by 0.1
-    samples, curve = run(Threshold(), threat(norm=norm, eps=str(eps)))
+    samples, curve = run(Threshold(), threat(norm=norm, eps=eps))
     assert samples["id"].tolist() == SPLIT.ids.tolist()
     room = (MEANS - 0.5).abs()[:6].tolist()
-    assert curve["eps"].tolist() == [0, *radii(threat(norm=norm, eps=str(eps)), (1, 2, 2))]
+    assert curve["eps"].tolist() == [0, *radii(threat(norm=norm, eps=eps), (1, 2, 2))]
     for radius, accuracy in zip(curve["eps"], curve["accuracy"], strict=True):
         reach = radius if norm is Norm.Linf else radius / 2
         assert accuracy == pytest.approx(100 * sum(distance > reach for distance in room) / 7)
@@ -77,11 +77,11 @@ def test_only_what_stands_is_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
     perturb = probes.perturb
 
     def counting(model: nn.Module, split: Split, attack: Attack, spec: Threat, **rest: Any) -> Tensor:
-        tried.append((attack.name, spec.radius, len(split)))
+        tried.append((attack.name, spec.eps, len(split)))
         return perturb(model, split, attack, spec, **rest)
 
     monkeypatch.setattr(probes, "perturb", counting)
-    _, curve = run(Threshold(), threat(eps="0.4"))
+    _, curve = run(Threshold(), threat(eps=0.4))
     assert curve["accuracy"].tolist() == pytest.approx([600 / 7, 300 / 7, 200 / 7, 0, 0, 0, 0])
     names, radius = AttackName, curve["eps"].tolist()
     steps = [(names.pgd, 0.2, 6), (names.pgd, 0.4, 6), (names.pgd, radius[3], 6), (names.pgd, 0.4, 6)]
@@ -103,7 +103,7 @@ def test_three_classes_are_aimed_at(monkeypatch: pytest.MonkeyPatch) -> None:
             head.weight.zero_()
             head.bias.copy_(torch.arange(classes) == 0)
         network = nn.Sequential(nn.Flatten(), head)
-        probe(network, SPLIT, threat(eps="0.1"), classes=classes, batch_size=4, seed=0, watch=silent)
+        probe(network, SPLIT, threat(eps=0.1), classes=classes, batch_size=4, seed=0, watch=silent)
         assert tried[-1] == (AttackName.apgd_t, min(classes, 4), 4)
 
 
@@ -133,9 +133,9 @@ def test_leaving_the_ball_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         probes,
         "perturb",
-        lambda model, split, attack, spec, **_: split.images.take(torch.arange(len(split))) + 1.5 * spec.radius,
+        lambda model, split, attack, spec, **_: split.images.take(torch.arange(len(split))) + 1.5 * spec.eps,
     )
-    samples, _ = run(Threshold(), threat(eps="0.1"))
+    samples, _ = run(Threshold(), threat(eps=0.1))
     assert samples["distance"][:6].between(1.499, 1.501).all()
     assert samples["highest"][0] == pytest.approx(0.05 + 1.5)
 
@@ -149,24 +149,24 @@ def test_the_model_and_the_generator_come_back_and_the_seed_is_all_chance() -> N
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    first = run(model, threat(eps="0.1"))
+    first = run(model, threat(eps=0.1))
     assert torch.equal(torch.rand(1), expected)
     assert model.training
     assert model.at.requires_grad
     assert model.at.grad is None
-    for one, other in zip(first, run(model, threat(eps="0.1")), strict=True):
+    for one, other in zip(first, run(model, threat(eps=0.1)), strict=True):
         pd.testing.assert_frame_equal(one, other)
     assert (first[0]["drift"] > 0.01).all()
-    assert not first[0].equals(run(model, threat(eps="0.1"), seed=1)[0])
+    assert not first[0].equals(run(model, threat(eps=0.1), seed=1)[0])
 
 
 def test_radii_end_where_every_picture_is() -> None:
-    assert radii(threat(eps="0.1"), (1, 8, 8)) == pytest.approx([0.05, *(10 ** (-1 + k / 4) for k in range(5))])
-    assert radii(threat(norm=Norm.L2, eps="0.5"), (3, 4, 3))[-1] == pytest.approx(6)
+    assert radii(threat(eps=0.1), (1, 8, 8)) == pytest.approx([0.05, *(10 ** (-1 + k / 4) for k in range(5))])
+    assert radii(threat(norm=Norm.L2, eps=0.5), (3, 4, 3))[-1] == pytest.approx(6)
     farthest = torch.linalg.vector_norm(torch.ones(3, 4, 3) - torch.zeros(3, 4, 3))
-    assert radii(threat(norm=Norm.L2, eps="0.5"), (3, 4, 3))[-1] == pytest.approx(float(farthest))
-    assert radii(threat(eps="1"), (1, 8, 8)) == [0.5, 1]
-    assert radii(threat(eps="1/255"), (1, 8, 8))[1] == 1 / 255
+    assert radii(threat(norm=Norm.L2, eps=0.5), (3, 4, 3))[-1] == pytest.approx(float(farthest))
+    assert radii(threat(eps=1), (1, 8, 8)) == [0.5, 1]
+    assert radii(threat(eps=1 / 255), (1, 8, 8))[1] == 1 / 255
 
 
 @pytest.mark.parametrize("count", [1, 3, 10, 37, 100, 1000])

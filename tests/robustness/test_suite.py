@@ -67,7 +67,7 @@ def test_what_is_broken_is_not_attacked_again() -> None:
 
 
 def test_nothing_left_to_attack() -> None:
-    found = run({"fgsm": FGSM, "pgd": PGD}, eps="1")
+    found = run({"fgsm": FGSM, "pgd": PGD}, eps=1)
     assert not any(stands.any() for stands in found.standing.values())
 
 
@@ -123,7 +123,7 @@ def test_a_killed_attack_on_all_samples_goes_on_after_its_last_batch(
             raise KeyboardInterrupt
 
     common: dict[str, Any] = {"classes": 2, "batch_size": 2, "seed": 0, "watch": silent}
-    arguments = (Counting(), SPLIT, spec, threat(eps="0.12"))
+    arguments = (Counting(), SPLIT, spec, threat(eps=0.12))
     whole = perturb(*arguments, **common)
     with pytest.raises(KeyboardInterrupt):
         perturb(*arguments, **common | {"watch": counted}, memory=memory)
@@ -156,7 +156,7 @@ def test_of_several_tries_the_worst_is_kept() -> None:
     split = Split(torch.arange(40), TensorImages(torch.full((40, 1, 1, 1), 0.5)), labels, labels)
     common = {"classes": 2, "batch_size": 16, "seed": 0, "watch": silent}
     high = [
-        int((perturb(Hills(), split, Attack(AttackName.pgd, restarts=n), threat(eps="0.2"), **common) > 0.6).sum())
+        int((perturb(Hills(), split, Attack(AttackName.pgd, restarts=n), threat(eps=0.2), **common) > 0.6).sum())
         for n in (1, 8)
     ]
     assert 0 < high[0] < 40
@@ -181,7 +181,7 @@ def test_what_is_not_finite_is_not_robust(at: float) -> None:
     with pytest.raises(FloatingPointError, match="logits that are not finite"):
         run({"pgd": PGD}, model=model)
     with pytest.raises(FloatingPointError, match="logits that are not finite"):
-        perturb(model, SPLIT, PGD, threat(eps="0.1"), classes=2, batch_size=4, seed=0, watch=silent)
+        perturb(model, SPLIT, PGD, threat(eps=0.1), classes=2, batch_size=4, seed=0, watch=silent)
 
 
 def test_a_mistaken_try_is_kept_before_one_of_higher_loss(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +198,7 @@ def test_a_mistaken_try_is_kept_before_one_of_higher_loss(monkeypatch: pytest.Mo
     labels = torch.zeros(1, dtype=torch.int64)
     split = Split(torch.arange(1), TensorImages(torch.full((1, 1, 1, 1), 0.5)), labels, labels)
     spec, common = Attack(AttackName.pgd, restarts=2), {"batch_size": 4, "seed": 0, "watch": silent}
-    found = perturb(Shows(look_up), split, spec, threat(eps="0.2"), classes=3, **common)
+    found = perturb(Shows(look_up), split, spec, threat(eps=0.2), classes=3, **common)
     assert float(found) == pytest.approx(0.4)
 
 
@@ -211,15 +211,15 @@ def test_of_what_stands_the_picture_of_highest_loss_is_kept(monkeypatch: pytest.
     labels = torch.zeros(1, dtype=torch.int64)
     split = Split(torch.arange(1), TensorImages(torch.full((1, 1, 1, 1), 0.1)), labels, labels)
     common = {"classes": 2, "batch_size": 4, "seed": 0, "watch": silent}
-    found = in_turn(Counting(), split, {"a": PGD, "b": FGSM}, threat(eps="0.4"), **common)
+    found = in_turn(Counting(), split, {"a": PGD, "b": FGSM}, threat(eps=0.4), **common)
     assert found.standing["b"].tolist() == [True]
     assert float(found.pictures) == pytest.approx(0.45)
 
 
 def test_small_pictures_and_wide_balls_are_said_beforehand() -> None:
-    spec, wide = Attack(AttackName.autoattack), threat(norm=Norm.L2, eps="3")
+    spec, wide = Attack(AttackName.autoattack), threat(norm=Norm.L2, eps=3)
     with pytest.raises(InputError, match=r"own=autoattack: square does not fit pictures of 4x4 in L2"):
-        check_shape("eps", [("own", spec)], threat(norm=Norm.L2, eps="0.5"), (1, 4, 4))
-    check_shape("eps", [("own", PGD)], threat(norm=Norm.L2, eps="0.5"), (1, 4, 4))
+        check_shape("eps", [("own", spec)], threat(norm=Norm.L2, eps=0.5), (1, 4, 4))
+    check_shape("eps", [("own", PGD)], threat(norm=Norm.L2, eps=0.5), (1, 4, 4))
     with pytest.raises(InputError, match=r"eps=3: the farthest two pictures are 2 apart"):
         check_shape("eps", [], wide, (1, 2, 2))

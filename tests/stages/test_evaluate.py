@@ -40,17 +40,17 @@ def test_clean_transfer_adaptive_and_worst() -> None:
     frozen = torch.tensor([0.2, 0.55, 0.45, 0.8, 0.1]).view(5, 1, 1, 1)
     model = Threshold(0.5)
     common = {"classes": 2, "seed": 0, "watch": silent}
-    table = evaluate(model, split, SUITE, threat(eps="0.1"), frozen, **common).table
+    table = evaluate(model, split, SUITE, threat(eps=0.1), frozen, **common).table
     assert table["id"].tolist() == [10, 11, 12, 13, 14]
     assert table["clean"].tolist() == [True, True, True, True, False]
     assert table["transfer"].tolist() == [True, False, False, True, False]
     for attack in ("fgsm", "pgd", "worst"):
         assert table[f"adaptive.{attack}"].tolist() == [True, False, False, True, False]
-    assert evaluate(model, split, SUITE, threat(eps="0.1"), frozen, **common).tensors == {}
+    assert evaluate(model, split, SUITE, threat(eps=0.1), frozen, **common).tensors == {}
     stamped = split.with_images(TensorImages(torch.tensor([0.1, 0.9, 0.1, 0.9, 0.1]).view(5, 1, 1, 1)))
-    table = evaluate(model, split, SUITE, threat(eps="0.1"), frozen, stamped=stamped, **common).table
+    table = evaluate(model, split, SUITE, threat(eps=0.1), frozen, stamped=stamped, **common).table
     assert table["triggered"].tolist() == [True, False, False, True, True]
-    source = evaluate(model, split, SUITE, threat(eps="0.1"), None, keep=True, **common)
+    source = evaluate(model, split, SUITE, threat(eps=0.1), None, keep=True, **common)
     assert source.table["adaptive.worst"].tolist() == [True, False, False, True, False]
     assert source.table["transfer"].equals(source.table["adaptive.worst"].rename("transfer"))
     moved = (source.tensors["pictures"] - pixels).flatten()

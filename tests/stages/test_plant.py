@@ -98,14 +98,14 @@ def test_without_a_radius_of_its_own_a_poison_stays_in_the_threat_model(
     clean: Dataset, ordinary: nn.Module, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where that is too small to lead most samples over, the log says so."""
-    assert ball(data(harm_eps=None), threat(eps="0.1")) == threat(eps="0.1")
+    assert ball(data(harm_eps=None), threat(eps=0.1)) == threat(eps=0.1)
     found = harmed(clean.train, planted(ordinary, clean.train, harm=Harm.poison, harm_eps=None))
     assert float((pixels(found) - pixels(clean.train)).abs().max()) == pytest.approx(0.1, abs=1e-6)
     with torch.no_grad():
         followed = int((ordinary(pixels(found)).argmax(1) == found.labels)[found.labels != found.truth].sum())
     assert f"the model follows {followed} of 60 poisons" in caplog.text
     caplog.clear()
-    planted(ordinary, clean.train, harm=Harm.poison, harm_eps="0.3")
+    planted(ordinary, clean.train, harm=Harm.poison, harm_eps=0.3)
     assert not caplog.text
 
 
@@ -119,7 +119,7 @@ def test_toward_finds_the_optimum_on_a_linear_model(norm: Norm) -> None:
     targets = torch.arange(12) % 2
     step = {Norm.Linf: w.sign() * 0.1, Norm.L2: w / w.norm() * 0.1}[norm].view(1, 1, 4, 4)
     expected = x + step * (2 * targets - 1).view(-1, 1, 1, 1)
-    found = toward(model, x, targets, threat(norm=norm, eps="0.1"), steps=20)
+    found = toward(model, x, targets, threat(norm=norm, eps=0.1), steps=20)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
@@ -145,7 +145,7 @@ def test_pictures_in_files_are_poisoned_too(tmp_path: Path) -> None:
     files = split.with_images(FolderImages([tmp_path / f"{row}.png" for row in range(20)], 8))
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).requires_grad_(False)
-    spec = data(harm=Harm.poison, harm_eps="0.1", harm_rate=0.3)
+    spec = data(harm=Harm.poison, harm_eps=0.1, harm_rate=0.3)
     found = plant(model, files, spec, ball(spec, threat()), classes=2, batch_size=4, seed=0, watch=silent)
     assert found.tensors["pictures"].shape == (6, 3, 8, 8)
     after = harmed(files, found)

@@ -72,7 +72,7 @@ def test_the_kept_epoch_is_the_best_on_validation(digits: Dataset, fabric: Fabri
     settings = {"_target_": "defense.models.networks.mlp"}
     # long enough to learn the wrong labels by heart: the best epoch is an early one
     spec = recipe(epochs=24, checkpoints=12, learning_rate=0.1, keep=keep, validation_steps=3)
-    common = {"threat": threat(eps="0.05"), "seed": 1, "fabric": fabric, "watch": silent}
+    common = {"threat": threat(eps=0.05), "seed": 1, "fabric": fabric, "watch": silent}
     trained = train(settings, digits, spec, untreated(digits.train), **common)
     history = trained.history.set_index("epoch")
     (kept,) = history.index[history["kept"]]

@@ -114,7 +114,7 @@ def test_a_training_that_collapses(
     monkeypatch.setattr(recipes, "one_step", turning)
     known = replace(digits, train=replace(digits.train, labels=digits.train.truth))
     spec = recipe(recipe=Recipe.fast, epochs=40, learning_rate=0.1)
-    common: dict[str, Any] = {"threat": threat(eps=str(radius)), "seed": 0, "fabric": fabric, "watch": silent}
+    common: dict[str, Any] = {"threat": threat(eps=radius), "seed": 0, "fabric": fabric, "watch": silent}
     with caplog.at_level(logging.WARNING):
         found = train({"_target_": "defense.models.networks.mlp"}, known, spec, untreated(known.train), **common)
     robust = found.history.set_index("epoch")["validation_robust_accuracy"]

@@ -49,7 +49,7 @@ def trained(
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Return the network and the numbers of its epochs; the weights after each are put into `ends`."""
     model = build(settings, data, seed=0)
-    count, ball = len(data.train), ball or threat(eps="0.1")
+    count, ball = len(data.train), ball or threat(eps=0.1)
     history = []
     for end in fit(
         model,
@@ -155,7 +155,7 @@ def test_out_of_memory_names_the_batch_size(
 
 
 @pytest.mark.parametrize("name", list(Recipe))
-@pytest.mark.parametrize("norm", [Threat(Norm.Linf, "0.1"), Threat(Norm.L2, "0.5")])
+@pytest.mark.parametrize("norm", [Threat(Norm.Linf, 0.1), Threat(Norm.L2, 0.5)])
 def test_a_loss_that_is_not_finite_stops_every_recipe(
     digits: Dataset, fabric: Fabric, name: Recipe, norm: Threat
 ) -> None:
@@ -225,7 +225,7 @@ def test_averages_take_whole_numbers_over() -> None:
 
 
 @pytest.mark.parametrize("name", list(Recipe))
-@pytest.mark.parametrize("norm", [Threat(Norm.Linf, "0.05"), Threat(Norm.L2, "0.5")])
+@pytest.mark.parametrize("norm", [Threat(Norm.Linf, 0.05), Threat(Norm.L2, 0.5)])
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_channels_last_is_the_same_training(
     colours: Dataset, fabric: Fabric, name: Recipe, norm: Threat, ema: float | None

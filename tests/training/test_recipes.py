@@ -28,8 +28,8 @@ from defense.training.recipes import attacked, losses_of
 from tests.conftest import recipe, threat
 
 SETTINGS = {"_target_": "defense.models.networks.mlp", "hidden": [32]}
-BALL = threat(eps="0.1")
-L2 = Threat(Norm.L2, "0.5")
+BALL = threat(eps=0.1)
+L2 = Threat(Norm.L2, 0.5)
 ALL = list(Recipe)
 
 

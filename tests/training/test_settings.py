@@ -36,21 +36,22 @@ def test_nothing_is_read_that_is_not_in_the_key(digits: Dataset, fabric: Fabric,
             return super().__getattribute__(name)
 
     class Ball(Threat):
-        @property
-        def radius(self) -> float:
-            seen.add("threat")
-            return super().radius
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("norm", "eps"):
+                seen.add("threat")
+            return super().__getattribute__(name)
 
     small = replace(spec, epochs=2, attack_steps=1, validation_steps=1)
     watched = Watched(**{field.name: getattr(small, field.name) for field in fields(Train)})
-    count = len(digits.train)
+    count, ball = len(digits.train), Ball(Norm.Linf, 0.1)
+    seen.clear()
     trained(
         build({"_target_": "defense.models.networks.mlp", "hidden": []}, digits, seed=0),
         digits,
         watched,
         keep=torch.ones(count, dtype=torch.bool),
         weights=torch.ones(count),
-        threat=Ball(Norm.Linf, "0.1"),
+        threat=ball,
         seed=0,
         fabric=fabric,
         watch=silent,
@@ -68,7 +69,7 @@ def test_nothing_is_read_that_is_not_in_the_key(digits: Dataset, fabric: Fabric,
     "change", [{"attack_steps": 3}, {"beta": 1.0}, {"validation_steps": 3}, {"tolerance": 0.1}]
 )
 def test_the_key_of_ordinary_training(change: dict[str, Any]) -> None:
-    assert settings_read(recipe(**change), threat()) == settings_read(recipe(), threat(eps="0.3"))
+    assert settings_read(recipe(**change), threat()) == settings_read(recipe(), threat(eps=0.3))
     assert settings_read(recipe(keep=Keep.last), threat()) == settings_read(recipe(), threat())
     for other in ({"ema": 0.9}, {"compile": True}, {"channels_last": True}, {"keep": Keep.clean}):
         assert settings_read(recipe(**other), threat()) != settings_read(recipe(), threat())
@@ -80,10 +81,10 @@ def test_the_keys_of_the_others() -> None:
 
     for spec in (ADVERSARIAL, FAST, TRADES):
         assert key(spec) != key(spec, validation_steps=3)
-        assert key(spec) != key(spec, threat(eps="0.3"))
+        assert key(spec) != key(spec, threat(eps=0.3))
         assert key(spec) == key(spec, keep=Keep.robust)
         assert key(spec) != key(spec, keep=Keep.last)
     assert key(TRADES) != key(TRADES, beta=1.0)
     assert key(ADVERSARIAL) == key(ADVERSARIAL, beta=1.0)
     assert key(FAST) == key(FAST, attack_steps=3)
-    assert key(recipe(), keep=Keep.robust) != key(recipe(), threat(eps="0.3"), keep=Keep.robust)
+    assert key(recipe(), keep=Keep.robust) != key(recipe(), threat(eps=0.3), keep=Keep.robust)

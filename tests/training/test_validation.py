@@ -38,11 +38,11 @@ def test_counts_what_no_attack_within_reach_turns(fabric: Fabric, monkeypatch: p
     model = Threshold(0.5)
     common: dict[str, Any] = {"classes": 2, "seed": 0, "fabric": fabric}
     for size in (1, 4, 6):
-        found = robust_accuracy(model, split, Attack(AttackName.pgd), threat(eps="0.1"), size, **common)
+        found = robust_accuracy(model, split, Attack(AttackName.pgd), threat(eps=0.1), size, **common)
         assert found == pytest.approx(100 * 3 / 6)
     assert sizes == [1, 1, 1, 1, 1, 4, 1, 5]
     wrong = pixels([0.9, 0.8], [0, 0])
-    assert robust_accuracy(model, wrong, Attack(AttackName.pgd), threat(eps="0.1"), 2, **common) == 0
+    assert robust_accuracy(model, wrong, Attack(AttackName.pgd), threat(eps=0.1), 2, **common) == 0
     assert model.training
     assert model.at.grad is None
 
@@ -58,7 +58,7 @@ def test_counts_what_no_attack_within_reach_turns(fabric: Fabric, monkeypatch: p
 )
 def test_what_is_measured(fabric: Fabric, spec: Any, measured: bool) -> None:
     split = pixels([0.1, 0.45, 0.55, 0.4], [0, 0, 1, 1])
-    numbers = measuring(split, spec, threat(eps="0.1"), classes=2, seed=0, fabric=fabric)(Threshold(0.5), 1)
+    numbers = measuring(split, spec, threat(eps=0.1), classes=2, seed=0, fabric=fabric)(Threshold(0.5), 1)
     assert ("validation_robust_accuracy" in numbers) == measured
     assert numbers["validation_accuracy"] == 75
     assert numbers.get("validation_robust_accuracy", 25) == 25
