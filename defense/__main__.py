@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -20,11 +21,13 @@ from defense.cli.leftovers import remove_unbegun
 from defense.cli.multirun import SWEEP_ID, failing_alone
 from defense.cli.sweep_files import as_typed
 from defense.config.compose import CONF, checked, register
+from defense.config.reads import unread
 from defense.errors import InputError
 from defense.runtime.gpus import take_one
 from defense.runtime.orphans import end_with_parent
 from defense.runtime.ranks import one_writes
 
+log = logging.getLogger(__name__)
 KEPT = "finished stages are kept, the next run goes on from them"
 
 
@@ -56,6 +59,8 @@ def cell(composed: DictConfig, folder: Path, overrides: list[str], *, alone: boo
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # so that model._target_=my_file.Net finds a file beside the caller
     config = checked(composed)
+    for line in unread(config, overrides):
+        log.warning("%s", line)
     if not alone and config.fabric.processes == 1 and config.fabric.accelerator in ("auto", "cuda"):
         take_one()
     from defense.cli.launch import launched

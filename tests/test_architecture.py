@@ -33,7 +33,7 @@ ROOMS = {  # and what each may import beside itself; none of them forms a circle
     "__main__": ["cli", "config", "errors", "runtime"],
     "__init__": ["api"],
 }  # fmt: skip
-SETTINGS = {"config.choices", "config.schema", "config.tasks"}  # of config, what knows no Hydra
+SETTINGS = {"config.choices", "config.reads", "config.schema", "config.tasks"}  # of config, what knows no Hydra
 SHARED = {
     "runtime.checkpoint",
     "runtime.distributed",

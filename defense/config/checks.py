@@ -28,8 +28,8 @@ from defense.config.choices import (
     Task,
     Unreadable,
 )
+from defense.config.reads import readers_of, reading
 from defense.config.schema import (
-    READ_BY,
     Attack,
     Config,
     Data,
@@ -152,7 +152,7 @@ def check_harm(config: Config) -> None:
         raise InputError("data.harm", data.harm, "data.train_labels has noise of its own; expected none")
 
 
-UNTREATED = tuple(task for task in Task if task not in (Task.defend, Task.repair, Task.evade))
+UNTREATED = tuple(task for task in Task if "treatment" not in task.reads)
 
 
 def check_treatment(spec: Treat, task: Task) -> None:
@@ -206,33 +206,23 @@ def check_attack(field: str, attack: Attack) -> None:
         within(f"{field}.{name}", number_, number_ >= 1, "a whole number of at least 1")
     if attack.step_size is not None:
         said = f"not read by {attack.name}; expected null"
-        if "step_size" not in READ_BY[attack.name]:
+        if "step_size" not in reading(attack):
             raise InputError(f"{field}.step_size", attack.step_size, said)
 
 
-READ_BY_SOURCE: dict[str, tuple[Source, ...]] = {  # settings of the data that few sources read
-    "path": (Source.npz, Source.image_folder, Source.table, Source.text),
-    "image_size": (Source.image_folder,),
-    "train_labels": (Source.npz,),
-    "validation_path": (Source.table, Source.text),
-    "test_path": (Source.table, Source.text),
-    "target": (Source.table, Source.text),
-    **dict.fromkeys(
-        ("columns", "drop", "categories", "numbers", "outliers", "sensitive", "groups"), (Source.table,)
-    ),
-    "channels": (Source.npz,),
-    "unreadable": (Source.image_folder,),
-    **dict.fromkeys(("text", "tokenizer", "given_path", "given_key", "given_text"), (Source.text,)),
-}
+DEFAULTS = ("root", "length", "spread")  # set whatever the source
 UNSET: dict[str, object] = {"outliers": Outliers.refuse, "unreadable": Unreadable.refuse}  # others: null
 
 
 def check_source(data: Data) -> None:
     """Raise InputError where something is set that the source does not read."""
-    for name, readers in READ_BY_SOURCE.items():
+    readers_by_name = {
+        name: [member for field, member in found if field == "source"] for name, found in readers_of(Data).items()
+    }
+    for name, readers in readers_by_name.items():
         value = getattr(data, name)
         usual = UNSET.get(name)
-        if value != usual and data.source not in readers:
+        if readers and name not in DEFAULTS and value != usual and data.source not in readers:
             valid = (
                 f"{'null' if usual is None else usual}, or {' or '.join(f'data={reader}' for reader in readers)}"
             )

@@ -1,12 +1,29 @@
-"""Every closed choice of a run; a leaf, like `defense.config.schema`, which says where each is made."""
+"""Every closed choice of a run, and the settings that each of its members reads.
+
+A setting that some member reads is read only if the chosen member does; see `defense.config.reads`.
+"""
 
 from __future__ import annotations
 
 from enum import Enum
 
 
+def reads(*settings: str) -> frozenset[str]:
+    """Return the names of settings that a member of a choice reads."""
+    return frozenset(settings)
+
+
 class Choice(Enum):
-    """A closed choice, written and shown by its value."""
+    """A closed choice, written and shown by its value; a member may name the settings that it reads."""
+
+    _value_: str
+    reads: frozenset[str]
+
+    def __new__(cls, value: str, reads: frozenset[str] = frozenset()) -> Choice:
+        """Make a member of its value and of what it reads."""
+        member = object.__new__(cls)
+        member._value_, member.reads = value, reads
+        return member
 
     def __str__(self) -> str:
         return str(self.value)
@@ -32,28 +49,50 @@ class Source(Choice):
     """Where samples come from."""
 
     digits = "digits"
-    mnist = "mnist"
-    fashion_mnist = "fashion_mnist"
-    cifar10 = "cifar10"
-    cifar100 = "cifar100"
-    npz = "npz"
-    image_folder = "image_folder"
-    table = "table"
-    text = "text"
-    blobs = "blobs"
-    moons = "moons"
+    mnist = "mnist", reads("root")
+    fashion_mnist = "fashion_mnist", reads("root")
+    cifar10 = "cifar10", reads("root")
+    cifar100 = "cifar100", reads("root")
+    npz = "npz", reads("path", "train_labels", "channels")
+    image_folder = "image_folder", reads("path", "image_size", "unreadable")
+    table = (
+        "table",
+        reads(
+            *(
+                "path",
+                "validation_path",
+                "test_path",
+                "root",
+                "target",
+                "columns",
+                "drop",
+                "categories",
+                "numbers",
+            ),
+            *("outliers", "sensitive", "groups"),
+        ),
+    )
+    text = (
+        "text",
+        reads(
+            *("path", "validation_path", "test_path", "root", "target", "text", "tokenizer", "length"),
+            *("given_path", "given_key", "given_text"),
+        ),
+    )
+    blobs = "blobs", reads("spread")
+    moons = "moons", reads("spread")
 
 
 class Harm(Choice):
     """What is planted in the training samples, with known truth."""
 
     none = "none"
-    symmetric = "symmetric"
-    pair = "pair"
-    boxes = "boxes"
-    boundary = "boundary"
-    trigger = "trigger"
-    poison = "poison"
+    symmetric = "symmetric", reads("harm_rate")
+    pair = "pair", reads("harm_rate")
+    boxes = "boxes", reads("harm_rate")
+    boundary = "boundary", reads("harm_rate")
+    trigger = "trigger", reads("harm_rate", "harm_target", "harm_patch")
+    poison = "poison", reads("harm_rate", "harm_eps")
 
 
 class Outliers(Choice):
@@ -89,14 +128,14 @@ class AttackName(Choice):
     """The attacks that can be run."""
 
     fgsm = "fgsm"
-    pgd = "pgd"
-    apgd_ce = "apgd_ce"
-    apgd_t = "apgd_t"
-    fab_t = "fab_t"
-    square = "square"
-    cw = "cw"
-    deepfool = "deepfool"
-    autoattack = "autoattack"
+    pgd = "pgd", reads("steps", "step_size", "random_start")
+    apgd_ce = "apgd_ce", reads("steps")
+    apgd_t = "apgd_t", reads("steps")
+    fab_t = "fab_t", reads("steps")
+    square = "square", reads("queries")
+    cw = "cw", reads("steps")
+    deepfool = "deepfool", reads("steps")
+    autoattack = "autoattack", reads("steps", "queries")
 
 
 class Tracker(Choice):
@@ -118,11 +157,16 @@ class ObjectiveName(Choice):
 class Method(Choice):
     """How a training sample is scored; positive helps, negative harms."""
 
-    alignment = "alignment"
-    self_influence = "self_influence"
+    alignment = (
+        "alignment",
+        reads(
+            "objective", "parameters", "attacked_train", "members", "direction", "cosine", "precision", "compile"
+        ),
+    )
+    self_influence = "self_influence", reads("parameters", "attacked_train")
     loss = "loss"
-    adversarial_loss = "adversarial_loss"
-    confident_learning = "confident_learning"
+    adversarial_loss = "adversarial_loss", reads("attacked")
+    confident_learning = "confident_learning", reads("folds")
     random = "random"
     oracle = "oracle"
 
@@ -131,29 +175,29 @@ class Members(Choice):
     """The points of parameter space that an alignment is summed over."""
 
     single = "single"
-    dropout = "dropout"
-    gaussian = "gaussian"
-    checkpoints = "checkpoints"
+    dropout = "dropout", reads("count", "max_rate")
+    gaussian = "gaussian", reads("count", "std")
+    checkpoints = "checkpoints", reads("checkpoints")
 
 
 class Direction(Choice):
     """What is done to the gradient of the objective before training gradients are aligned with it."""
 
     identity = "identity"
-    hessian = "hessian"
-    cg = "cg"
-    lissa = "lissa"
-    ekfac = "ekfac"
-    datainf = "datainf"
+    hessian = "hessian", reads("damping")
+    cg = "cg", reads("damping", "iterations", "tolerance")
+    lissa = "lissa", reads("damping", "iterations", "tolerance", "scale")
+    ekfac = "ekfac", reads("damping")
+    datainf = "datainf", reads("damping")
 
 
 class Recipe(Choice):
     """The losses that training lowers."""
 
     standard = "standard"
-    adversarial = "adversarial"
-    fast = "fast"
-    trades = "trades"
+    adversarial = "adversarial", reads("attack_steps", "validation_steps", "threat")
+    fast = "fast", reads("validation_steps", "threat")
+    trades = "trades", reads("attack_steps", "beta", "validation_steps", "threat")
 
 
 class Keep(Choice):
@@ -161,26 +205,26 @@ class Keep(Choice):
 
     last = "last"
     clean = "clean"
-    robust = "robust"
+    robust = "robust", reads("validation_steps", "threat")
 
 
 class Optimizer(Choice):
     """How the training loss is lowered."""
 
-    sgd = "sgd"
-    lbfgs = "lbfgs"
+    sgd = "sgd", reads("learning_rate", "momentum", "crop", "flip")
+    lbfgs = "lbfgs", reads("tolerance")
 
 
 class Task(Choice):
     """The question of a run, and with it the stages that it goes through."""
 
-    defend = "defend"
+    defend = "defend", reads("treatment", "evaluation")
     detect = "detect"
-    faithfulness = "faithfulness"
-    repair = "repair"
-    evade = "evade"
-    order = "order"
-    speed = "speed"
+    faithfulness = "faithfulness", reads("faithfulness", "objective")
+    repair = "repair", reads("treatment")
+    evade = "evade", reads("treatment", "evade")
+    order = "order", reads("order", "objective")
+    speed = "speed", reads("speed")
 
 
 class Measure(Choice):
@@ -228,8 +272,8 @@ class Subsets(Choice):
 class TreatmentName(Choice):
     """What is done to the samples with the lowest scores."""
 
-    remove = "remove"
-    relabel = "relabel"
+    remove = "remove", reads("budget", "threshold", "balance")
+    relabel = "relabel", reads("budget", "threshold", "balance")
     reweight = "reweight"
 
 

@@ -6,13 +6,14 @@ knowing Hydra. What a knob means stands beside it in conf/.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from math import inf, nan
 from typing import TYPE_CHECKING, Any
 
 from defense.config.choices import (
+    AUTO,
     AttackName,
     Channels,
     Direction,
@@ -85,19 +86,6 @@ class Threat:
         return f"{self.norm}, eps {as_fraction(self.eps)}"
 
 
-READ_BY: dict[AttackName, tuple[str, ...]] = {  # the settings that each attack reads, beside its restarts
-    AttackName.fgsm: (),
-    AttackName.pgd: ("steps", "step_size", "random_start"),
-    AttackName.apgd_ce: ("steps",),
-    AttackName.apgd_t: ("steps",),
-    AttackName.fab_t: ("steps",),
-    AttackName.square: ("queries",),
-    AttackName.cw: ("steps",),
-    AttackName.deepfool: ("steps",),
-    AttackName.autoattack: ("steps", "queries"),
-}
-
-
 @dataclass
 class Attack:
     """One attack inside the threat model."""
@@ -112,11 +100,6 @@ class Attack:
     def __post_init__(self) -> None:
         if self.step_size is not None:
             self.step_size = positive("attack.step_size", self.step_size)
-
-    @property
-    def read(self) -> dict[str, Any]:
-        """What its outcome depends on."""
-        return {name: getattr(self, name) for name in ("name", "restarts", *READ_BY[self.name])}
 
 
 @dataclass
@@ -189,6 +172,15 @@ class Train:
     crop: int
     flip: bool
 
+    @property
+    def kept(self) -> Keep:
+        """The epoch that is kept; null is last for standard, whose robust accuracy is mostly zero, else robust."""
+        return self.keep or (Keep.last if self.recipe is Recipe.standard else Keep.robust)
+
+    def resolved(self) -> Train:
+        """Return the recipe with the epoch that is kept in place of null."""
+        return replace(self, keep=self.kept)
+
 
 @dataclass
 class Objective:
@@ -247,6 +239,13 @@ class Treat:
     held_out: float
     threshold: float | None
     balance: str
+
+    def resolved(self) -> Treat:
+        """Return the treatment without the settings that its threshold, or a budget of its own, leaves unread."""
+        if self.budget == AUTO:
+            return self
+        own = replace(self, budgets=[], names=[], held_out=0.0)
+        return own if self.threshold is None else replace(own, budget=None, balance="none")
 
 
 @dataclass

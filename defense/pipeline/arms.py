@@ -7,6 +7,7 @@ from typing import Any
 
 from defense.artifacts import Checks, Evaluation, Measurement, Scores, TrainedModel, Treatment
 from defense.config.choices import Harm
+from defense.config.reads import read
 from defense.config.schema import Treat, plain
 from defense.data.harm import stamped
 from defense.influence.scorers import random_scores
@@ -30,7 +31,8 @@ class Arms:
     @property
     def settings(self) -> dict[str, Any]:
         """What the key of a treatment is made of, without what it may have been chosen from."""
-        return {name: getattr(self.spec, name) for name in ("name", "budget", "threshold", "balance")}
+        names = ("name", "budget", "threshold", "balance")
+        return {name: value for name, value in read(self.spec).items() if name in names}
 
     def treat(self, scores: Stored[Scores]) -> Stored[Treatment]:
         """Treat the training split by its scores."""
@@ -84,7 +86,7 @@ class Arms:
             Evaluation,
             version=evaluate.VERSION,
             settings={
-                "attacks": [(name, spec.read) for name, spec in config.evaluation.attacks.items()],  # in order
+                "attacks": [(name, read(spec)) for name, spec in config.evaluation.attacks.items()],  # in order
                 "batch_size": config.evaluation.batch_size,
                 "threat": config.threat,
                 "classes": self.cell.data.classes,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from defense.artifacts import AdversarialSet, HeldOut, Retrainings, Scores
-from defense.config.choices import Members, Method, ObjectiveName
+from defense.config.choices import ObjectiveName
+from defense.config.reads import read, reading
+from defense.config.schema import Scorer
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.influence.objectives import Validation
@@ -25,6 +28,11 @@ class Seen:
 
     validation: Validation
     keys: dict[str, str]
+
+
+def scoring_settings(scorer: Scorer) -> dict[str, Any]:
+    """Return the settings that a score at one model is computed by; which model and which folds is for others."""
+    return {name: value for name, value in read(scorer).items() if name not in ("name", "proxy", "seeds", "folds")}
 
 
 class Cell(Trainings):
@@ -50,19 +58,20 @@ class Cell(Trainings):
         self, site: Site, target: str = "", rows: Tensor | None = None, seen: Seen | None = None
     ) -> Stored[Scores]:
         """Score the training split at one site; see `scores`. seen: by the objective, instead of validation."""
-        config, data = self.config, self.data
-        scorer = replace(config.scorer, proxy=None, seeds=1)  # said by the site
-        states = checkpoints_of(site.trained.artifact) if scorer.members is Members.checkpoints else []
-        looks = ObjectiveName.robustness in config.objective.weights
-        seen = seen or Seen(self.validation(site), self.adversarial(site) if looks else {})
+        config, data, scorer = self.config, self.data, self.config.scorer
+        names = reading(scorer)
+        states = checkpoints_of(site.trained.artifact) if "checkpoints" in names else []
+        looks = "objective" in names
+        robust = looks and ObjectiveName.robustness in config.objective.weights
+        seen = seen or Seen(self.validation(site), self.adversarial(site) if robust else {})
         validation = seen.validation
         attack = None
-        if scorer.attacked_train or scorer.method is Method.adversarial_loss:
+        if "attacked" in names or ("attacked_train" in names and scorer.attacked_train):
             label = "attack_train" + ("" if site.name == "baseline" else f"_{site.name}")
             attack = self.attack(label, "train", site.model, site.trained.key, config.attack)
-        keys = {**seen.keys, **({"attacked": attack.key} if attack else {})}
+        keys = {**(seen.keys if looks else {}), **({"attacked": attack.key} if attack else {})}
         held_out = None
-        if scorer.method is Method.confident_learning:
+        if "folds" in names:
             held_out = self.cross_validated(site)
             keys |= {"held_out": held_out.key}
         label = "score" + ("" if site.name == "baseline" else f"_{site.name}")
@@ -71,11 +80,11 @@ class Cell(Trainings):
             Scores,
             version=score.VERSION,
             settings={
-                "objective": config.objective,
-                "scorer": scorer,
-                "rows": None if rows is None else rows.tolist(),
+                "objective": config.objective if looks else None,
+                "scorer": scoring_settings(scorer),
+                "rows": rows.tolist() if looks and rows is not None else None,
             },
-            inputs=self.inputs("train", "validation", model=site.trained.key, **keys),
+            inputs=self.inputs("train", *(["validation"] if looks else []), model=site.trained.key, **keys),
             compute=lambda watch, progress: score.score(
                 site.model,
                 data.train,

@@ -10,7 +10,8 @@ from pandas.util import hash_pandas_object
 from torch import nn
 
 from defense.artifacts import AdversarialSet, TrainedModel, Treatment
-from defense.config.choices import Recipe
+from defense.config.choices import Optimizer, Recipe
+from defense.config.reads import read, reading
 from defense.config.schema import Attack, Config, Train
 from defense.data.splits import Dataset
 from defense.models.build import source_digest
@@ -19,7 +20,6 @@ from defense.runtime.distributed import ALONE
 from defense.stages import attack, train, treat
 from defense.store.stage import Ledger
 from defense.store.store import Stored
-from defense.training.settings import in_batches, settings_read
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Trainings:
         recipe = recipe or config.train
         if treatment.table["treated"].any():
             recipe = replace(recipe, checkpoints=1)
-        seed, shared = self.seed_of(index), in_batches(recipe)
+        seed, shared = self.seed_of(index), recipe.optimizer is Optimizer.sgd
         seen = treatment.table[["id", "keep", "label", "weight"]]  # what a training run looks at
         rows = hash_pandas_object(seen, index=False).to_numpy()
         return self.ledger.once(
@@ -115,7 +115,8 @@ class Trainings:
         return {
             "model": self.config.model,
             "source": source_digest(self.config.model),
-            **settings_read(recipe, self.config.threat),
+            "train": read(recipe),
+            "threat": self.config.threat if "threat" in reading(recipe) else None,
             "classes": self.data.classes,
         }
 
@@ -139,7 +140,7 @@ class Trainings:
             AdversarialSet,
             version=attack.VERSION,
             settings={
-                "attack": spec.read,
+                "attack": read(spec),
                 "threat": config.threat,
                 "batch_size": config.evaluation.batch_size,
                 "classes": self.data.classes,

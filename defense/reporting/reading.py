@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from defense.config.choices import AUTO, Method, Task, TreatmentName
+from defense.config.reads import names_read
+from defense.config.schema import Attack, Scorer, Train, Treat
 
 Settings = dict[str, Any]  # of a run, as result.json holds them under config
 
+KINDS: dict[str, type] = {"train": Train, "attack": Attack, "scorer": Scorer, "treatment": Treat}
 BLIND = (Method.random.value, Method.oracle.value)  # look at no model: chance and perfect knowledge
 
 
@@ -29,26 +33,25 @@ def proxy_of(settings: Settings) -> str | None:
 
 
 def objective_of(settings: Settings) -> Settings | None:
-    """Return the objective; None where nothing looks at it. Some tasks measure by it, whatever the scorer."""
-    measured = settings["task"] in (Task.faithfulness.value, Task.order.value)
-    read = measured or settings["scorer"]["method"] == Method.alignment.value
-    return settings["objective"] if read else None
+    """Return the objective; None if nothing looks at it. Some tasks measure by it, whatever the scorer."""
+    looks = "objective" in Task(settings["task"]).reads | names_read(Scorer, settings["scorer"])
+    return settings["objective"] if looks else None
 
 
 def read(settings: Settings) -> Settings:
-    """Return the settings without name, place and seed, and without what scorer and treatment do not read."""
-    others = {name: value for name, value in settings.items() if name not in ("name", "store", "seed", "track")}
-    scorer = settings["scorer"] | {"proxy": proxy_of(settings)}
-    treatment = settings["treatment"]
-    if treatment["name"] == TreatmentName.reweight.value and treatment["budget"] != AUTO:
-        treatment = treatment | dict.fromkeys(("budget", "threshold", "balance"))  # it treats all, by their scores
-    fabric = {name: value for name, value in settings.get("fabric", {}).items() if name != "strategy"}
-    return others | {
-        "fabric": fabric,
-        "scorer": scorer,
-        "objective": objective_of(settings),
-        "treatment": treatment,
-    }
+    """Return the settings without name, place and seed, and without those that nothing reads."""
+    task = settings["task"]
+    elsewhere = ("name", "store", "seed", "track", *(other.value for other in Task if other.value != task))
+    own = {name: value for name, value in settings.items() if name not in elsewhere}
+    own["fabric"] = {name: value for name, value in settings.get("fabric", {}).items() if name != "strategy"}
+    own["objective"] = objective_of(settings)
+    for part, kind in KINDS.items():
+        automatic = part == "treatment" and settings[part]["budget"] == AUTO  # chosen by all of these settings
+        if part in settings and not automatic:
+            unread = {field.name for field in fields(kind)} - names_read(kind, settings[part])
+            own[part] = settings[part] | dict.fromkeys(unread & settings[part].keys())
+    own["scorer"] = own["scorer"] | {"proxy": proxy_of(settings)}
+    return own
 
 
 def differing(first: Any, second: Any, name: str = "") -> list[str]:

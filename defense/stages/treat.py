@@ -38,7 +38,8 @@ def treat(train: Split, suggestion: Suggestion, spec: Treat) -> Treatment:
 
     Raises InputError where the treatment leaves a class without samples.
     """
-    treated = TREATMENTS[spec.name](untreated(train), suggestion, chosen(suggestion, spec))
+    rows = chosen(suggestion, spec) if "budget" in spec.name.reads else np.arange(len(train))
+    treated = TREATMENTS[spec.name](untreated(train), suggestion, rows)
     return no_class_lost(treated, train, spec)
 
 

@@ -33,7 +33,7 @@ from defense.runtime.lock import locked
 from defense.store.files import CORRUPT, LOCK, PART, beside, checksum, reason, remove_files, sync, usable
 
 log = logging.getLogger(__name__)
-FORMAT = 2  # of an entry; part of every key
+FORMAT = 3  # of an entry; part of every key
 MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"  # as sha256sum writes it
 DIGEST = hashlib.sha256().digest_size

@@ -12,7 +12,7 @@ from typing import Any
 from defense.artifacts import Scores
 from defense.config.choices import Direction, Members, Method, ObjectiveName
 from defense.config.schema import Scorer
-from defense.pipeline.cell import Cell, Site
+from defense.pipeline.cell import Cell, Site, scoring_settings
 from defense.reporting.ordering import Reference
 from defense.stages import reference
 from defense.stages.report import write_order
@@ -44,16 +44,15 @@ def reference_of(cell: Cell, site: Site) -> Stored[Scores]:
     """Return the influence that the order is compared with, at one site."""
     config, data = cell.config, cell.data
     scorer = plainest(config.scorer)
-    names = ("parameters", "iterations", "tolerance", "scale", "batch_size")
+    used = scoring_settings(replace(scorer, direction=config.order.reference))
     return cell.ledger.once(
         "reference",
         Scores,
         version=reference.VERSION,
         settings={
             "objective": config.objective,
-            "reference": config.order.reference,
             "dampings": config.order.dampings,
-            **{name: getattr(scorer, name) for name in names},
+            **{name: value for name, value in used.items() if name != "damping"},
         },
         inputs=cell.inputs(
             "train",

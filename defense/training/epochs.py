@@ -11,7 +11,6 @@ from torch import Tensor
 
 from defense.config.choices import Keep, Recipe
 from defense.config.schema import Train
-from defense.training.settings import kept_by
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class Choice:
     """Which epoch of a training by `recipe` is kept."""
 
     def __init__(self, recipe: Train) -> None:
-        self.best = Best(COLUMNS[kept_by(recipe)])
+        self.best = Best(COLUMNS[recipe.kept])
         self.robust = Best(COLUMNS[Keep.robust]) if recipe.recipe is Recipe.fast else None
 
     def look(self, end: EpochEnd) -> bool:

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from defense.config.choices import AttackName
+from defense.config.reads import reading
 from defense.config.schema import Attack, Threat, Train
 from defense.data.images import TensorImages
 from defense.data.splits import Split
@@ -19,7 +20,6 @@ from defense.models.predict import predict
 from defense.randomness import derive
 from defense.runtime.distributed import ALONE, Crew, rows_of, together
 from defense.training.recipes import attacked
-from defense.training.settings import sees_attacks
 
 Measure = Callable[[nn.Module, int], dict[str, float]]  # network, epoch -> validation_<...>
 
@@ -48,7 +48,7 @@ def measuring(
     def clean(network: nn.Module, epoch: int) -> dict[str, float]:
         return crew.broadcast(clean_numbers(network, validation, recipe, epoch=epoch, crew=crew))
 
-    if not sees_attacks(recipe):
+    if "threat" not in reading(recipe):
         return clean
     attack = Attack(AttackName.pgd, steps=recipe.validation_steps)
     few = validation.subset(spread(len(validation), ATTACKED))

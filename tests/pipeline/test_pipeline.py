@@ -106,6 +106,37 @@ def test_a_change_that_nothing_reads_recomputes_nothing(store: Path, tmp_path: P
     assert computed_in(tmp_path / "after") == set()
 
 
+UNREAD_BY_SCORERS = {  # settings that a scorer does not read, and others that look at the same
+    "scorer=ip": [
+        "scorer.name=other",
+        "scorer.damping=0.3",
+        "scorer.count=7",
+        "scorer.folds=3",
+        "scorer.scale=0.1",
+    ],
+    "scorer=loss": [
+        "objective=utility",
+        "scorer.attacked_train=true",
+        "scorer.cosine=true",
+        "scorer.parameters=x",
+    ],
+    "scorer=random": ["objective=utility", "scorer.direction=cg", "scorer.members=dropout"],
+    "scorer=datainf": ["scorer.iterations=3", "scorer.tolerance=0.5"],
+}
+
+
+@pytest.mark.parametrize("scorer", UNREAD_BY_SCORERS)
+def test_a_score_is_not_computed_again_for_what_its_scorer_does_not_read(
+    store: Path, tmp_path: Path, scorer: str
+) -> None:
+    arguments = [*TINY, f"store={store}", "task=detect", scorer]
+    first = run_in(tmp_path / "first", *arguments)
+    for number, change in enumerate(UNREAD_BY_SCORERS[scorer]):
+        again = run_in(tmp_path / str(number), *arguments, change)
+        assert again["keys"]["score"] == first["keys"]["score"], change
+        assert not computed_in(tmp_path / str(number)), change
+
+
 CHECKS = {"check_baseline", "check_control", "check_defended"}
 RECHECKED = {
     "evaluation.checked=12": CHECKS,

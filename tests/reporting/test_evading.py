@@ -37,7 +37,9 @@ def cell(seed: int, scorer: str, published: float, bounded: float) -> dict[str, 
         }
         for arm, level in (("baseline", 60), ("control", 62), ("defended", 62))
     }
-    return swept(seed, 0.0, scorer) | {"arms": arms, "task": "evade"}
+    result = swept(seed, 0.0, scorer)
+    result["config"]["task"] = "evade"
+    return result | {"arms": arms, "task": "evade"}
 
 
 def test_an_attack_made_anew_leaves_alone_what_is_wrong_and_the_published_one_does_not() -> None:

@@ -34,8 +34,8 @@ def sweep(
         control = measured(rng, level)
         for number in range(settings):
             cell = copy.deepcopy(result(seed, 0.0))
-            cell["overrides"] = [f"seed={seed}", f"scorer.count={number}"]
-            cell["config"]["scorer"] |= {"name": "random", "method": "random", "count": number}
+            cell["overrides"] = [f"seed={seed}", f"scorer.seeds={number}"]
+            cell["config"]["scorer"] |= {"name": "random", "method": "random", "seeds": number}
             arms = {"baseline": measured(rng, level), "control": control if shared else measured(rng, level)}
             arms["defended"] = measured(rng, level + (effect if number == 0 else 0.0))
             for name, worst in arms.items():
@@ -125,8 +125,8 @@ def test_the_sentence_counts_what_is_called_different_after_correction() -> None
 def test_a_setting_of_one_seed_is_neither_judged_nor_best_however_high() -> None:
     cells = sweep(np.random.default_rng(0), seeds=5, settings=2, effect=9.0)
     lone = copy.deepcopy(cells[0])
-    lone["overrides"] = ["seed=0", "scorer.count=9"]
-    lone["config"]["scorer"]["count"] = 9
+    lone["overrides"] = ["seed=0", "scorer.seeds=9"]
+    lone["config"]["scorer"]["seeds"] = 9
     lone["arms"]["defended"]["adaptive"]["worst"] = 99.0
     table = judge(settings_of([*cells, lone]))
     assert [row.word for row in table] == ["best", "not distinguishable", "not judged: one seed"]

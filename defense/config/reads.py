@@ -1,0 +1,108 @@
+"""Which of its settings a part reads: the one source for keys, pages and messages.
+
+A field that some member of a choice names, see `defense.config.choices`, is read if a chosen member names it and
+the choice is itself read. Every other field is always read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from typing import Any, get_args, get_type_hints
+
+from defense.config.choices import Choice, Task
+from defense.config.schema import Attack, Config, Data, Scorer, Train, Treat, plain
+
+PARTS = (Data, Train, Attack, Scorer, Treat)  # whose fields are not all read
+
+
+@cache
+def choices_of(kind: type) -> dict[str, type[Choice]]:
+    """Return the fields of a settings class that hold a choice, with their Enum."""
+    found: dict[str, type[Choice]] = {}
+    for field, hint in get_type_hints(kind).items():
+        for each in (hint, *(get_args(hint) if type(None) in get_args(hint) else ())):
+            if isinstance(each, type) and issubclass(each, Choice):
+                found[field] = each
+    return found
+
+
+@cache
+def readers_of(kind: type) -> dict[str, list[tuple[str, Choice]]]:
+    """Return, for each setting that not every choice reads, the choices that do, as (field, member)."""
+    found: dict[str, list[tuple[str, Choice]]] = {}
+    for field, choice in choices_of(kind).items():
+        for member in choice:
+            for name in member.reads:
+                found.setdefault(name, []).append((field, member))
+    return found
+
+
+def names_read(kind: type, values: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names that settings of class `kind` read, given their values; choices as members or by value.
+
+    Beside fields of their own these may be names of what they look at elsewhere, as objective and threat.
+    """
+    readers = readers_of(kind)
+    names = {field.name for field in fields(kind)} - readers.keys()
+    pending = [name for name in choices_of(kind) if name in names]
+    while pending:
+        name = pending.pop()
+        value = values.get(name)
+        more = frozenset() if value is None else choices_of(kind)[name](value).reads - names
+        names |= more
+        pending += [each for each in more if each in choices_of(kind)]
+    return frozenset(names)
+
+
+def reading(settings: Any) -> frozenset[str]:
+    """Return the names that settings read, once their defaults are resolved; see `names_read`."""
+    resolved = resolve(settings)
+    return names_read(type(resolved), vars(resolved))
+
+
+def read(settings: Any) -> dict[str, Any]:
+    """Return the fields that settings read, by name, as plain values with defaults resolved."""
+    names = reading(settings)
+    return {name: value for name, value in plain(resolve(settings)).items() if name in names}
+
+
+def resolve(settings: Any) -> Any:
+    """Return settings with their defaults resolved, if their class has such defaults."""
+    return settings.resolved() if hasattr(settings, "resolved") else settings
+
+
+def unread(config: Config, overrides: Sequence[str]) -> list[str]:
+    """Return a line for each override, as in train.beta=3, that nothing in the run reads: it names what would.
+
+    An override that another one hides is not looked at: the run does not read it, nor anything else.
+    """
+    lines = []
+    for override in overrides:
+        name = override.partition("=")[0].lstrip("+~")
+        readers = readers_missed(config, name)
+        if readers:
+            lines.append(f"{override}: not read by this run; {' or '.join(readers)} would read it")
+    return lines
+
+
+def readers_missed(config: Config, name: str) -> list[str]:
+    """Return the choices that would read a setting, as in train.recipe=trades; none if the run reads it."""
+    part, _, field = name.partition(".")
+    if part in Task.__members__ and part != config.task.value:
+        return [f"task={part}"]
+    if part == "objective":
+        looks = "objective" in config.task.reads | reading(config.scorer)
+        return [] if looks else ["scorer.method=alignment"]
+    settings: Any = getattr(config, part, None)
+    if type(settings) not in PARTS or not hasattr(settings, field):
+        return []
+    own, resolved = getattr(settings, field), getattr(resolve(settings), field)
+    if own is not None and own != resolved:
+        return [
+            "treatment.budget=auto" if field in ("budgets", "names", "held_out") else "treatment.threshold=null"
+        ]
+    if field in reading(settings):
+        return []
+    return [f"{part}.{choice}={member}" for choice, member in readers_of(type(settings))[field]]
