@@ -105,4 +105,5 @@ def readers_missed(config: Config, name: str) -> list[str]:
         ]
     if field in reading(settings):
         return []
-    return [f"{part}.{choice}={member}" for choice, member in readers_of(type(settings))[field]]
+    kind: type = type(settings)
+    return [f"{part}.{choice}={member}" for choice, member in readers_of(kind)[field]]

@@ -181,3 +181,20 @@ def test_damaged_progress_is_said_and_not_believed(tmp_path: Path, caplog: pytes
     assert "is damaged: computed again" in caplog.text
     file.write_bytes(whole)
     assert torch.equal(progress.recall("a")["x"], torch.arange(100))
+
+
+def test_a_store_of_another_format_is_left_alone_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("defense.store.store.FORMAT", 2)
+        old = once(Store(tmp_path), scores)
+    (tmp_path / "format").unlink()  # as older versions leave it
+    caplog.clear()
+    new = once(Store(tmp_path), scores)
+    assert (new.reused, new.key != old.key) == (False, True)
+    assert len(caplog.messages) == 1
+    assert "has entries of format 2, this version writes format 3" in caplog.text
+    assert verified_manifest(tmp_path / "score" / old.key) is not None
+    once(Store(tmp_path), forbidden)
+    assert len(caplog.messages) == 1
