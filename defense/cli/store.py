@@ -7,15 +7,20 @@ do entries that another process uses.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from defense.errors import InputError
 from defense.reporting.tables import markdown
 from defense.store.files import usable
+from defense.store.fingerprint import differences
 from defense.store.prune import KINDS, Pruned, StoreItem, items_in, needed_keys, prune
+from defense.store.store import MANIFEST
 
 STORE = Path("runs/store")
+KEYED = ("format", "stage", "stage_version", "versions", "settings", "inputs")  # what a key is made of
 HOURS = 24.0  # longer than a run should take from the last use of an entry to its result.json
 
 
@@ -24,6 +29,7 @@ def run_store_command(arguments: Sequence[str]) -> str:
     parser = argparse.ArgumentParser(prog="defense-report store", description=__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--list", action="store_true", help="show how many entries there are, and how large")
+    action.add_argument("--why", nargs=2, metavar=("A", "B"), help="show how the keys of two entries differ")
     action.add_argument("--prune", action="store_true", help="remove entries that no run needs")
     parser.add_argument("--store", type=Path, default=STORE, metavar="FOLDER")
     parser.add_argument("--runs", type=Path, metavar="FOLDER", help="of the runs to keep; of runs/store, runs")
@@ -35,12 +41,33 @@ def run_store_command(arguments: Sequence[str]) -> str:
     if not given.hours >= 0:  # written so that NaN fails
         raise InputError("--hours", given.hours, "expected a number of at least 0")
     with usable(given.store):
+        if given.why:
+            return explain(given.store, *given.why)
         if given.list:
             return stages_table(items_in(given.store))
         if given.runs is None and given.store != STORE:
             raise InputError("--runs", "", f"expected the folder of the runs that {given.store} is of")
         needed = needed_keys(given.runs or STORE.parent)
         return summary(prune(given.store, needed, hours=given.hours, dry=given.dry_run), dry=given.dry_run)
+
+
+def explain(store: Path, first: str, second: str) -> str:
+    """Return what differs between the keys of two entries, as train/1f2e, a line each."""
+    one, other = (manifest_of(store, name) for name in (first, second))
+    parts = [{name: part for name, part in each.items() if name in KEYED} for each in (one, other)]
+    return "\n".join(differences(parts[0], parts[1])) or "nothing: both are one entry"
+
+
+def manifest_of(store: Path, name: str) -> dict[str, Any]:
+    """Return the manifest of the one entry whose name begins so, as in train/1f2e; raises InputError if not one."""
+    stage, _, key = name.rpartition("/")
+    found = sorted(store.glob(f"{stage or '*'}/{key}*/{MANIFEST}")) if key.isalnum() else []
+    if len(found) != 1:
+        names = ", ".join(f"{file.parent.parent.name}/{file.parent.name}" for file in found[:3])
+        valid = f"is the begin of {len(found)} entries ({names}, ...)" if found else "no such entry"
+        raise InputError("--why", name, f"{valid}; expected STAGE/KEY, as the keys in a result.json")
+    content: dict[str, Any] = json.loads(found[0].read_text(encoding="utf-8"))
+    return content
 
 
 def stages_table(items: Sequence[StoreItem]) -> str:

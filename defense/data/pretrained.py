@@ -62,8 +62,8 @@ def loading(field: str, name: str) -> Iterator[str]:
 
 @cache
 def content_digest(place: str) -> str:
-    """Return a hash of the files in the folder of an encoder that say what it computes."""
+    """Return a hash of the files in the folder of an encoder, weights in any form included."""
     found = hashlib.sha256()
-    for file in sorted(path for path in Path(place).iterdir() if path.suffix in (".json", ".safetensors")):
+    for file in sorted(path for path in Path(place).iterdir() if path.is_file()):
         found.update(file.name.encode() + file.read_bytes())
     return found.hexdigest()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import pkgutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +11,9 @@ from torch import nn
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.models.contract import FEW, as_logits, attempt, check_logits, check_made, logits_on
-from defense.models.language import encoder_digest
 from defense.models.modes import attributes_of, bare, buffers_of
+from defense.models.source import VERSION, locate
 from defense.randomness import global_seed
-
-BEGIN_WITH = {"defense.models.language.lora": encoder_digest}  # networks of ours that read weights from elsewhere
 
 
 def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
@@ -31,7 +25,7 @@ def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
     """
     path = str(settings.get("_target_"))
     builder = locate(path)
-    arguments = {name: value for name, value in settings.items() if name != "_target_"}
+    arguments = {name: value for name, value in settings.items() if name not in ("_target_", VERSION)}
     try:
         named = inspect.signature(builder).parameters
         facts = {"input_shape": data.shape, "classes": data.classes}
@@ -51,36 +45,6 @@ def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InputError("model._target_", path, f"made a {type(model).__name__}; expected a torch.nn.Module")
     return model.train()
-
-
-def source_digest(settings: dict[str, Any]) -> str | None:
-    """Return a hash of the file that a user's network is defined in, or of the weights that ours begins with.
-
-    None for ours without such weights, and for compiled code.
-    """
-    path = str(settings.get("_target_"))
-    if path in BEGIN_WITH:
-        return BEGIN_WITH[path](settings)
-    if path.startswith("defense."):
-        return None
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(locate(path)))
-    except TypeError:  # built in
-        return None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
-
-
-def locate(path: str) -> Callable[..., Any]:
-    """Return the class or function at a dotted path; raises InputError where there is none."""
-    try:
-        found = pkgutil.resolve_name(path)
-    except Exception as error:  # importing runs a user's file
-        raise InputError(
-            "model._target_", path, f"cannot be imported ({type(error).__name__}: {error})"
-        ) from error
-    if not callable(found):
-        raise InputError("model._target_", path, "expected a class or a function")
-    return found
 
 
 def check_output(model: nn.Module, data: Dataset, path: str) -> None:

@@ -14,7 +14,7 @@ from defense.config.choices import Optimizer, Recipe
 from defense.config.reads import read, reading
 from defense.config.schema import Attack, Config, Train
 from defense.data.splits import Dataset
-from defense.models.build import source_digest
+from defense.models.source import source_digest
 from defense.randomness import derive
 from defense.runtime.distributed import ALONE
 from defense.stages import attack, train, treat

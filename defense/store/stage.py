@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from defense.artifacts import Artifact
-from defense.config.schema import plain
 from defense.errors import InputError
 from defense.runtime.distributed import ALONE, Crew
 from defense.runtime.progress import Watch, silent, watching
@@ -63,7 +62,7 @@ class Ledger:
                 stored = self.store.once(
                     stage,
                     kind,
-                    settings=plain(settings) | self.common,
+                    settings=settings | self.common,
                     inputs=inputs,
                     stage_version=version,
                     compute=lambda progress: led(watch, progress),

@@ -31,6 +31,7 @@ from defense.artifacts import Artifact, Tensors, load, save, write_json
 from defense.errors import InputError
 from defense.runtime.lock import locked
 from defense.store.files import CORRUPT, LOCK, PART, beside, checksum, reason, remove_files, sync, usable
+from defense.store.fingerprint import canonical, key_of
 
 log = logging.getLogger(__name__)
 FORMAT = 3  # of an entry; part of every key
@@ -73,18 +74,21 @@ class Store:
         """Return the artifact of `stage` for these settings and inputs; call `compute` only where it is missing.
 
         `compute` is given what a killed attempt has kept.
-        settings: what JSON can hold. inputs: keys or digests of what the stage reads, by name.
+        settings: as `defense.store.fingerprint.canonical` takes them. inputs: keys or digests of what the stage
+        reads, by name.
         Raises InputError where the folder cannot be written or read; what was kept of the stage stays.
         """
-        identity = {
-            "format": FORMAT,
-            "stage": stage,
-            "stage_version": stage_version,
-            "versions": {name: version(name) for name in VERSIONS},
-            "settings": settings,
-            "inputs": inputs,
-        }
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+        identity: dict[str, Any] = canonical(
+            {
+                "format": FORMAT,
+                "stage": stage,
+                "stage_version": stage_version,
+                "versions": {name: version(name) for name in VERSIONS},
+                "settings": settings,
+                "inputs": inputs,
+            }
+        )
+        key = key_of(identity)
         entry = self.root / stage / key
         with self.held(entry):
             with usable(self.root):

@@ -48,7 +48,13 @@ def looked_at(settings: Settings, use: Callable[[Settings], object]) -> set[str]
     return seen & {field.name for field in fields(settings)}
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "scorer").glob("*.yaml")))
+NEEDS = {"confident_learning": "cleanlab"}
+SCORERS = sorted(file.stem for file in (CONF / "scorer").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.extra(NEEDS[name]) if name in NEEDS else ()) for name in SCORERS]
+)
 def test_scorers(name: str) -> None:
     spec = replace(changed(f"scorer={name}").scorer, iterations=2)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))

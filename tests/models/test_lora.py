@@ -18,8 +18,9 @@ from defense.influence.alignment import forward_derivative
 from defense.influence.datainf import datainf_direction
 from defense.influence.members import members_of, single
 from defense.influence.per_sample import vectorized
-from defense.models.build import build, source_digest
+from defense.models.build import build
 from defense.models.language import joined, pretrained
+from defense.models.source import source_digest
 from tests.conftest import scorer
 from tests.texts import tiny_encoder
 

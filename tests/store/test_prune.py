@@ -223,3 +223,16 @@ def test_the_runs_of_another_store_have_to_be_named(store: Path, tmp_path: Path)
     with pytest.raises(InputError, match=r"--runs=: expected the folder of the runs that .*other is of"):
         report(["--prune", "--store", str(other)])
     assert "would remove" in report(["--prune", "--dry-run", "--store", str(other), "--runs", "runs"])
+
+
+def test_why_two_entries_differ(store: Path) -> None:
+    first, train, second = keyed(store)
+    assert report(["--why", first, second]) == "settings.seed: 0, 2"
+    assert report(["--why", first.rpartition("/")[2][:9], train]).splitlines() == [
+        'stage: "score", "train"',
+        "settings.seed: 0, 1",
+    ]
+    assert report(["--why", first, first]) == "nothing: both are one entry"
+    for name, said in (("score/", "no such entry"), ("train/zzz", "no such entry"), ("../x", "no such entry")):
+        with pytest.raises(InputError, match=f"--why={name}: {said}; expected STAGE/KEY"):
+            report(["--why", first, name])

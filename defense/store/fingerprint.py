@@ -1,0 +1,76 @@
+"""The one form in which values enter keys: equal values have one form, whatever type or order they come in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Set
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from numbers import Integral, Real
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from defense.config.reads import PARTS, read
+
+
+def key_of(identity: dict[str, Any]) -> str:
+    """Return the key of what an entry was computed from, 24 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(canonical(identity), sort_keys=True).encode()).hexdigest()[:24]
+
+
+def canonical(value: Any, name: str = "key") -> Any:
+    """Return a value as JSON can hold it; `name` says in errors where it stands.
+
+    Equal numbers have one form, be they int, float, numpy's or -0.0. Enums count by their value, paths by their
+    text, settings by the fields that they read, tensors and arrays by dtype, shape and bytes. Order counts in
+    lists and tuples alone. Raises TypeError for anything else, as a function or a generator.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Enum):
+        return canonical(value.value, name)
+    if isinstance(value, Tensor | np.ndarray):
+        return digest_of(value)
+    if isinstance(value, np.generic):
+        return canonical(value.item(), name)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        number = float(value)
+        return str(number) if not math.isfinite(number) else int(number) if number.is_integer() else number
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, PARTS):
+        return canonical(read(value), name)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: canonical(getattr(value, each.name), f"{name}.{each.name}") for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(canonical(key)): canonical(each, f"{name}.{key}") for key, each in value.items()}
+    if isinstance(value, Set):
+        return sorted((canonical(each, name) for each in value), key=json.dumps)
+    if isinstance(value, list | tuple):
+        return [canonical(each, f"{name}.{number}") for number, each in enumerate(value)]
+    raise TypeError(f"{name}: a {type(value).__name__} cannot be part of a key")
+
+
+def digest_of(value: Tensor | np.ndarray) -> dict[str, Any]:
+    """Return dtype, shape and the hash of the bytes of a tensor or array, in row-major order."""
+    tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+    content = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return {"dtype": dtype, "shape": list(tensor.shape), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def differences(first: Any, second: Any, name: str = "") -> list[str]:
+    """Return what differs between two canonical values, a line each: 'settings.train.epochs: 3, 4'."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        names = dict.fromkeys([*first, *second])
+        pairs = ((first.get(key), second.get(key), f"{name}.{key}".lstrip(".")) for key in names)
+        return [line for pair in pairs for line in differences(*pair)]
+    return [] if first == second else [f"{name}: {json.dumps(first)}, {json.dumps(second)}"]
