@@ -59,7 +59,7 @@ def explain(store: Path, first: str, second: str) -> str:
 
 
 def manifest_of(store: Path, name: str) -> dict[str, Any]:
-    """Return the manifest of the one entry whose name begins so, as in train/1f2e; raises InputError if not one."""
+    """Return the manifest of the one entry whose name begins so, as train/1f2e; raises InputError if not one."""
     stage, _, key = name.rpartition("/")
     found = sorted(store.glob(f"{stage or '*'}/{key}*/{MANIFEST}")) if key.isalnum() else []
     if len(found) != 1:
