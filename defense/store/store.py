@@ -36,7 +36,6 @@ from defense.store.fingerprint import canonical, key_of
 log = logging.getLogger(__name__)
 FORMAT = 3  # of an entry; part of every key
 MANIFEST = "manifest.json"
-MARKER = "format"  # a file in the root: which format a store was last opened with
 SEAL = "manifest.sha256"  # as sha256sum writes it
 DIGEST = hashlib.sha256().digest_size
 VERSIONS = ("defense", "torch", "torchattacks", "curvlinops-for-pytorch")  # what the numbers of a stage depend on
@@ -123,20 +122,15 @@ class Store:
 
 
 def warn_of_older(root: Path) -> None:
-    """Log one line if a store has entries of another format, once for each store: they stay, and are not used."""
-    marker = root / MARKER
-    if marker.exists():
-        return
-    others = set()
-    for stage in root.iterdir():
-        for file in stage.glob(f"*/{MANIFEST}") if stage.is_dir() else ():
-            with suppress(OSError, ValueError):  # a damaged entry is looked at when it is used
-                others.add(json.loads(file.read_text(encoding="utf-8")).get("format"))
-    with usable(root):
-        marker.write_text(f"{FORMAT}\n", encoding="utf-8")
-    for other in sorted(map(str, others - {FORMAT})):
-        advice = "they stay, and stages are computed again; remove the folder to free its space"
-        log.warning("%s has entries of format %s, this version writes format %d: %s", root, other, FORMAT, advice)
+    """Log one line if the newest entry of a store has another format: its entries stay, and are not used."""
+    with suppress(OSError, ValueError, AttributeError):  # a damaged entry is looked at when it is used
+        newest = max(root.glob(f"*/*/{MANIFEST}"), key=lambda file: file.stat().st_mtime, default=None)
+        found = FORMAT if newest is None else json.loads(newest.read_text(encoding="utf-8")).get("format")
+        if found != FORMAT:
+            advice = "they stay, and stages are computed again; remove the folder to free its space"
+            log.warning(
+                "%s has entries of format %s, this version writes format %d: %s", root, found, FORMAT, advice
+            )
 
 
 class Progress:

@@ -189,7 +189,6 @@ def test_a_store_of_another_format_is_left_alone_and_said_once(
     with monkeypatch.context() as patch:
         patch.setattr("defense.store.store.FORMAT", 2)
         old = once(Store(tmp_path), scores)
-    (tmp_path / "format").unlink()  # as older versions leave it
     caplog.clear()
     new = once(Store(tmp_path), scores)
     assert (new.reused, new.key != old.key) == (False, True)
