@@ -64,7 +64,7 @@ def manifest_of(store: Path, name: str) -> dict[str, Any]:
     found = sorted(store.glob(f"{stage or '*'}/{key}*/{MANIFEST}")) if key.isalnum() else []
     if len(found) != 1:
         names = ", ".join(f"{file.parent.parent.name}/{file.parent.name}" for file in found[:3])
-        valid = f"is the begin of {len(found)} entries ({names}, ...)" if found else "no such entry"
+        valid = f"the name of {len(found)} entries begins so: {names}" if found else "no such entry"
         raise InputError("--why", name, f"{valid}; expected STAGE/KEY, as the keys in a result.json")
     content: dict[str, Any] = json.loads(found[0].read_text(encoding="utf-8"))
     return content

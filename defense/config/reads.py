@@ -11,10 +11,11 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
-from defense.config.choices import Choice, Task
+from defense.config.choices import Choice, Method, Task
 from defense.config.schema import Attack, Config, Data, Scorer, Train, Treat, plain
 
 PARTS = (Data, Train, Attack, Scorer, Treat)  # whose fields are not all read
+ALIGNMENT = "a scorer of gradients, as scorer=ip,"
 
 
 @cache
@@ -94,7 +95,7 @@ def readers_missed(config: Config, name: str) -> list[str]:
         return [f"task={part}"]
     if part == "objective":
         looks = "objective" in config.task.reads | reading(config.scorer)
-        return [] if looks else ["scorer.method=alignment"]
+        return [] if looks else [ALIGNMENT]
     settings: Any = getattr(config, part, None)
     if type(settings) not in PARTS or not hasattr(settings, field):
         return []
@@ -105,5 +106,7 @@ def readers_missed(config: Config, name: str) -> list[str]:
         ]
     if field in reading(settings):
         return []
+    if part == "scorer" and settings.method is not Method.alignment and field != "folds":
+        return [ALIGNMENT]  # its own name and method go together: a changed method would keep the old name
     kind: type = type(settings)
     return [f"{part}.{choice}={member}" for choice, member in readers_of(kind)[field]]

@@ -132,8 +132,10 @@ def test_every_setting_that_some_choice_reads_says_which() -> None:
         (["scorer.damping=1"], "scorer.direction=hessian or scorer.direction=cg or scorer.direction=lissa or "
          "scorer.direction=ekfac or scorer.direction=datainf"),
         (["scorer=datainf", "scorer.damping=1"], None),
-        (["scorer=loss", "objective=utility"], "scorer.method=alignment"),
-        (["scorer=loss", "objective.weights.utility=2"], "scorer.method=alignment"),
+        (["scorer=loss", "objective=utility"], "a scorer of gradients, as scorer=ip,"),
+        (["scorer=loss", "scorer.damping=1"], "a scorer of gradients, as scorer=ip,"),
+        (["scorer=ip", "scorer.folds=3"], "scorer.method=confident_learning"),
+        (["scorer=loss", "objective.weights.utility=2"], "a scorer of gradients, as scorer=ip,"),
         (["scorer=loss", "objective=utility", "task=faithfulness"], None),
         (["order.share=0.1"], "task=order"),
         (["task=order", "order.share=0.1"], None),
