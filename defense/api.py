@@ -18,15 +18,19 @@ from defense.config.schema import Attack, Objective, Scorer, Threat, positive
 from defense.config.schema import Evaluation as Suite
 from defense.data.images import TensorImages
 from defense.data.splits import Split
+from defense.data.validation import Validation
 from defense.errors import InputError
-from defense.influence.members import Checkpoint
-from defense.influence.objectives import Validation
-from defense.influence.scorers import METHODS, Problem, check_scorer
+from defense.influence.scorers import check_scorer
+from defense.models.checkpoints import Checkpoint
 from defense.models.contract import FEW, check_logits, check_made, logits_on, oddity
 from defense.models.modes import Scripted, bare
 from defense.randomness import global_seed
-from defense.robustness.suite import check_shape, in_turn, perturb
-from defense.runtime.progress import silent
+from defense.robustness.suite import check_shape
+from defense.runtime.runtime import Runtime
+from defense.stages.attack import attack as attack_stage
+from defense.stages.evaluate import evaluate as evaluate_stage
+from defense.stages.score import score as score_stage
+from defense.stages.trained import Given
 
 log = logging.getLogger(__name__)
 ROUNDING = 1e-6  # by how much a pixel may miss [0, 1]
@@ -77,8 +81,18 @@ def score(
         other = as_split("attacked", attacked, train[1])
     states = as_checkpoints(model, checkpoints)
     both = Validation(held_out, held_out)
-    problem = Problem(model, samples, other, both, objective, scorer, seed, silent, states)
-    return METHODS[scorer.method](problem).total.float()
+    scores = score_stage(
+        Runtime(),
+        Given(model, classes),
+        samples,
+        both,
+        objective,
+        scorer,
+        attacked=other,
+        states=states,
+        seed=seed,
+    )
+    return torch.from_numpy(scores.table["score"].to_numpy()).float()
 
 
 @torch.inference_mode(False)
@@ -108,10 +122,10 @@ def attack(
     model = as_model(model)
     split, threat, classes = prepared(model, samples, norm, eps, batch_size=batch_size, seed=seed)
     with global_seed(seed, "notebook"):  # of networks that draw from the global generator
-        pictures = perturb(
-            model, split, spec, threat, classes=classes, batch_size=batch_size, seed=seed, watch=silent
+        found = attack_stage(
+            Runtime(), Given(model, classes), split, spec, threat, batch_size=batch_size, seed=seed
         )
-    return pictures.to(samples[0].device)
+    return found.tensors["pictures"].to(samples[0].device)
 
 
 @torch.inference_mode(False)
@@ -145,11 +159,10 @@ def evaluate(
     model = as_model(model)
     split, threat, classes = prepared(model, samples, norm, eps, batch_size=batch_size, seed=seed)
     with global_seed(seed, "notebook"):  # of networks that draw from the global generator
-        found = in_turn(
-            model, split, attacks, threat, classes=classes, batch_size=batch_size, seed=seed, watch=silent
-        )
-    shares = {"clean": found.clean, **found.standing, "worst": list(found.standing.values())[-1]}
-    return {name: 100 * int(stands.sum()) / len(stands) for name, stands in shares.items()}
+        suite = replace(spec, attacks=attacks, batch_size=batch_size)
+        table = evaluate_stage(Runtime(), Given(model, classes), split, suite, threat, seed=seed).table
+    columns = {"clean": "clean", **{name: f"adaptive.{name}" for name in attacks}, "worst": "adaptive.worst"}
+    return {name: 100 * int(table[column].sum()) / len(table) for name, column in columns.items()}
 
 
 def prepared(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
 def derive(seed: int, *purpose: str | int) -> int:
@@ -18,6 +19,11 @@ def derive(seed: int, *purpose: str | int) -> int:
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
     """Return a CPU generator for one purpose: the same numbers on every device."""
     return torch.Generator().manual_seed(derive(seed, *purpose))
+
+
+def random_scores(count: int, *, seed: int) -> Tensor:
+    """Return `count` scores drawn uniformly from [-1, 1)."""
+    return 2 * torch.rand(count, generator=generator(seed, "random scores")) - 1
 
 
 @contextmanager

@@ -23,12 +23,11 @@ from defense.config.compose import composed
 from defense.config.schema import Evaluation, Threat
 from defense.data.load import load
 from defense.data.splits import Dataset, Split
-from defense.robustness.suite import in_turn
-from defense.runtime.checkpoint import Forgetful
+from defense.runtime.checkpoint import NoCheckpoint
 from defense.runtime.devices import make_fabric
-from defense.runtime.progress import silent
-from defense.stages.train import restore, train
+from defense.runtime.progress import no_progress
 from defense.stages.treat import untreated
+from tests.calls import in_turn, restore, train
 
 LOGGER = logging.getLogger("auto-attack")
 
@@ -53,7 +52,7 @@ def trained(data: Dataset, *overrides: str) -> nn.Module:
         threat=config.threat,
         seed=config.seed,
         fabric=make_fabric(config.fabric),
-        watch=silent,
+        progress=no_progress,
     )
     return restore(config.model, data, found, seed=config.seed, device=torch.device("cpu"))
 
@@ -69,13 +68,13 @@ def loaded(*overrides: str, classes: int) -> Dataset:
     return replace(data, **parts, class_names=data.class_names[:classes])
 
 
-class Clock(Forgetful):
+class Clock(NoCheckpoint):
     """Looks at the time whenever an attack of a suite is finished."""
 
     def __init__(self) -> None:
         self.times = [process_time()]
 
-    def keep(self, part: str, tensors: dict[str, Tensor]) -> None:
+    def save(self, part: str, tensors: dict[str, Tensor]) -> None:
         """Note the time, between two attacks."""
         if part == "attacked":
             self.times.append(process_time())
@@ -86,8 +85,8 @@ def by_suite(
 ) -> list[Part]:
     """Attack with a suite of the project: one part for each of its attacks, of one restart each."""
     clock = Clock()
-    options = {"classes": classes, "batch_size": suite.batch_size, "seed": seed, "watch": silent}
-    found = in_turn(model, split, suite.attacks, threat, memory=clock, **options)
+    options = {"classes": classes, "batch_size": suite.batch_size, "seed": seed, "progress": no_progress}
+    found = in_turn(model, split, suite.attacks, threat, checkpoint=clock, **options)
     seconds = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
     return [Part(name, stands, own) for (name, stands), own in zip(found.standing.items(), seconds, strict=True)]
 

@@ -1,11 +1,11 @@
 """List the code behind each stage, so that no store keeps the numbers of code that has changed.
 
     python -m tests.code_versions            list the modules that have changed, and the stages on them
-    python -m tests.code_versions --update   note the code of today, if those stages have a new VERSION
+    python -m tests.code_versions --update   note the code of today, if those stages have a new version
     python -m tests.code_versions --update --same-numbers   also if not: `python -m tests.same_numbers` has passed
 
 The note is code_versions.json: a hash of the syntax tree of every module that a stage imports, however far,
-without docstrings and annotations, and the VERSION of every stage.
+without docstrings and annotations, and the versions of every stage: its own, and those of rooms of shared code.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from defense.store.stage import STAGES, Stage
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTE = Path(__file__).with_name("code_versions.json")
-UNSTORED = ("__init__", "report", "race")  # files beside the stages whose results no store keeps
+ROOMS = ("models", "training", "robustness", "influence")  # that have a VERSION for shared code
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
 
 
@@ -40,33 +42,39 @@ def main() -> None:
     if options.update and (options.same_numbers or not changed):
         NOTE.write_text(json.dumps(today(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     elif changed:
-        sys.exit("raise the VERSION of these stages, or give --same-numbers if no number has changed")
+        sys.exit("raise the version of these stages or of a room; give --same-numbers if no number has changed")
 
 
 def today() -> dict[str, Any]:
     """Return the note on the code as it is."""
-    modules = sorted({module for stage in stages() for module in closure(f"defense.stages.{stage}")})
+    modules = sorted({module for stage in stages() for module in modules_behind(stage)})
     python = ".".join(map(str, sys.version_info[:2]))
     return {"python": python, "modules": {name: digest(name) for name in modules}, "stages": versions()}
 
 
-def stages() -> list[str]:
-    """Return the names of the files of stages."""
-    files = sorted((ROOT / "defense/stages").glob("*.py"))
-    return [file.stem for file in files if file.stem not in UNSTORED]
+@cache
+def stages() -> dict[str, Stage]:
+    """Return every declared stage by name."""
+    for file in sorted((ROOT / "defense/stages").glob("*.py")):
+        importlib.import_module(f"defense.stages.{file.stem}")
+    return dict(sorted(STAGES.items()))
 
 
-def versions() -> dict[str, int]:
-    """Return the VERSION of every stage."""
-    return {stage: int(importlib.import_module(f"defense.stages.{stage}").VERSION) for stage in stages()}
+def versions() -> dict[str, dict[str, int]]:
+    """Return the versions of every stage: its own, and those of the rooms that it stands on."""
+    return {name: stage.versions for name, stage in stages().items()}
+
+
+def modules_behind(stage: str) -> frozenset[str]:
+    """Return the modules that the file of a stage imports, however far, with itself."""
+    return closure(stages()[stage].function.__module__)
 
 
 def stages_to_raise(known: dict[str, Any]) -> dict[str, list[str]]:
     """Return the stages whose code has changed under the VERSION in a note, with the modules that have."""
     found = {}
     for stage, version in versions().items():
-        modules = sorted(closure(f"defense.stages.{stage}"))
-        changed = [name for name in modules if known["modules"].get(name) != digest(name)]
+        changed = [name for name in sorted(modules_behind(stage)) if known["modules"].get(name) != digest(name)]
         if changed and known["stages"].get(stage) == version:
             found[stage] = changed
     return found

@@ -137,7 +137,9 @@ class Renaming:
     differ: dict[str, str] = field(default_factory=dict)  # of a number, as cell/name: why it may differ
 
 
-RENAMINGS: list[Renaming] = []
+RENAMINGS = [
+    Renaming("df2ee4769d14fa7360fa9d998e890be1154f7e96", names={r"^([^/]+)/control(?=[_/])": r"\1/treat_control"}),
+]
 
 
 def main() -> None:

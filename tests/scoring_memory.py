@@ -20,10 +20,10 @@ from defense.config.choices import ObjectiveName
 from defense.config.schema import Objective
 from defense.data.images import FolderImages
 from defense.data.splits import Split
-from defense.influence.objectives import Validation
+from defense.data.validation import Validation
 from defense.models.networks import cnn
-from defense.runtime.progress import silent
-from defense.stages.score import score
+from defense.runtime.progress import no_progress
+from tests.calls import score
 from tests.conftest import scorer
 
 CLASSES, SIDE = 1000, 16
@@ -40,7 +40,7 @@ def measured(folder: Path, count: int) -> tuple[int, float]:
     model = cnn(input_shape=(3, SIDE, SIDE), classes=CLASSES, mean=[0.5] * 3, std=[0.2] * 3, width=4)
     objective = Objective({ObjectiveName.utility: 1.0}, positive=1)
     begin = time.perf_counter()
-    found = score(model, split, Validation(held_out, held_out), objective, scorer(), seed=0, watch=silent)
+    found = score(model, split, Validation(held_out, held_out), objective, scorer(), seed=0, progress=no_progress)
     seconds = time.perf_counter() - begin
     with tempfile.TemporaryDirectory() as stored:
         save(found, Path(stored))

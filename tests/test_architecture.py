@@ -22,14 +22,14 @@ ROOMS = {  # and what each may import beside itself; none of them forms a circle
     "training": ["config", "data", "errors", "models", "randomness", "robustness", "runtime"],
     "store": ["artifacts", "config", "errors", "runtime"],
     "reporting": ["config", "data", "errors", "runtime"],
-    "stages": [*MATHS, "artifacts", "config", "errors", "randomness", "reporting", "runtime"],
+    "stages": [*MATHS, "artifacts", "config", "errors", "randomness", "reporting", "runtime", "store"],
     "pipeline": [*MATHS, "artifacts", "config", "errors", "randomness", "reporting", "runtime", "stages", "store"],
     "tasks": [
         *MATHS, "artifacts", "config", "errors", "pipeline", "randomness", "reporting", "runtime", "stages",
         "store",
     ],
     "cli": ["artifacts", "config", "errors", "pipeline", "reporting", "runtime", "store", "tasks"],
-    "api": [*MATHS, "config", "errors", "randomness", "runtime"],
+    "api": [*MATHS, "config", "errors", "randomness", "runtime", "stages"],
     "__main__": ["cli", "config", "errors", "runtime"],
     "__init__": ["api"],
 }  # fmt: skip
@@ -38,6 +38,7 @@ SHARED = {
     "runtime.checkpoint",
     "runtime.distributed",
     "runtime.progress",
+    "runtime.runtime",
 }  # of runtime, what mathematics may know
 HYDRA = {"__main__", "cli", "config.compose"}  # rooms and modules that may import it
 TOP = {"__init__", "__main__", "api", "artifacts", "errors", "randomness"}  # modules directly in the package
@@ -63,8 +64,8 @@ def module_of(file: Path) -> str:
 def modules_imported(file: Path) -> set[str]:
     """Return the modules of the package that a file imports, as dotted names within it."""
     inside = {name.removeprefix("defense.") for name in imported(file) if name.startswith("defense.")}
-    modules = {module_of(each) for each in FILES}
-    parts = [(name, name.rpartition(".")[0]) for name in inside]
+    modules = {module_of(each).removesuffix(".__init__") for each in FILES}
+    parts = [(name, name.rpartition(".")[0]) for name in inside if name]
     return {name if name in modules else parent for name, parent in parts}
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from defense.config.schema import Config
 from defense.errors import InputError
-from defense.runtime.devices import joined, make_fabric
+from defense.runtime.devices import join_process_group, make_fabric
 from defense.runtime.processes import MENDABLE, leave, spawned
-from defense.runtime.ranks import Place, place_outside
+from defense.runtime.ranks import RankInfo, external_rank_info
 from defense.tasks.registry import run
 
 Result = dict[str, Any]
@@ -29,14 +29,14 @@ def launched(config: Config, output: Path, overrides: list[str]) -> Result:
     Raises InputError where it was started in another number of them, and RuntimeError where one dies of something
     that nobody can mend.
     """
-    place, wanted = place_outside(), config.fabric.processes
-    if place is not None:
-        if place.size != wanted:
-            found = f"{place.size} processes were started; expected devices x num_nodes to be as many"
-            alone = f"if only this one was, unset {place.told_by}"
+    info, wanted = external_rank_info(), config.fabric.processes
+    if info is not None:
+        if info.size != wanted:
+            found = f"{info.size} processes were started; expected devices x num_nodes to be as many"
+            alone = f"if only this one was, unset {info.variable}"
             raise InputError("fabric.devices", config.fabric.devices, f"{found}; {alone}")
         with ending_all():
-            return shared(place, config, output, overrides)
+            return shared(info, config, output, overrides)
     if wanted == 1:
         return run(config, output, overrides)
     if config.fabric.num_nodes > 1:
@@ -47,10 +47,10 @@ def launched(config: Config, output: Path, overrides: list[str]) -> Result:
     return result
 
 
-def shared(place: Place, config: Config, output: Path, overrides: list[str]) -> Result:
+def shared(info: RankInfo, config: Config, output: Path, overrides: list[str]) -> Result:
     """Run one cell as one of its processes."""
-    fabric = make_fabric(config.fabric, place)
-    return run(config, output, overrides, fabric, joined(place, fabric.device))
+    fabric = make_fabric(config.fabric, info)
+    return run(config, output, overrides, fabric, join_process_group(info, fabric.device))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from defense.store.prune import KINDS, Pruned, StoreItem, items_in, needed_keys,
 from defense.store.store import MANIFEST
 
 STORE = Path("runs/store")
-KEYED = ("format", "stage", "stage_version", "versions", "settings", "inputs")  # what a key is made of
+UNKEYED = ("seconds", "files")  # parts of a manifest that are not in its key
 HOURS = 24.0  # longer than a run should take from the last use of an entry to its result.json
 
 
@@ -54,7 +54,7 @@ def run_store_command(arguments: Sequence[str]) -> str:
 def explain(store: Path, first: str, second: str) -> str:
     """Return what differs between the keys of two entries, as train/1f2e, a line each."""
     one, other = (manifest_of(store, name) for name in (first, second))
-    parts = [{name: part for name, part in each.items() if name in KEYED} for each in (one, other)]
+    parts = [{name: part for name, part in each.items() if name not in UNKEYED} for each in (one, other)]
     return "\n".join(differences(parts[0], parts[1])) or "nothing: both are one entry"
 
 

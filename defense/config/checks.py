@@ -245,7 +245,7 @@ def check_text(config: Config) -> None:
         return
     within("data.length", data.length, data.length >= 3, "a whole number of at least 3")
     within("data.tokenizer", data.tokenizer, data.tokenizer is not None, "the name of an encoder")
-    robust = ObjectiveName.robustness in config.objective.weights
+    robust = config.objective.reads_adversarial
     for field, value, valid, expected in (
         ("task", config.task, config.task in (Task.detect, Task.repair), "detect or repair"),
         ("objective.weights", "robustness", not robust or data.given_path is not None, "data.given_path"),

@@ -148,10 +148,10 @@ class Tracker(Choice):
 class ObjectiveName(Choice):
     """The scalar of the parameters that a score is aligned with; lower is better."""
 
-    robustness = "robustness"
+    robustness = "robustness", reads("adversarial")  # validation samples that were attacked
     utility = "utility"
-    demographic_parity = "demographic_parity"
-    equal_opportunity = "equal_opportunity"
+    demographic_parity = "demographic_parity", reads("positive")
+    equal_opportunity = "equal_opportunity", reads("positive")
 
 
 class Method(Choice):

@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from defense.config.choices import Choice, Method, Task
-from defense.config.schema import Attack, Config, Data, Scorer, Train, Treat, plain
+from defense.config.schema import Attack, Config, Data, Objective, Scorer, Train, Treat, plain
 
-PARTS = (Data, Train, Attack, Scorer, Treat)  # whose fields are not all read
+PARTS = (Data, Train, Attack, Objective, Scorer, Treat)  # whose fields are not all read
+PASSED_ON = {"data.positive": "objective.positive", "data.crop": "train.crop", "data.flip": "train.flip"}
 ALIGNMENT = "a scorer of gradients, as scorer=ip,"
 
 
 @cache
 def choices_of(kind: type) -> dict[str, type[Choice]]:
-    """Return the fields of a settings class that hold a choice, with their Enum."""
+    """Return the fields of a settings class that hold a choice, or a mapping by choices, with their Enum."""
     found: dict[str, type[Choice]] = {}
     for field, hint in get_type_hints(kind).items():
-        for each in (hint, *(get_args(hint) if type(None) in get_args(hint) else ())):
+        inside = get_args(hint)[:1] if get_origin(hint) is dict else get_args(hint)
+        for each in (hint, *(inside if type(None) in inside or get_origin(hint) is dict else ())):
             if isinstance(each, type) and issubclass(each, Choice):
                 found[field] = each
     return found
@@ -51,7 +53,8 @@ def names_read(kind: type, values: Mapping[str, Any]) -> frozenset[str]:
     while pending:
         name = pending.pop()
         value = values.get(name)
-        more = frozenset() if value is None else choices_of(kind)[name](value).reads - names
+        chosen = value if isinstance(value, Mapping) else [] if value is None else [value]
+        more = frozenset[str]().union(*(choices_of(kind)[name](each).reads for each in chosen)) - names
         names |= more
         pending += [each for each in more if each in choices_of(kind)]
     return frozenset(names)
@@ -90,12 +93,11 @@ def unread(config: Config, overrides: Sequence[str]) -> list[str]:
 
 def readers_missed(config: Config, name: str) -> list[str]:
     """Return the choices that would read a setting, as in train.recipe=trades; none if the run reads it."""
-    part, _, field = name.partition(".")
+    part, _, field = PASSED_ON.get(name, name).partition(".")
     if part in Task.__members__ and part != config.task.value:
         return [f"task={part}"]
-    if part == "objective":
-        looks = "objective" in config.task.reads | reading(config.scorer)
-        return [] if looks else [ALIGNMENT]
+    if part == "objective" and "objective" not in config.task.reads | reading(config.scorer):
+        return [ALIGNMENT]
     settings: Any = getattr(config, part, None)
     if type(settings) not in PARTS or not hasattr(settings, field):
         return []
@@ -109,4 +111,7 @@ def readers_missed(config: Config, name: str) -> list[str]:
     if part == "scorer" and settings.method is not Method.alignment and field != "folds":
         return [ALIGNMENT]  # its own name and method go together: a changed method would keep the old name
     kind: type = type(settings)
-    return [f"{part}.{choice}={member}" for choice, member in readers_of(kind)[field]]
+    readers = readers_of(kind)[field]
+    return [
+        f"{part}={member}" if part == "objective" else f"{part}.{choice}={member}" for choice, member in readers
+    ]

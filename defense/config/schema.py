@@ -101,6 +101,16 @@ class Attack:
         if self.step_size is not None:
             self.step_size = positive("attack.step_size", self.step_size)
 
+    def within(self, threat: Threat) -> Attack:
+        """Return the attack with the step size that null stands for in a threat model."""
+        usual = self.step_size is None and "step_size" in self.name.reads
+        return replace(self, step_size=usual_step(threat, self.steps)) if usual else self
+
+
+def usual_step(threat: Threat, steps: int) -> float:
+    """Return the size of one of `steps` steps of PGD: together they go 2.5 times the radius of the ball."""
+    return 2.5 * threat.eps / steps
+
 
 @dataclass
 class Data:
@@ -182,12 +192,25 @@ class Train:
         return replace(self, keep=self.kept)
 
 
+@dataclass(frozen=True)
+class Training:
+    """A recipe, and what its attacks and those that choose its epoch may do."""
+
+    recipe: Train
+    threat: Threat
+
+
 @dataclass
 class Objective:
     """The objective that scores are aligned with: a weighted sum of terms."""
 
     weights: dict[ObjectiveName, float]
     positive: int
+
+    @property
+    def reads_adversarial(self) -> bool:
+        """Whether a term looks at attacked validation samples."""
+        return any("adversarial" in name.reads for name in self.weights)
 
     def __str__(self) -> str:
         """'robustness', or '0.5 utility + 0.5 robustness'."""
@@ -256,6 +279,10 @@ class Evaluation:
     batch_size: int
     checked: int = 0  # test samples of the health checks; in a notebook there are none
 
+    def within(self, threat: Threat) -> Evaluation:
+        """Return the suite with the step sizes that null stands for in a threat model."""
+        return replace(self, attacks={name: attack.within(threat) for name, attack in self.attacks.items()})
+
 
 @dataclass
 class Devices:
@@ -309,5 +336,5 @@ class Config:
     @property
     def attacks_validation(self) -> bool:
         """Whether the validation split is attacked: where an objective, a report or a retraining looks at it."""
-        looks = ObjectiveName.robustness in self.objective.weights and self.data.given_path is None
+        looks = self.objective.reads_adversarial and self.data.given_path is None
         return self.task in (Task.defend, Task.faithfulness) or (looks and self.task is not Task.evade)

@@ -39,7 +39,7 @@ def readable(collection: Collection, spec: Data, cache: Path | None) -> Collecti
     own = {"train": collection.train, "validation": collection.validation, "test": collection.test}
     parts = {name: split for name, split in own.items() if split and isinstance(split.images, FolderImages)}
     files = [path for split in parts.values() for path in paths_of(split)]
-    broken = remembered(files, spec.image_size or 1, cache) if files else {}
+    broken = broken_files(files, spec.image_size or 1, cache) if files else {}
     if not broken:
         return collection
     root = Path(str(spec.path))
@@ -60,7 +60,7 @@ def readable(collection: Collection, spec: Data, cache: Path | None) -> Collecti
     return replace(collection, left_out=named, **kept)
 
 
-def remembered(files: Sequence[Path], size: int, cache: Path | None) -> dict[Path, str]:
+def broken_files(files: Sequence[Path], size: int, cache: Path | None) -> dict[Path, str]:
     """Return the files that cannot be read with the reasons, from the cache if it has them."""
     kept = None if cache is None else cache / FOLDER / f"{key_of(files, size)}.json"
     if kept is not None and kept.is_file():

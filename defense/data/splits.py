@@ -55,11 +55,15 @@ class Split:
             rows = slice(first, min(first + size, end))
             yield rows, self.images.take(torch.arange(rows.start, rows.stop)), self.labels[rows]
 
-    def digest(self) -> str:
-        """Return a hash of everything that a result computed from this split depends on."""
-        tensors = (self.ids, self.labels, self.truth, self.groups)
-        arrays = [tensor.cpu().numpy().tobytes() for tensor in tensors if tensor is not None]
-        return hashlib.sha256(b"".join(arrays) + self.images.digest().encode()).hexdigest()
+    @cached_property
+    def digests(self) -> dict[str, str | None]:
+        """A hash of each field, for all that is computed from it."""
+
+        def digest(tensor: Tensor | None) -> str | None:
+            return None if tensor is None else hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest()
+
+        names = ("ids", "labels", "truth", "groups")
+        return {"images": self.images.digest()} | {name: digest(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,3 @@
 """The mathematics of scores: objectives, alignment, scorers."""
+
+VERSION = 1  # of the numbers that this code computes: raise it, and every stage on it has new keys

@@ -42,9 +42,7 @@ from defense.influence.per_sample import (
 )
 from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
-from defense.runtime.checkpoint import Forgetful, Memory
-from defense.runtime.distributed import ALONE, Crew
-from defense.runtime.progress import Watch
+from defense.runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
 Derivative = Callable[[nn.Module, Member, Parameters, Tensor, Tensor], Tensor]  # as `forward_derivative`
@@ -138,18 +136,14 @@ def directional_derivatives(
     direction: Parameters,
     *,
     batch_size: int | None,
-    watch: Watch,
     derivative: Derivative = forward_derivative,
-    memory: Memory | None = None,
-    part: str = "derivatives",
-    crew: Crew = ALONE,
+    runtime: Runtime | None = None,
 ) -> Tensor:
     """Return d/dt loss_i(theta + t direction) at t = 0 for each sample of `split`: (n,), on the CPU.
 
     The model is in eval mode meanwhile and comes back untouched. derivative: how one batch is done, see
-    `Derivatives`, whose fallback is said in the log. memory: keeps the finished samples, under `part`. crew: the
-    processes that share the batches. Raises FloatingPointError that names the id of the first sample whose
-    derivative is not finite.
+    `Derivatives`, whose fallback is said in the log. runtime: see `gathered`. Raises FloatingPointError that names
+    the id of the first sample whose derivative is not finite.
     """
     formed = derivative if isinstance(derivative, Derivatives) else Derivatives(derivative)
 
@@ -160,7 +154,7 @@ def directional_derivatives(
             values = formed(model, member, direction, arranged(x), labels)
             return finite(values, split, rows, "the score of training sample")
 
-        return gathered(split, size, one_batch, watch=watch, memory=memory or Forgetful(), part=part, crew=crew)
+        return gathered(split, size, one_batch, runtime or Runtime(label="derivatives"))
 
     with evaluating(model):
         return fitted(batch_size, split, one_pass)

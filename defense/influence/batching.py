@@ -11,9 +11,9 @@ from torch import Tensor
 
 from defense.data.splits import Split
 from defense.errors import is_out_of_memory, out_of_memory_names
-from defense.runtime.checkpoint import Memory, Seldom
-from defense.runtime.distributed import ALONE, Crew, own_part, rows_of, together
-from defense.runtime.progress import Watch
+from defense.runtime.checkpoint import ThrottledCheckpoint
+from defense.runtime.distributed import raise_on_all, rank_name, shard_batches
+from defense.runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -25,22 +25,19 @@ def gathered(
     split: Split,
     size: int,
     function: Callable[[slice, Tensor, Tensor], Tensor],
-    *,
-    watch: Watch,
-    memory: Memory,
-    part: str,
-    crew: Crew = ALONE,
+    runtime: Runtime,
 ) -> Tensor:
     """Return function(rows, pictures, labels) (b, ...) of all batches as one tensor (n, ...) on the CPU.
 
-    What there is so far is kept in `memory` under `part` now and then, and a killed pass goes on from there. Of a
-    crew each process does some of the batches and keeps what it has; all return the whole.
+    The checkpoint of `runtime` keeps the finished batches under its label, and a killed pass goes on from there.
+    Each rank does some of the batches and keeps its own; all return the whole.
     """
-    mine, part = rows_of(crew, len(split), size), own_part(crew, part)
+    ranks = runtime.ranks
+    mine, part = shard_batches(ranks, len(split), size), rank_name(ranks, runtime.label)
 
     def own() -> Tensor:
-        seldom = Seldom(memory)
-        kept = seldom.recall(part) or {}
+        checkpoint = ThrottledCheckpoint(runtime.checkpoint)
+        kept = checkpoint.load(part) or {}
         same = kept.get("size", torch.tensor(0)).item() == size  # else the rows of a process are others
         known = kept["values"] if same else torch.empty(0)
         out = known.new_empty((len(mine), *known.shape[1:]))  # whole: small tensors would lie between large ones
@@ -51,12 +48,12 @@ def gathered(
                 out = torch.empty((len(mine), *values.shape[1:]), dtype=values.dtype)
             done = rows.stop - mine.start
             out[rows.start - mine.start : done] = values
-            if seldom.due():
-                seldom.keep(part, {"values": out[:done], "size": torch.tensor(size)})
-            watch(done, len(mine))
+            if checkpoint.due():
+                checkpoint.save(part, {"values": out[:done], "size": torch.tensor(size)})
+            runtime.progress(done, len(mine))
         return out
 
-    return crew.gather(together(crew, own))
+    return ranks.gather(raise_on_all(ranks, own))
 
 
 def fitted(batch_size: int | None, split: Split, run: Callable[[int], T]) -> T:

@@ -23,6 +23,7 @@ from defense.config.choices import Members
 from defense.config.schema import Scorer
 from defense.errors import InputError
 from defense.influence.masks import draw_masks, input_hook
+from defense.models.checkpoints import Checkpoint
 from defense.models.contract import check_made
 from defense.randomness import derive, generator
 
@@ -38,15 +39,6 @@ class Member:
     parameters: Parameters
     rest: Parameters
     masks: Parameters  # of a sub-network, by the name of the module whose input they multiply; else empty
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The weights of a model at one time of its training, and what a score at them weighs."""
-
-    name: str
-    weight: float
-    state: Parameters  # as of state_dict
 
 
 def single(model: nn.Module, *, pattern: str = "*") -> Member:

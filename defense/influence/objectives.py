@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from defense.config.choices import ObjectiveName
 from defense.config.schema import Objective
 from defense.data.splits import Split
+from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.batching import fitted
 from defense.influence.finite import finite
@@ -27,26 +28,7 @@ from defense.influence.members import Member, Parameters, installed
 from defense.influence.per_sample import backward, differentiating
 from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
-from defense.runtime.distributed import ALONE, Crew, rows_of, together
-
-
-@dataclass(frozen=True)
-class Validation:
-    """The validation set as it is, and attacked at the model that is scored, where an objective looks at that."""
-
-    clean: Split
-    adversarial: Split | None
-
-    def subset(self, rows: Tensor) -> Validation:
-        """Return the validation samples at `rows`."""
-        return Validation(self.clean.subset(rows), self.adversarial.subset(rows) if self.adversarial else None)
-
-    def seen_by(self, name: ObjectiveName) -> Split:
-        """Return the samples that a term looks at; raises InputError where they were not attacked for it."""
-        split: Split | None = getattr(self, OBJECTIVES[name][1])
-        if split is None:
-            raise InputError("objective.weights", name, "expected a validation set that was attacked")
-        return split
+from defense.runtime.distributed import SINGLE_PROCESS, Ranks, raise_on_all, shard_batches
 
 
 @dataclass(frozen=True)
@@ -95,11 +77,11 @@ def group_gap(values: Tensor, split: Split, rows: Tensor, name: ObjectiveName) -
 
 
 Function = Callable[..., Tensor]
-OBJECTIVES: dict[ObjectiveName, tuple[Function, str]] = {  # the function, and the pictures that it looks at
-    ObjectiveName.utility: (mean_loss, "clean"),
-    ObjectiveName.robustness: (mean_loss, "adversarial"),
-    ObjectiveName.demographic_parity: (demographic_parity, "clean"),
-    ObjectiveName.equal_opportunity: (equal_opportunity, "clean"),
+OBJECTIVES: dict[ObjectiveName, Function] = {
+    ObjectiveName.utility: mean_loss,
+    ObjectiveName.robustness: mean_loss,
+    ObjectiveName.demographic_parity: demographic_parity,
+    ObjectiveName.equal_opportunity: equal_opportunity,
 }
 
 
@@ -107,8 +89,8 @@ def objective_value(logits: Mapping[str, Tensor], validation: Validation, object
     """Return v for logits (v, classes) of the validation pictures: `clean`, and `adversarial`."""
     total = 0.0
     for name, weight in objective.weights.items():
-        function, pictures = OBJECTIVES[name]
-        total += weight * function(logits[pictures], validation.seen_by(name), objective.positive).item()
+        seen = logits["adversarial" if "adversarial" in name.reads else "clean"]
+        total += weight * OBJECTIVES[name](seen, validation.seen_by(name), objective.positive).item()
     return total
 
 
@@ -116,7 +98,7 @@ def check_objective(objective: Objective, split: Split, classes: int) -> None:
     """Raise InputError where a term of `objective` cannot be computed on the validation samples of `split`."""
     blank = torch.zeros((len(split), classes), device=split.labels.device)
     for name in objective.weights:
-        function, _ = OBJECTIVES[name]
+        function = OBJECTIVES[name]
         if function is not mean_loss:
             if objective.positive >= classes:
                 raise InputError("objective.positive", objective.positive, f"expected a class, 0 to {classes - 1}")
@@ -130,15 +112,20 @@ def parts_of(
     objective: Objective,
     *,
     batch_size: int | None,
-    crew: Crew = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> list[Part]:
-    """Return every term of `objective` with its gradient at `member`, in eval mode. crew: shares the batches."""
+    """Return every term of `objective` with its gradient at `member`, in eval mode. ranks: shares the batches."""
     parts = []
     for name, weight in objective.weights.items():
-        function, _ = OBJECTIVES[name]
+        function = OBJECTIVES[name]
         split = validation.seen_by(name)
         value, gradient = value_and_gradient(
-            model, member, split, partial(function, positive=objective.positive), batch_size=batch_size, crew=crew
+            model,
+            member,
+            split,
+            partial(function, positive=objective.positive),
+            batch_size=batch_size,
+            ranks=ranks,
         )
         parts.append(Part(name, weight, value, gradient))
     return parts
@@ -151,16 +138,16 @@ def value_and_gradient(
     function: Callable[[Tensor, Split], Tensor],
     *,
     batch_size: int | None,
-    crew: Crew = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> tuple[float, Parameters]:
     """Return v = function(all logits, split) and grad v, whatever the size of the batches.
 
-    crew: shares the batches; each process adds up its own. Raises FloatingPointError where they are not finite; it
-    names the first sample with such logits or loss.
+    ranks: shares the batches; each process adds up its own. Raises FloatingPointError if they are not
+    finite; it names the first sample with such logits or loss.
     """
 
     def one_pass(size: int) -> tuple[float, Parameters]:
-        return carried_back(model, member, split, function, size, crew)
+        return carried_back(model, member, split, function, size, ranks)
 
     with evaluating(model):
         return fitted(batch_size, split, one_pass)
@@ -177,11 +164,11 @@ def carried_back(
     split: Split,
     function: Callable[[Tensor, Split], Tensor],
     size: int,
-    crew: Crew = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> tuple[float, Parameters]:
     """Return `value_and_gradient` by batches of `size`, in plain autograd; the model is in eval mode."""
     gradient = {name: torch.zeros_like(value) for name, value in member.parameters.items()}
-    mine = rows_of(crew, len(split), size)
+    mine = shard_batches(ranks, len(split), size)
     with installed(model, member) as parameters:
 
         @torch.no_grad()
@@ -190,7 +177,7 @@ def carried_back(
             logits = [model(x) for _, x, _ in batches]
             return torch.cat(logits) if logits else torch.empty(0)
 
-        logits = crew.gather(together(crew, own_logits)).to(split.labels.device)
+        logits = ranks.gather(raise_on_all(ranks, own_logits)).to(split.labels.device)
         finite(logits, split, slice(None), "the prediction of validation sample")
         finite(cross_entropy(logits, split.labels), split, slice(None), "the loss of validation sample")
         logits.requires_grad_()
@@ -204,8 +191,8 @@ def carried_back(
                 for total, add in zip(gradient.values(), added, strict=True):
                     total += add
 
-        together(crew, carry_own)
-    crew.sum(list(gradient.values()))
+        raise_on_all(ranks, carry_own)
+    ranks.sum(list(gradient.values()))
     if not all(bool(part.isfinite().all()) for part in (value, *gradient.values())):
         raise FloatingPointError("the gradient of the objective is not finite, although every validation loss is")
     return value.item(), gradient

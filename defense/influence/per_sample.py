@@ -32,9 +32,7 @@ from defense.influence.members import Member, Parameters, installed, logits_at, 
 from defense.models.contract import coarse, first_line
 from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
-from defense.runtime.checkpoint import Memory
-from defense.runtime.distributed import ALONE, Crew
-from defense.runtime.progress import Watch
+from defense.runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
 Way = Callable[[nn.Module, Member, Tensor, Tensor], Parameters]  # pictures, labels -> g_i (b, ...) by name
@@ -192,15 +190,13 @@ def squared_norms(
     split: Split,
     *,
     batch_size: int | None,
-    watch: Watch,
-    memory: Memory,
     gradients: Way | None = None,
-    crew: Crew = ALONE,
+    runtime: Runtime | None = None,
 ) -> Tensor:
     """Return |g_i|^2 for each sample of `split`: (n,), on the CPU.
 
-    memory: keeps the finished samples; gradients: how they are formed; crew: shares the batches. Raises
-    FloatingPointError that names the id of the first sample for which it is not finite.
+    gradients: how they are formed; runtime: see `gathered`. Raises FloatingPointError that names the id of the
+    first sample for which it is not finite.
     """
     formed = gradients or Gradients()
 
@@ -209,8 +205,8 @@ def squared_norms(
         return finite(found, split, rows, "the score of training sample")
 
     def one_pass(size: int) -> Tensor:
-        part = f"{member.name} squared norms"
-        return gathered(split, chunk_of(member, size), one_batch, watch=watch, memory=memory, part=part, crew=crew)
+        own = (runtime or Runtime()).named(member.name, "squared norms")
+        return gathered(split, chunk_of(member, size), one_batch, own)
 
     with evaluating(model):
         return fitted(batch_size, split, one_pass)

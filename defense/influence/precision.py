@@ -23,8 +23,8 @@ from defense.errors import InputError
 from defense.influence.alignment import Derivative, directional_derivatives
 from defense.influence.compiled import Compiled
 from defense.influence.members import Member, Parameters
-from defense.runtime.distributed import ALONE, Crew
-from defense.runtime.progress import silent
+from defense.runtime.distributed import SINGLE_PROCESS
+from defense.runtime.runtime import Runtime
 
 COMPARED = 512  # samples whose derivatives are taken in full precision too
 
@@ -102,14 +102,13 @@ def rank_correlation(
     direction: Parameters,
     *,
     batch_size: int | None,
-    crew: Crew = ALONE,
+    runtime: Runtime | None = None,
 ) -> float:
     """Return Spearman's rank correlation of derivatives (n,) with those in full precision.
 
     It is taken over at most `COMPARED` samples, evenly spaced in `split`.
     """
     rows = torch.linspace(0, len(split) - 1, min(len(split), COMPARED)).round().long()
-    exact = directional_derivatives(
-        model, member, split.subset(rows), direction, batch_size=batch_size, watch=silent, crew=crew
-    )
+    part, own = split.subset(rows), Runtime(ranks=runtime.ranks if runtime else SINGLE_PROCESS)
+    exact = directional_derivatives(model, member, part, direction, batch_size=batch_size, runtime=own)
     return float(spearmanr(scores[rows].double().numpy(), exact.numpy()).statistic)

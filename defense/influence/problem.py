@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from defense.config.schema import Objective, Scorer
 from defense.data.splits import Split
+from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.alignment import Derivative, Derivatives, forward_derivative
 from defense.influence.directions import Record
-from defense.influence.members import Checkpoint
-from defense.influence.objectives import Validation
 from defense.influence.per_sample import Gradients
 from defense.influence.precision import derivative_for
-from defense.runtime.checkpoint import Forgetful, Memory
-from defense.runtime.distributed import ALONE, Common, Crew
-from defense.runtime.progress import Watch
+from defense.models.checkpoints import Checkpoint
+from defense.runtime.checkpoint import Checkpointer
+from defense.runtime.distributed import SharedCheckpoint
+from defense.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,25 @@ class Problem:
     model: nn.Module
     train: Split  # as trained on
     attacked: Split | None  # the same, attacked at the model; None where no setting asks for it
-    validation: Validation
-    objective: Objective
+    validation: Validation | None
+    objective: Objective | None
     scorer: Scorer
     seed: int
-    watch: Watch
     states: Sequence[Checkpoint] = ()  # of the training run, for the settings that need them
-    memory: Memory = field(default_factory=Forgetful)
-    crew: Crew = ALONE
     held_out: Tensor | None = None  # probabilities (n, classes) of models that have not seen the sample
+    runtime: Runtime = field(default_factory=Runtime)
 
     @property
-    def common(self) -> Memory:
-        """What all processes of the crew remember alike."""
-        return Common(self.memory, self.crew)
+    def common(self) -> Checkpointer:
+        """A checkpointer that all ranks share."""
+        return SharedCheckpoint(self.runtime.checkpoint, self.runtime.ranks)
+
+    @property
+    def target(self) -> tuple[Validation, Objective]:
+        """The validation samples and the objective on them; raises InputError if there are none."""
+        if self.validation is None or self.objective is None:
+            raise InputError("scorer", self.scorer.name, "expected an objective on validation samples")
+        return self.validation, self.objective
 
     @property
     def scored(self) -> Split:

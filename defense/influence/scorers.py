@@ -31,10 +31,10 @@ from defense.influence.problem import Problem, Scored
 from defense.models.contract import check_function
 from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
-from defense.randomness import generator
-from defense.runtime.checkpoint import Computed, Forgetful, remembered
-from defense.runtime.distributed import ALONE, Crew, told
-from defense.runtime.progress import silent
+from defense.randomness import generator, random_scores
+from defense.runtime.checkpoint import Computed, load_or_compute
+from defense.runtime.distributed import SINGLE_PROCESS, Ranks, compute_on_rank_zero
+from defense.runtime.runtime import Runtime
 
 
 def check_scorer(
@@ -69,12 +69,13 @@ def alignment(problem: Problem) -> Scored:
     With `scorer.cosine` each product is divided by |u_mp| |grad loss_i|.
     """
     example = problem.train.images.take(torch.arange(min(2, len(problem.train))))
-    weights = {str(name): weight for name, weight in problem.objective.weights.items()}
+    _, objective = problem.target
+    weights = {str(name): weight for name, weight in objective.weights.items()}
     by_part: dict[str, Tensor] = {}
     by_member: dict[str, Tensor] = {}
     record: Record = {}
     for member in members_of(problem.model, example, problem.scorer, problem.states, seed=problem.seed):
-        scores, said = remembered(problem.common, member.name, partial(at_member, problem, member))
+        scores, said = load_or_compute(problem.common, member.name, partial(at_member, problem, member))
         for name, values in scores.items():
             by_part[name] = by_part.get(name, 0) + member.weight * values
         by_member[member.name] = sum_of([weights[name] * values for name, values in scores.items()])
@@ -88,8 +89,8 @@ def at_member(problem: Problem, member: Member) -> Computed:
     scores: dict[str, Tensor] = {}
     record: Record = {}
     size = problem.scorer.batch_size
-    model, validation, objective = problem.model, problem.validation, problem.objective
-    parts = parts_of(model, member, validation, objective, batch_size=size, crew=problem.crew)
+    validation, objective = problem.target
+    parts = parts_of(problem.model, member, validation, objective, batch_size=size, ranks=problem.runtime.ranks)
     check_gradient(parts)
     for part in parts:
         scores[str(part.name)], said = aligned(problem, member, part)
@@ -110,19 +111,19 @@ def check_gradient(parts: Sequence[Part]) -> None:
 def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Record]:
     """Return u . grad loss_i (n,) at one member for one term, and how u was found.
 
-    An inverse is found by one process of the crew and told to the others.
+    Rank 0 finds an inverse and sends it to the others.
     """
     scorer, size, label = problem.scorer, problem.scorer.batch_size, f"{member.name} {part.name}"
-    crew = problem.crew
+    runtime = problem.runtime
 
     def solve(size: int) -> tuple[Parameters, Record]:
         curvature = Curvature(problem.model, member, problem.train, size, problem.gradients)
         return direction_of(part.gradient, curvature, scorer)
 
     def solved() -> tuple[Parameters, Record]:
-        return told(crew, partial(fitted, size, problem.train, solve))
+        return compute_on_rank_zero(runtime.ranks, partial(fitted, size, problem.train, solve))
 
-    found, record = remembered(problem.common, f"{label} direction", solved)
+    found, record = load_or_compute(problem.common, f"{label} direction", solved)
     direction = {name: found[name] for name in member.parameters}  # in the order that jvp wants
     scores = directional_derivatives(
         problem.model,
@@ -130,16 +131,13 @@ def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Recor
         problem.scored,
         direction,
         batch_size=size,
-        watch=problem.watch,
         derivative=problem.derivative,
-        memory=problem.memory,
-        part=f"{label} so far",
-        crew=crew,
+        runtime=runtime.named(f"{label} so far"),
     )
     if scorer.precision != "32-true":
         record |= {
             "rank correlation to float32": rank_correlation(
-                scores, problem.model, member, problem.scored, direction, batch_size=size, crew=crew
+                scores, problem.model, member, problem.scored, direction, batch_size=size, runtime=runtime
             )
         }
     if scorer.cosine:
@@ -162,10 +160,8 @@ def norms_of(problem: Problem, member: Member) -> Tensor:
         member,
         problem.scored,
         batch_size=problem.scorer.batch_size,
-        watch=problem.watch,
-        memory=problem.memory,
         gradients=problem.gradients,
-        crew=problem.crew,
+        runtime=problem.runtime,
     )
 
 
@@ -184,12 +180,14 @@ def losses_of(problem: Problem, split: Split) -> Tensor:
 
     Raises FloatingPointError that names the id of the first sample for which it is not finite.
     """
-    _, losses = judged(problem.model, split, problem.scorer.batch_size, crew=problem.crew)
+    _, losses = judged(problem.model, split, problem.scorer.batch_size, ranks=problem.runtime.ranks)
     return finite(losses, split, slice(None), "the score of training sample")
 
 
 @torch.no_grad()
-def judged(model: nn.Module, split: Split, batch_size: int | None, *, crew: Crew = ALONE) -> tuple[Tensor, Tensor]:
+def judged(
+    model: nn.Module, split: Split, batch_size: int | None, *, ranks: Ranks = SINGLE_PROCESS
+) -> tuple[Tensor, Tensor]:
     """Return prediction int64 (n,) and cross-entropy (n,) of each sample, on the CPU; no logits are kept."""
 
     def one_batch(rows: slice, x: Tensor, labels: Tensor) -> Tensor:
@@ -198,7 +196,7 @@ def judged(model: nn.Module, split: Split, batch_size: int | None, *, crew: Crew
         return torch.stack([logits.argmax(1).to(losses.dtype), losses], dim=1)  # exact below 2^24 classes
 
     def one_pass(size: int) -> tuple[Tensor, Tensor]:
-        found = gathered(split, size, one_batch, watch=silent, memory=Forgetful(), part="judged", crew=crew)
+        found = gathered(split, size, one_batch, Runtime(ranks=ranks))
         return found[:, 0].long(), found[:, 1]
 
     with evaluating(model):
@@ -217,11 +215,6 @@ def confident_learning(problem: Problem) -> Scored:
 def random(problem: Problem) -> Scored:
     """score_i uniform in [-1, 1): the rival that every scorer must beat."""
     return Scored(random_scores(len(problem.train), seed=problem.seed))
-
-
-def random_scores(count: int, *, seed: int) -> Tensor:
-    """Return `count` scores drawn uniformly from [-1, 1)."""
-    return 2 * torch.rand(count, generator=generator(seed, "random scores")) - 1
 
 
 def oracle(problem: Problem) -> Scored:

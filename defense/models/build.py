@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.models.contract import FEW, as_logits, attempt, check_logits, check_made, logits_on
 from defense.models.modes import attributes_of, bare, buffers_of
-from defense.models.source import VERSION, locate
+from defense.models.source import VERSION, locate, source_digest
 from defense.randomness import global_seed
 
 
@@ -27,14 +29,9 @@ def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
     builder = locate(path)
     arguments = {name: value for name, value in settings.items() if name not in ("_target_", VERSION)}
     try:
-        named = inspect.signature(builder).parameters
-        facts = {"input_shape": data.shape, "classes": data.classes}
-        if {"mean", "std"} & set(named):
-            if not data.train.images.take(torch.arange(1)).is_floating_point():
-                raise InputError("model._target_", path, "is for pictures; expected one of texts, as model=lora")
-            facts |= dict(zip(("mean", "std"), data.pixel_statistics, strict=True))
+        facts = facts_for(settings, data)
         with global_seed(seed, "initial weights"):
-            model = builder(**{name: value for name, value in facts.items() if name in named} | arguments)
+            model = builder(**facts | arguments)
             if isinstance(model, nn.Module):
                 model = bare(model)
                 check_output(model, data, path)  # draws here what a network draws in its first forward pass
@@ -45,6 +42,40 @@ def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InputError("model._target_", path, f"made a {type(model).__name__}; expected a torch.nn.Module")
     return model.train()
+
+
+def facts_for(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
+    """Return what the data tells a network, of input_shape, classes, mean and std what its signature names.
+
+    Raises InputError if it names mean or std and the samples are no pictures.
+    """
+    path = str(settings.get("_target_"))
+    named = set(inspect.signature(locate(path)).parameters)
+    facts: dict[str, Any] = {"input_shape": data.shape, "classes": data.classes}
+    if {"mean", "std"} & named:
+        if not data.train.images.take(torch.arange(1)).is_floating_point():
+            raise InputError("model._target_", path, "is for pictures; expected one of texts, as model=lora")
+        facts |= dict(zip(("mean", "std"), data.pixel_statistics, strict=True))
+    return {name: value for name, value in facts.items() if name in named}
+
+
+@dataclass(frozen=True)
+class Design:
+    """How to make a network before any training."""
+
+    settings: dict[str, Any]  # its dotted path, and keyword arguments
+    data: Dataset  # which tells it the shape of a picture, the classes and the statistics of pixels
+    seed: int
+
+    def build(self) -> nn.Module:
+        """Return the network; see `build`."""
+        return build(self.settings, self.data, seed=self.seed)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the network is made of, with the hashes of its code, for keys."""
+        facts, source = facts_for(self.settings, self.data), source_digest(self.settings)
+        return {"settings": self.settings, "source": source, "facts": facts, "seed": self.seed}
 
 
 def check_output(model: nn.Module, data: Dataset, path: str) -> None:

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from defense.data.splits import Split
 from defense.models.modes import evaluating
-from defense.runtime.distributed import ALONE, Crew, rows_of, together
+from defense.runtime.distributed import SINGLE_PROCESS, Ranks, raise_on_all, shard_batches
 
 
 @torch.no_grad()
-def predict(model: nn.Module, split: Split, *, batch_size: int, crew: Crew = ALONE) -> Tensor:
-    """Return the logits (n, classes) of `model` in eval mode, on the CPU. crew: shares the batches."""
-    mine = rows_of(crew, len(split), batch_size)
+def predict(model: nn.Module, split: Split, *, batch_size: int, ranks: Ranks = SINGLE_PROCESS) -> Tensor:
+    """Return the logits (n, classes) of `model` in eval mode, on the CPU. ranks: shares the batches."""
+    mine = shard_batches(ranks, len(split), batch_size)
 
     def own() -> Tensor:
         batches = split.batches(batch_size, start=mine.start, stop=mine.stop)
@@ -21,4 +21,4 @@ def predict(model: nn.Module, split: Split, *, batch_size: int, crew: Crew = ALO
         return torch.cat(logits) if logits else torch.empty(0)
 
     with evaluating(model):
-        return crew.gather(together(crew, own))
+        return ranks.gather(raise_on_all(ranks, own))

@@ -10,37 +10,39 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
-from defense.artifacts import Planted
 from defense.config.choices import AUTO, Direction, Harm, Keep, Recipe, Task
-from defense.config.schema import Config
+from defense.config.schema import Config, Training
 from defense.data.load import held_out, load
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.influence.hessian import check_size
 from defense.influence.members import single
 from defense.influence.scorers import check_scorer
-from defense.models.build import build
+from defense.models.build import Design, build
 from defense.models.states import prepared
-from defense.pipeline.cell import Cell
+from defense.pipeline.run import Run
 from defense.randomness import derive
 from defense.reporting.tracking import check_tracker
 from defense.robustness.suite import check_shape
 from defense.runtime.devices import make_fabric
-from defense.runtime.distributed import ALONE, Crew, first
-from defense.stages import plant, treat
-from defense.store.stage import Ledger
+from defense.runtime.distributed import SINGLE_PROCESS, Ranks, rank_zero_first
+from defense.runtime.runtime import Runtime
+from defense.stages.plant import PLANTERS, ball_of, harmed, plant
+from defense.stages.train import train
+from defense.stages.trained import Trained
+from defense.stages.treat import untreated
+from defense.store.stage import StageRunner
 
 
-def load_run(config: Config, fabric: Fabric | None = None, crew: Crew = ALONE) -> Cell:
+def load_run(config: Config, fabric: Fabric | None = None, ranks: Ranks = SINGLE_PROCESS) -> Run:
     """Return a run with its data, checked as far as that takes no training; see `defense.tasks.registry.run`."""
     check_tracker(config.track)
-    fabric = fabric or make_fabric(config.fabric)
-    common = {"seed": config.seed, "precision": config.fabric.precision, "device": fabric.device.type}
-    ledger = Ledger(Path(config.store), common, crew)
-    data = first(crew, lambda: load(config.data, seed=config.seed, cache=Path(config.store)))
+    runner = StageRunner(Path(config.store))
+    runtime = Runtime(fabric or make_fabric(config.fabric), ranks, runner=runner)
+    data = rank_zero_first(ranks, lambda: load(config.data, seed=config.seed, cache=Path(config.store)))
     if config.task is Task.defend and config.treatment.budget == AUTO:
         data = held_out(data, config.treatment.held_out, seed=config.seed)
-    data = data.to(fabric.device)
+    data = data.to(runtime.device)
     if config.train.crop >= min(data.shape[1:]):
         raise InputError(
             "train.crop", config.train.crop, f"expected less than the side of a picture, {data.shape}"
@@ -56,43 +58,22 @@ def load_run(config: Config, fabric: Fabric | None = None, crew: Crew = ALONE) -
     check_scorer(model, data.validation, config.objective, config.scorer, classes=data.classes, noise_known=noise)
     if config.task is Task.order and config.order.reference is Direction.hessian:
         check_size(single(model, pattern=config.scorer.parameters).parameters, "order.reference")
-    data = planted(config, prepared(config.model, data, model), fabric, ledger)
-    return Cell(config, data, fabric, ledger)
+    data = planted(config, prepared(config.model, data, model), runtime)
+    return Run(config, data, runtime, runner)
 
 
-def planted(config: Config, data: Dataset, fabric: Fabric, ledger: Ledger) -> Dataset:
-    """Return the data with the harm that takes a model, or as they are where there is none of that kind.
+def planted(config: Config, data: Dataset, runtime: Runtime) -> Dataset:
+    """Return the data with the harm that takes a model, or as they are if there is none of that kind.
 
     The model is the run's, trained ordinarily whatever the run's recipe, so that runs share the harm; and from
     first weights of its own, so that harm is not made at the very model that it is found with.
     """
-    spec = config.data
-    if spec.harm not in plant.PLANTERS:
+    spec, seed = config.data, config.seed
+    if spec.harm not in PLANTERS:
         return data
     recipe = replace(config.train, recipe=Recipe.standard, checkpoints=1, keep=Keep.last, ema=None)
-    ordinary = Cell(replace(config, train=recipe, seed=derive(config.seed, "planter")), data, fabric, ledger)
-    trained = ordinary.train("planter", treat.untreated(data.train))
-    ball = plant.ball(spec, config.threat)
-    found = ledger.once(
-        "plant",
-        Planted,
-        version=plant.VERSION,
-        settings={
-            "harm": spec.harm,
-            "rate": spec.harm_rate,
-            "ball": ball if spec.harm is Harm.poison else None,
-            "classes": data.classes,
-        },
-        inputs=ordinary.inputs("train", model=trained.key),
-        compute=lambda watch, _: plant.plant(
-            ordinary.restore(trained),
-            data.train,
-            spec,
-            ball,
-            classes=data.classes,
-            batch_size=recipe.batch_size,
-            seed=config.seed,
-            watch=watch,
-        ),
-    )
-    return replace(data, train=plant.harmed(data.train, found.artifact))
+    design = Design(config.model, data, derive(seed, "planter"))
+    trained = train(runtime.named("planter"), design, data, Training(recipe, config.threat), untreated(data.train))
+    model, ball = Trained(design, trained), ball_of(spec, config.threat)
+    found = plant(runtime, model, data.train, spec, ball=ball, batch_size=recipe.batch_size, seed=seed)
+    return replace(data, train=harmed(data.train, found))

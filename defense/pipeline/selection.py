@@ -17,11 +17,11 @@ from defense.artifacts import Scores, Treatment
 from defense.config.choices import TreatmentName
 from defense.config.schema import Treat
 from defense.errors import InputError
-from defense.pipeline.arms import Arms
-from defense.pipeline.cell import Cell
+from defense.pipeline.run import Run
 from defense.reporting.statistics import Mean, paired_accuracies, percent
-from defense.stages import treat
-from defense.store.store import Stored
+from defense.stages.treat import untreated
+
+AGAIN = 1  # index of the trainings: first weights and a control of their own
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,23 @@ class Candidate:
         return self.gain.low > 0
 
 
-def choose(cell: Cell, scores: Stored[Scores]) -> Chosen:
+def choose(run: Run, scores: Scores) -> Chosen:
     """Return the candidate with the highest accuracy under adaptive attack among those that beat their control.
 
-    What is not treated, of budget 0, is among the candidates, so that what is chosen is better than it, too.
+    Budget 0 is among the candidates, so that the choice is better than no treatment, too.
     """
-    make = Arms(cell, replace(cell.config.treatment, name=TreatmentName.remove, budget=0.0), "_none", index=1)
-    again = cell.train(f"baseline{make.label}", treat.untreated(cell.data.train), index=make.index)
-    right = make.evaluate("baseline", again, part="choice").artifact.table["adaptive.worst"]
+    again = run.train("baseline_none", untreated(run.data.train), index=AGAIN)
+    right = run.evaluate("baseline_none", again, part="choice").table["adaptive.worst"]
     accuracy = percent(right.sum(), len(right))
-    untreated = Candidate(make.spec, accuracy, accuracy, Mean(0.0, np.nan, np.nan, len(right)))  # one model
-    arms = [
-        Arms(cell, spec, f"_{spec.name}_{spec.budget:g}", index=1) for spec in candidates(cell.config.treatment)
-    ]
-    for each in arms:  # before any training
-        possible(each, scores)
-    tried = [measured(each, scores, confidence=1 - 0.05 / len(arms)) for each in arms]
+    none = replace(run.config.treatment, name=TreatmentName.remove, budget=0.0)
+    without = Candidate(none, accuracy, accuracy, Mean(0.0, np.nan, np.nan, len(right)))  # one model
+    pairs = [treatments_of(run, scores, spec) for spec in candidates(run.config.treatment)]  # before any training
+    tried = [measured(run, *pair, confidence=1 - 0.05 / len(pairs)) for pair in pairs]
     worthy = [candidate for candidate in tried if candidate.beats_its_control]
-    best = max([untreated, *worthy], key=lambda candidate: candidate.defended)
+    best = max([without, *worthy], key=lambda candidate: candidate.defended)
     rows = [
         {
-            "treatment": "none" if candidate is untreated else str(candidate.spec.name),
+            "treatment": "none" if candidate is without else str(candidate.spec.name),
             "budget": candidate.spec.budget,
             "control": candidate.control,
             "defended": candidate.defended,
@@ -76,7 +72,7 @@ def choose(cell: Cell, scores: Stored[Scores]) -> Chosen:
             "high": candidate.gain.high,
             "chosen": candidate is best,
         }
-        for candidate in (untreated, *tried)
+        for candidate in (without, *tried)
     ]
     return Chosen(best.spec, pd.DataFrame(rows))
 
@@ -90,25 +86,27 @@ def candidates(spec: Treat) -> list[Treat]:
     ]
 
 
-def possible(make: Arms, scores: Stored[Scores]) -> None:
-    """Raise InputError where a candidate or its control cannot be made."""
+def treatments_of(run: Run, scores: Scores, spec: Treat) -> tuple[Treat, Treatment, Treatment]:
+    """Return a candidate with its treatment and its control; raises InputError if one cannot be made."""
     try:
-        make.control(scores, make.treat(scores))
+        defended = run.treat(scores, spec, label_of(spec))
+        return spec, defended, run.control(scores, defended, spec, label_of(spec), index=AGAIN)
     except InputError as error:
-        raise InputError("treatment.budgets", make.spec.budget, error.expected) from error
+        raise InputError("treatment.budgets", spec.budget, error.expected) from error
 
 
-def measured(make: Arms, scores: Stored[Scores], *, confidence: float) -> Candidate:
-    """Treat, retrain and attack one candidate and its control."""
+def label_of(spec: Treat) -> str:
+    """Return what tells the stages of a candidate from those of others."""
+    return f"{spec.name}_{spec.budget:g}"
+
+
+def measured(run: Run, spec: Treat, defended: Treatment, control: Treatment, *, confidence: float) -> Candidate:
+    """Retrain and attack one candidate and its control."""
 
     def right(arm: str, treatment: Treatment) -> pd.Series:
-        trained = make.cell.train(f"{arm}{make.label}", treatment, index=make.index)
-        found = make.evaluate(arm, trained, part="choice")
-        return found.artifact.table["adaptive.worst"]
+        name = f"{arm}_{label_of(spec)}"
+        return run.evaluate(name, run.train(name, treatment, index=AGAIN), part="choice").table["adaptive.worst"]
 
-    treated = make.treat(scores)
-    defended = right("defended", treated.artifact)
-    control = right("control", make.control(scores, treated))
-    gain = paired_accuracies(defended.to_numpy(), control.to_numpy(), confidence=confidence)
-    before, after = (percent(arm.sum(), len(arm)) for arm in (control, defended))
-    return Candidate(make.spec, before, after, gain)
+    after, before = right("defended", defended), right("control", control)
+    gain = paired_accuracies(after.to_numpy(), before.to_numpy(), confidence=confidence)
+    return Candidate(spec, percent(before.sum(), len(before)), percent(after.sum(), len(after)), gain)

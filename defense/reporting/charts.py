@@ -34,7 +34,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """A model between two measures, in percent or points, with its intervals."""
 
     colour: str  # what its colour stands for: the scorer
@@ -165,7 +165,7 @@ def within(means: Sequence[Mean]) -> tuple[float, float]:
     return max(low - margin, -1.0), min(high + margin, 101.0)
 
 
-def tradeoff(places: Sequence[Place], references: Mapping[str, Place], x: Axis, y: Axis) -> str:
+def tradeoff(places: Sequence[RankInfo], references: Mapping[str, RankInfo], x: Axis, y: Axis) -> str:
     """Return one measure against another, with intervals, and the line of those that none beats in both."""
     colours = dict(zip(dict.fromkeys(place.colour for place in places), cycle(COLOURS_OF_MANY)))
     markers = dict(zip(dict.fromkeys(place.marker for place in places), cycle(MARKERS)))
@@ -195,7 +195,7 @@ def tradeoff(places: Sequence[Place], references: Mapping[str, Place], x: Axis, 
         return svg(figure)
 
 
-def point(axes: Axes, place: Place, colour: str, marker: str, *, size: int = 6) -> None:
+def point(axes: Axes, place: RankInfo, colour: str, marker: str, *, size: int = 6) -> None:
     """Draw one model with thin intervals."""
     halves = [[mean.high - mean.mean] if mean.judgeable else [0.0] for mean in (place.x, place.y)]
     at = (place.x.mean, place.y.mean)

@@ -16,7 +16,7 @@ from defense.reporting.record import Scoring
 from defense.reporting.result import common
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import mean_interval
-from defense.reporting.sweeps import Grid, column_of, columns_of, command_of, highest, made_of, rows_of
+from defense.reporting.sweeps import Grid, column_of, columns_of, command_of, highest, made_of, shard_batches
 
 WHAT = {
     "leave_one_out": "leave-one-out retraining",
@@ -61,7 +61,7 @@ def faithfulness_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
     residuals: Grid[float | None] = Grid.of(results, worst_residual)
     parts = []
     for number, column in enumerate(columns, start=1):
-        rows = [row for row in rows_of(results) if spearman.values(row, column)]
+        rows = [row for row in shard_batches(results) if spearman.values(row, column)]
         means = {row: mean_interval(spearman.values(row, column)) for row in rows}
         costs = {row: float(np.median(seconds.values(row, column))) for row in rows}
         table = []

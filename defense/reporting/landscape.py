@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from defense.config.choices import AUTO, TreatmentName
-from defense.reporting.charts import Axis, Place, budget_curves, tradeoff
+from defense.reporting.charts import Axis, RankInfo, budget_curves, tradeoff
 from defense.reporting.settings import WORST, Setting
 from defense.reporting.sheet import Part
 from defense.reporting.statistics import Mean, mean_interval
@@ -87,7 +87,7 @@ def by_seed(arm: str, settings: Sequence[Setting], metric: str = WORST) -> Mean:
 def by_accuracies(number: int, settings: Sequence[Setting]) -> Part:
     """Return robust against clean accuracy of all settings of one ground, beside baseline and control."""
     places = [
-        Place(
+        RankInfo(
             setting.row,
             ", ".join(f"{name}={value}" for name, value in setting.knobs.items() if value is not None),
             mean_interval(setting.values("defended", "clean")),
@@ -96,7 +96,7 @@ def by_accuracies(number: int, settings: Sequence[Setting]) -> Part:
         for setting in settings
     ]
     references = {
-        arm: Place(arm, arm, by_seed(arm, settings, "clean"), by_seed(arm, settings))
+        arm: RankInfo(arm, arm, by_seed(arm, settings, "clean"), by_seed(arm, settings))
         for arm in ("baseline", "control")
     }
     where = f", {settings[0].place}" if settings[0].place else ""

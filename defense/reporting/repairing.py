@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from defense.config.choices import Measure, ObjectiveName
-from defense.reporting.charts import Axis, Gain, Place, forest, shared_limits, tradeoff
+from defense.reporting.charts import Axis, Gain, RankInfo, forest, shared_limits, tradeoff
 from defense.reporting.comparing import (
     answer_of,
     compared_table,
@@ -157,10 +157,10 @@ def tradeoffs(settings: Sequence[Setting]) -> list[Part]:
     return parts
 
 
-def spot(setting: Setting, arm: str, gap: Measure) -> Place:
+def spot(setting: Setting, arm: str, gap: Measure) -> RankInfo:
     """Return where an arm is between accuracy and a gap."""
     first, second = (mean_interval(setting.values(arm, str(name))) for name in (Measure.accuracy, gap))
-    return Place(setting.row, setting.column or "all", first, second)
+    return RankInfo(setting.row, setting.column or "all", first, second)
 
 
 def per_sample(run: Repair) -> pd.DataFrame:

@@ -104,7 +104,7 @@ def column_of(result: Result, results: Sequence[Result], *, but: tuple[str, ...]
     return ", ".join([result["name"], *others] if len(names) > 1 else others)
 
 
-def rows_of(results: Sequence[Result]) -> list[str]:
+def shard_batches(results: Sequence[Result]) -> list[str]:
     """Return the rows of a table, in order of appearance."""
     return list(dict.fromkeys(row_of(result, results) for result in results))
 

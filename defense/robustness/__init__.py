@@ -1,1 +1,3 @@
 """Attacks inside a threat model."""
+
+VERSION = 1  # of the numbers that this code computes: raise it, and every stage on it has new keys

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -18,7 +19,7 @@ import torchattacks
 from torch import Tensor, nn
 
 from defense.config.choices import AttackName, Norm
-from defense.config.schema import Attack, Threat
+from defense.config.schema import Attack, Threat, usual_step
 from defense.errors import InputError
 from defense.randomness import derive, global_seed
 from defense.robustness.aiming import at_each_target, margin, margin_ratio
@@ -75,6 +76,17 @@ def check_inside(x: Tensor, adversarial: Tensor, threat: Threat) -> None:
         raise RuntimeError("the attack left the pixel range [0, 1]")
 
 
+@dataclass(frozen=True)
+class Attacker:
+    """The model under attack, and what every attack on it shares."""
+
+    model: nn.Module
+    threat: Threat
+    classes: int  # logits of the model
+    batch_size: int
+    seed: int
+
+
 def fgsm(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
     """One step of size eps along the sign of the gradient (Goodfellow et al. 2015); for L2, along the gradient."""
     if threat.norm is Norm.Linf:
@@ -88,11 +100,6 @@ def pgd(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: in
     return PGD[threat.norm](
         model, eps=threat.eps, alpha=size, steps=attack.steps, random_start=attack.random_start
     )
-
-
-def usual_step(threat: Threat, steps: int) -> float:
-    """Return the size of one of `steps` steps of PGD: all of them go 2.5 times as far as the ball allows."""
-    return 2.5 * threat.eps / steps
 
 
 def apgd_ce(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:

@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.config.choices import AttackName, Norm
-from defense.config.schema import Attack, Threat
+from defense.config.schema import Attack, Threat, usual_step
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.models.loss import log_odds
 from defense.models.predict import predict
 from defense.randomness import generator, global_seed
-from defense.robustness.attacks import tiles, usual_step
+from defense.robustness.attacks import Attacker, tiles
 from defense.robustness.ball import distance, farthest
 from defense.robustness.suite import attacking, perturb
-from defense.runtime.progress import Watch, silent
+from defense.runtime.runtime import Runtime
 
 # A sample that is right costs at most 220 gradients, and where it still stands 60 more and 500 logits. 100 of them
 # cost what two epochs of 10,000 do: with a ResNet-18 at 32x32 some seconds on a GPU, ten minutes on two CPU cores.
@@ -53,16 +53,7 @@ def radii(threat: Threat, shape: tuple[int, int, int]) -> list[float]:
     return [eps / 2, eps, *larger]
 
 
-def probe(
-    model: nn.Module,
-    split: Split,
-    threat: Threat,
-    *,
-    classes: int,
-    batch_size: int,
-    seed: int,
-    watch: Watch,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def probe(attacker: Attacker, split: Split, runtime: Runtime) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a row for each sample of `split`, and accuracy in percent by eps; the model comes back untouched.
 
     once, longer: right after ONCE, after LONGER; square: after both and SQUARE, where that exists; left: after all
@@ -71,21 +62,21 @@ def probe(
     of the gradient of the loss; rise: of the loss, by a step of ONCE along it; drift: of the logits in a second
     pass, in standard deviations.
     """
+    model, threat, batch_size, classes = attacker.model, attacker.threat, attacker.batch_size, attacker.classes
     shape = split.images.shape
     levels = radii(threat, shape)
     reached: list[Tensor] = []
 
     def stand(attack: Attack, which: Tensor, eps: float = threat.eps) -> Tensor:
         aimed_at = min(classes, AIMED_AT + 1) if attack is AIMED else classes
-        ball = replace(threat, eps=eps)
         after, reach = attempted(
-            model, split, attack, ball, which, classes=aimed_at, batch_size=batch_size, seed=seed
+            replace(attacker, threat=replace(threat, eps=eps), classes=aimed_at), split, attack, which
         )
         reached.append(reach)
-        watch(len(reached), len(levels) + 3)
+        runtime.progress(len(reached), len(levels) + 3)
         return after
 
-    with global_seed(seed, "checks"):  # for models that draw from the global generator
+    with global_seed(attacker.seed, "checks"):  # for models that draw from the global generator
         clean = right(model, split, batch_size)
         stands, broken, regained = {0.0: clean}, ~clean, torch.zeros_like(clean)
         for eps in levels:
@@ -114,17 +105,7 @@ def right(model: nn.Module, split: Split, batch_size: int) -> Tensor:
     return predict(model, split, batch_size=batch_size).argmax(1) == split.labels.cpu()
 
 
-def attempted(
-    model: nn.Module,
-    split: Split,
-    attack: Attack,
-    threat: Threat,
-    which: Tensor,
-    *,
-    classes: int,
-    batch_size: int,
-    seed: int,
-) -> tuple[Tensor, Tensor]:
+def attempted(attacker: Attacker, split: Split, attack: Attack, which: Tensor) -> tuple[Tensor, Tensor]:
     """Attack the samples `which`, bool (n,); return where the model is right then, and how far the attack went.
 
     right: bool (n,), False where nothing was attacked. reach: float64 (n, 3), the distance in eps, minus the
@@ -134,12 +115,11 @@ def attempted(
     reach = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64).repeat(len(which), 1)
     if len(rows):
         part = split.subset(rows)
-        pictures = perturb(
-            model, part, attack, threat, classes=classes, batch_size=batch_size, seed=seed, watch=silent
-        )
-        stands[rows] = right(model, part.with_images(TensorImages(pictures.to(part.labels.device))), batch_size)
+        pictures = perturb(attacker, part, attack, Runtime())
+        moved_part = part.with_images(TensorImages(pictures.to(part.labels.device)))
+        stands[rows] = right(attacker.model, moved_part, attacker.batch_size)
         before, after = part.images.take(torch.arange(len(part))).cpu().double(), pictures.double()
-        moved, pixels = distance(before, after, threat.norm) / threat.eps, after.flatten(1)
+        moved, pixels = distance(before, after, attacker.threat.norm) / attacker.threat.eps, after.flatten(1)
         reach[rows] = torch.stack([moved, -pixels.amin(1), pixels.amax(1)], dim=1)
     return stands, reach
 

@@ -19,12 +19,19 @@ from defense.errors import InputError, out_of_memory_names
 from defense.models.modes import channels_last, evaluating, frozen
 from defense.models.predict import predict
 from defense.randomness import derive
-from defense.robustness.attacks import AUTOATTACK, perturb_batch, tiles
+from defense.robustness.attacks import AUTOATTACK, Attacker, perturb_batch, tiles
 from defense.robustness.ball import farthest
 from defense.robustness.turn import Turn, finite_logits, judged
-from defense.runtime.checkpoint import Memory, Seldom
-from defense.runtime.distributed import ALONE, Common, Crew, own_part, rows_of, share, together
-from defense.runtime.progress import Watch
+from defense.runtime.checkpoint import ThrottledCheckpoint
+from defense.runtime.distributed import (
+    Ranks,
+    SharedCheckpoint,
+    raise_on_all,
+    rank_name,
+    shard,
+    shard_batches,
+)
+from defense.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -36,75 +43,41 @@ class Attacked:
     standing: dict[str, Tensor]  # bool (n,) by attack: right after it, and after all before it
 
 
-def perturb(
-    model: nn.Module,
-    split: Split,
-    attack: Attack,
-    threat: Threat,
-    *,
-    classes: int,
-    batch_size: int,
-    seed: int,
-    watch: Watch,
-    memory: Memory | None = None,
-    crew: Crew = ALONE,
-) -> Tensor:
+def perturb(attacker: Attacker, split: Split, attack: Attack, runtime: Runtime) -> Tensor:
     """Return every picture of `split` attacked: float32 (n, C, H, W) on the CPU, inside the ball and in [0, 1].
 
-    Of `attack.restarts` tries one that is mistaken, and of several the highest loss; autoattack stops at the first
-    that is mistaken. What apgd_t, fab_t and square do not break stays as it is. The same seed
-    gives the same result; the model comes back untouched. Raises RuntimeError when the attack leaves the threat
-    model, FloatingPointError for logits that are not finite. memory: what is finished, now and then; crew: the
-    processes that share the batches.
+    Of all restarts, returns a misclassified picture if there is any, and among those the one of the highest loss;
+    autoattack stops at the first. What apgd_t, fab_t and square do not break stays as it is. The same seed gives
+    the same result; the model comes back untouched. Raises RuntimeError if the attack leaves the threat model,
+    FloatingPointError for logits that are not finite. runtime: its ranks share the batches.
     """
     if attack.name is AttackName.autoattack:
-        chain = {"autoattack": attack}
-        return in_turn(
-            model,
-            split,
-            chain,
-            threat,
-            classes=classes,
-            batch_size=batch_size,
-            seed=seed,
-            watch=watch,
-            memory=memory,
-            crew=crew,
-        ).pictures
-    mine = rows_of(crew, len(split), batch_size)
+        return in_turn(attacker, split, {"autoattack": attack}, runtime).pictures
+    size, ranks = attacker.batch_size, runtime.ranks
+    mine = shard_batches(ranks, len(split), size)
     out = torch.empty((len(mine), *split.images.shape))
-    part = own_part(crew, "perturbed")
+    part = rank_name(ranks, "perturbed")
 
     def own() -> Tensor:
-        seldom = Seldom(memory)
-        known = (seldom.recall(part) or {}).get("pictures", out[:0])
+        checkpoint = ThrottledCheckpoint(runtime.checkpoint)
+        known = (checkpoint.load(part) or {}).get("pictures", out[:0])
         out[: len(known)] = known
-        for rows, x, labels in split.batches(batch_size, start=mine.start + len(known), stop=mine.stop):
+        for rows, x, labels in split.batches(size, start=mine.start + len(known), stop=mine.stop):
             done = rows.stop - mine.start
-            out[rows.start - mine.start : done] = at_worst(
-                model, x, labels, attack, threat, classes=classes, seed=seed, first=rows.start
-            ).cpu()
-            if seldom.due():
-                seldom.keep(part, {"pictures": out[:done]})
-            watch(done, len(mine))
+            worst = at_worst(attacker, x, labels, attack, first=rows.start)
+            out[rows.start - mine.start : done] = worst.cpu()
+            if checkpoint.due():
+                checkpoint.save(part, {"pictures": out[:done]})
+            runtime.progress(done, len(mine))
         return out
 
-    with attacking(model, batch_size):
-        return crew.gather(together(crew, own))
+    with attacking(attacker.model, size):
+        return ranks.gather(raise_on_all(ranks, own))
 
 
-def at_worst(
-    model: nn.Module,
-    x: Tensor,
-    labels: Tensor,
-    attack: Attack,
-    threat: Threat,
-    *,
-    classes: int,
-    seed: int,
-    first: int,
-) -> Tensor:
-    """Return pictures (b, C, H, W), from row `first` on, as the worst of the tries of `attack` leaves them."""
+def at_worst(attacker: Attacker, x: Tensor, labels: Tensor, attack: Attack, *, first: int) -> Tensor:
+    """Return pictures (b, C, H, W), from row `first` on, as the worst restart of `attack` leaves them."""
+    model, threat, classes, seed = attacker.model, attacker.threat, attacker.classes, attacker.seed
     best, highest = x, torch.full((len(x),), -torch.inf, device=x.device)
     mistaken = torch.zeros_like(labels, dtype=torch.bool)
     for restart in range(attack.restarts):
@@ -118,63 +91,53 @@ def at_worst(
     return best
 
 
-def in_turn(
-    model: nn.Module,
-    split: Split,
-    attacks: Mapping[str, Attack],
-    threat: Threat,
-    *,
-    classes: int,
-    batch_size: int,
-    seed: int,
-    watch: Watch,
-    memory: Memory | None = None,
-    crew: Crew = ALONE,
-) -> Attacked:
+def in_turn(attacker: Attacker, split: Split, attacks: Mapping[str, Attack], runtime: Runtime) -> Attacked:
     """Attack `split` with each of `attacks`, every one on the samples that the ones before have left standing.
 
     Each restart is a try of its own. A sample that is wrong without attack counts as broken from the start, since
-    staying put is open to every attacker. memory: what is finished, after every try and now and then within one.
-    crew: the processes that share the batches of a try.
+    staying put is open to every attacker. runtime: its ranks share the batches of a try; its checkpoint keeps
+    every finished try, and parts of a long one.
     """
+    model, batch_size, ranks = attacker.model, attacker.batch_size, runtime.ranks
     tries = [
         (name, part, restart)
         for name, attack in attacks.items()
         for part in parts(attack)
         for restart in range(part.restarts)
     ]
-    seldom = Seldom(memory)
-    common = Common(seldom, crew)
+    checkpoint = ThrottledCheckpoint(runtime.checkpoint)
+    common = SharedCheckpoint(checkpoint, ranks)
     with attacking(model, batch_size):
-        known = common.recall("attacked") or unattacked(model, split, batch_size, crew)
+        known = common.load("attacked") or unattacked(model, split, batch_size, ranks)
         pictures, highest, after = known["pictures"], known["highest"], list(known["after"])  # after[k]: k tries
         for number, (name, part, restart) in enumerate(tries[len(after) - 1 :], start=len(after) - 1):
-            purpose = (restarted(seed, restart), "attack", name, part.name.value)
+            purpose = (restarted(attacker.seed, restart), "attack", name, part.name.value)
 
             def attempt(
                 x: Tensor, labels: Tensor, first: int, part: Attack = part, purpose: Any = purpose
             ) -> Tensor:
                 chance = (*purpose, first)
+                threat, classes = attacker.threat, attacker.classes
                 return perturb_batch(model, x, labels, part, threat, classes=classes, purpose=chance)
 
             def seen(row: int, standing: int, number: int = number) -> None:
-                watch(number * len(split) + row + 1, len(tries) * len(split), standing=standing)
+                runtime.progress(number * len(split) + row + 1, len(tries) * len(split), standing=standing)
 
             batches = list(filter(len, after[-1].nonzero().flatten().split(batch_size)))
-            mine = [batches[index] for index in share(crew, len(batches))]
+            mine = [batches[index] for index in shard(ranks, len(batches))]
             turn = Turn(model, split, pictures, highest, after[-1].clone(), number)
-            together(crew, partial(turn.take, mine, attempt, seen, seldom, own_part(crew, "try")))
-            turn.tell(crew, batches, mine)
+            raise_on_all(ranks, partial(turn.take, mine, attempt, seen, checkpoint, rank_name(ranks, "try")))
+            turn.tell(ranks, batches, mine)
             after.append(turn.stands)
-            common.keep("attacked", {"pictures": pictures, "highest": highest, "after": torch.stack(after)})
+            common.save("attacked", {"pictures": pictures, "highest": highest, "after": torch.stack(after)})
     last = {name: number for number, (name, _, _) in enumerate(tries, start=1)}
     standing = {name: after[number] for name, number in last.items()}
     return Attacked(pictures, after[0], standing)
 
 
-def unattacked(model: nn.Module, split: Split, batch_size: int, crew: Crew) -> dict[str, Tensor]:
+def unattacked(model: nn.Module, split: Split, batch_size: int, ranks: Ranks) -> dict[str, Tensor]:
     """Return what there is before the first try: the pictures, their losses, and where the model is right."""
-    logits = finite_logits(predict(model, split, batch_size=batch_size, crew=crew))
+    logits = finite_logits(predict(model, split, batch_size=batch_size, ranks=ranks))
     labels = split.labels.cpu()
     pictures = split.images.take(torch.arange(len(split))).float().cpu()
     losses = F.cross_entropy(logits, labels, reduction="none")

@@ -1,4 +1,4 @@
-"""One try of an attack on the samples that still stand: each process of a crew does some batches, and tells."""
+"""One try of an attack on the samples that still stand: each rank does some of the batches."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.data.splits import Split
-from defense.runtime.checkpoint import Seldom
-from defense.runtime.distributed import Crew
+from defense.runtime.checkpoint import ThrottledCheckpoint
+from defense.runtime.distributed import Ranks
 
 Attempt = Callable[[Tensor, Tensor, int], Tensor]  # pictures, labels, their first row -> attacked pictures
 
@@ -32,15 +32,15 @@ class Turn:
         batches: Sequence[Tensor],
         attempt: Attempt,
         seen: Callable[[int, int], None],
-        memory: Seldom,
+        checkpoint: ThrottledCheckpoint,
         part: str,
     ) -> None:
-        """Attack the rows of `batches`; what is finished is kept in `memory` under `part` now and then.
+        """Attack the rows of `batches`; what is finished is kept in `checkpoint` under `part` now and then.
 
         seen: is told the last row of a batch, and how many samples stand.
         """
         everything = torch.cat([torch.empty(0, dtype=torch.int64), *batches])
-        known = memory.recall(part)
+        known = checkpoint.load(part)
         done = 0
         if known is not None and int(known["number"]) == self.number:
             done = len(known["stands"])
@@ -54,19 +54,19 @@ class Turn:
             self.pictures[rows[worse]] = tried.cpu().float()[worse]
             self.highest[rows], self.stands[rows] = torch.maximum(self.highest[rows], losses), right
             done += len(rows)
-            if memory.due():
+            if checkpoint.due():
                 so_far = everything[:done]
                 values = {name: getattr(self, name)[so_far] for name in ("pictures", "highest", "stands")}
-                memory.keep(part, {"number": torch.tensor(self.number), **values})
+                checkpoint.save(part, {"number": torch.tensor(self.number), **values})
             seen(int(rows[-1]), int(self.stands.sum()))
 
-    def tell(self, crew: Crew, batches: Sequence[Tensor], mine: Sequence[Tensor]) -> None:
+    def tell(self, ranks: Ranks, batches: Sequence[Tensor], mine: Sequence[Tensor]) -> None:
         """Take over what the others did: of all `batches` this process has attacked those that are `mine`."""
-        if crew.size == 1 or not batches:
+        if ranks.size == 1 or not batches:
             return
         rows, own = torch.cat(list(batches)), torch.cat([torch.empty(0, dtype=torch.int64), *mine])
         for values in (self.stands, self.highest, self.pictures):
-            values[rows] = crew.gather(values[own])
+            values[rows] = ranks.gather(values[own])
 
 
 @torch.no_grad()

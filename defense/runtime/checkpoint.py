@@ -11,57 +11,57 @@ import torch
 from torch import Tensor
 
 
-class Memory(Protocol):
+class Checkpointer(Protocol):
     """Tensors by name, under the name of a part; what is kept is kept whole."""
 
-    def recall(self, part: str) -> dict[str, Tensor] | None:
+    def load(self, part: str) -> dict[str, Tensor] | None:
         """Return what was kept of `part`, or None."""
         ...
 
-    def keep(self, part: str, tensors: dict[str, Tensor]) -> None:
+    def save(self, part: str, tensors: dict[str, Tensor]) -> None:
         """Keep `tensors`, in place of what was kept of `part` before."""
         ...
 
 
-class Forgetful:
+class NoCheckpoint:
     """Keeps nothing: for computations that are not worth it."""
 
-    def recall(self, part: str) -> dict[str, Tensor] | None:
+    def load(self, part: str) -> dict[str, Tensor] | None:
         """Return None."""
         return None
 
-    def keep(self, part: str, tensors: dict[str, Tensor]) -> None:
+    def save(self, part: str, tensors: dict[str, Tensor]) -> None:
         """Let go of `tensors`."""
 
 
 KEPT_EVERY = 30.0  # seconds: what a kill costs at most, beside the epoch or batch in hand
 
 
-class Seldom:
-    """Another memory, and when it is time to keep something there: that takes a thirtieth of the time at most."""
+class ThrottledCheckpoint:
+    """Another checkpointer, and when to save there: saving takes at most a thirtieth of the time."""
 
-    def __init__(self, memory: Memory | None) -> None:
-        self.memory: Memory = Forgetful() if memory is None else memory
+    def __init__(self, checkpoint: Checkpointer | None) -> None:
+        self.checkpoint: Checkpointer = NoCheckpoint() if checkpoint is None else checkpoint
         self.next = time.monotonic() + KEPT_EVERY
 
-    def recall(self, part: str) -> dict[str, Tensor] | None:
+    def load(self, part: str) -> dict[str, Tensor] | None:
         """Return what was kept of `part`, or None."""
-        return self.memory.recall(part)
+        return self.checkpoint.load(part)
 
     def due(self) -> bool:
         """Return whether it is time to keep something."""
         return time.monotonic() >= self.next
 
-    def keep(self, part: str, tensors: dict[str, Tensor]) -> None:
+    def save(self, part: str, tensors: dict[str, Tensor]) -> None:
         """Keep `tensors`, in place of what was kept of `part` before."""
         begin = time.monotonic()
-        self.memory.keep(part, tensors)
+        self.checkpoint.save(part, tensors)
         now = time.monotonic()
         self.next = now + KEPT_EVERY * max(1.0, now - begin)
 
 
 def packed(state: Any) -> dict[str, Tensor]:
-    """Return nested dicts and lists, of tensors and what JSON can hold, as tensors that a memory takes."""
+    """Return nested dicts and lists, of tensors and what JSON can hold, as tensors that a checkpointer takes."""
     tensors: dict[str, Tensor] = {}
 
     def form(value: Any) -> Any:
@@ -92,14 +92,14 @@ def unpacked(tensors: dict[str, Tensor]) -> Any:
 Computed = tuple[dict[str, Tensor], dict[str, float]]  # tensors, and numbers that say how they were found
 
 
-def remembered(memory: Memory, part: str, compute: Callable[[], Computed]) -> Computed:
+def load_or_compute(checkpoint: Checkpointer, part: str, compute: Callable[[], Computed]) -> Computed:
     """Return what was kept of `part`, or compute it and keep it."""
-    known = memory.recall(part)
+    known = checkpoint.load(part)
     if known is not None:
         tensors = {name[2:]: value for name, value in known.items() if name.startswith("t ")}
         return tensors, {name[2:]: value.item() for name, value in known.items() if name.startswith("n ")}
     tensors, numbers = compute()
     packed = {f"t {name}": value for name, value in tensors.items()}
     packed |= {f"n {name}": torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
-    memory.keep(part, packed)
+    checkpoint.save(part, packed)
     return tensors, numbers

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from defense.config.schema import Devices
 from defense.errors import InputError
-from defense.runtime.distributed import Crew
-from defense.runtime.ranks import Place
+from defense.runtime.distributed import Ranks
+from defense.runtime.ranks import RankInfo
 
 T = TypeVar("T")
 BACKENDS = "cpu:gloo,cuda:nccl"
@@ -23,7 +23,7 @@ MEETING = timedelta(minutes=10)  # for all processes to have started
 WAITING = timedelta(days=30)  # one waits while another computes alone; whoever started them ends them on an error
 
 
-def make_fabric(devices: Devices, place: Place | None = None) -> Fabric:
+def make_fabric(devices: Devices, info: RankInfo | None = None) -> Fabric:
     """Return the device of one process, the one at `place` of several.
 
     Raises InputError where it is not there or cannot do the precision.
@@ -33,7 +33,7 @@ def make_fabric(devices: Devices, place: Place | None = None) -> Fabric:
     try:
         fabric = Fabric(accelerator=accelerator, devices=1, precision=precision, **own)
         if devices.processes > 1 and fabric.device.type != "cpu":
-            index = index_of(fabric.device, devices.devices, place)
+            index = index_of(fabric.device, devices.devices, info)
             fabric = Fabric(accelerator=accelerator, devices=[index], precision=precision, **own)
     except InputError:
         raise
@@ -44,22 +44,22 @@ def make_fabric(devices: Devices, place: Place | None = None) -> Fabric:
     return fabric
 
 
-def index_of(device: torch.device, count: int, place: Place | None) -> int:
+def index_of(device: torch.device, count: int, info: RankInfo | None) -> int:
     """Return which device of a machine is the one of the process at `place`.
 
     Raises InputError where there are not `count`. Where srun shows each process a device of its own, that is the
     first one that it sees.
     """
     there = torch.cuda.device_count() if device.type == "cuda" else 1
-    if place is not None and place.outside and there == 1:
+    if info is not None and info.external and there == 1:
         return 0
     if count > there:
         raise InputError("fabric.devices", count, f"expected at most {there}, those of {device.type} here")
-    return 0 if place is None else place.local_rank
+    return 0 if info is None else info.local_rank
 
 
-def joined(place: Place, device: torch.device) -> Crew:
-    """Return the crew of the processes that share the run, this one on `device`, once all have come.
+def join_process_group(info: RankInfo, device: torch.device) -> Ranks:
+    """Return the ranks of the processes that share the run, this one on `device`, once all have come.
 
     Raises InputError where they do not come. It stays for the next run of a sweep; see `part`.
     """
@@ -67,25 +67,25 @@ def joined(place: Place, device: torch.device) -> Crew:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         try:
-            meeting = dist.rendezvous(place.meeting, place.rank, place.size, timeout=MEETING)
+            meeting = dist.rendezvous(info.init_method, info.rank, info.size, timeout=MEETING)
             store, rank, size = next(iter(meeting))
             store.set_timeout(MEETING)
             backends = BACKENDS if device.type == "cuda" else "gloo"
             dist.init_process_group(backends, store=store, rank=rank, world_size=size, timeout=WAITING)
         except (dist.DistError, ValueError) as error:
-            found = f"process {place.rank} did not meet the others at {place.meeting} ({error})"
-            raise InputError("fabric.devices", place.size, found) from error
-    return Processes(device)
+            found = f"process {info.rank} did not meet the others at {info.init_method} ({error})"
+            raise InputError("fabric.devices", info.size, found) from error
+    return DistributedRanks(device)
 
 
-def part() -> None:
-    """Leave the crew, at the end of this process."""
+def leave_process_group() -> None:
+    """Leave the ranks, at the end of this process."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-class Processes:
-    """The crew of a process group of torch; see `defense.runtime.distributed.Crew`."""
+class DistributedRanks:
+    """The ranks of a process group of torch; see `defense.runtime.distributed.Ranks`."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.rank, self.size = device, dist.get_rank(), dist.get_world_size()

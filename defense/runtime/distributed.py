@@ -2,7 +2,7 @@
 
 A pass over a split is shared out by whole batches, of the size that one process would use, in one block for each
 process. What a batch gives depends on the batch alone, so the rows, gathered in order, are those of one process.
-Whatever of this module is called with a crew is called by every process of it, in the same order.
+Every process calls the functions of this module that take `ranks`, in the same order.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from defense.runtime.checkpoint import Memory
+from defense.runtime.checkpoint import Checkpointer
 
 T = TypeVar("T")
 
 
-class Crew(Protocol):
+class Ranks(Protocol):
     """`size` processes, of which this is the one of `rank`, from 0 up."""
 
     @property
@@ -49,8 +49,8 @@ class Crew(Protocol):
         ...
 
 
-class Alone:
-    """One process, which has nobody to wait for."""
+class SingleProcess:
+    """A single process, which waits for nobody."""
 
     rank, size = 0, 1
 
@@ -70,43 +70,43 @@ class Alone:
         return [value]
 
 
-ALONE = Alone()
+SINGLE_PROCESS = SingleProcess()
 
 
-def share(crew: Crew, count: int) -> range:
+def shard(ranks: Ranks, count: int) -> range:
     """Return which of `count` things, in one block, are this process's; sizes differ by one at most."""
-    return range(crew.rank * count // crew.size, (crew.rank + 1) * count // crew.size)
+    return range(ranks.rank * count // ranks.size, (ranks.rank + 1) * count // ranks.size)
 
 
-def rows_of(crew: Crew, length: int, size: int) -> range:
+def shard_batches(ranks: Ranks, length: int, size: int) -> range:
     """Return which of `length` rows are this process's, in whole batches of `size`; there may be none."""
-    batches = share(crew, ceil(length / size))
+    batches = shard(ranks, ceil(length / size))
     return range(batches.start * size, min(batches.stop * size, length))
 
 
-def own_part(crew: Crew, part: str) -> str:
+def rank_name(ranks: Ranks, part: str) -> str:
     """Return the name under which this process keeps its share of a `part`."""
-    return f"{part} {crew.rank} of {crew.size}" if crew.size > 1 else part
+    return f"{part} {ranks.rank} of {ranks.size}" if ranks.size > 1 else part
 
 
-def draws(crew: Crew) -> tuple[str | int, ...]:
+def rank_seed(ranks: Ranks) -> tuple[str | int, ...]:
     """Return what the purpose of a draw ends with, so that each process draws its own; nothing for one alone."""
-    return ("process", crew.rank) if crew.size > 1 else ()
+    return ("process", ranks.rank) if ranks.size > 1 else ()
 
 
-def together(crew: Crew, compute: Callable[[], T]) -> T:
-    """Return compute(), in which no process waits for another; an error of one of them is raised by all.
+def raise_on_all(ranks: Ranks, compute: Callable[[], T]) -> T:
+    """Run `compute` on every rank without communication; if it raises on one rank, raise on all.
 
-    So where memory runs out on one, all go on with smaller batches, and none is left waiting.
+    So if memory runs out on one, all go on with smaller batches, and none is left waiting.
     """
-    if crew.size == 1:
+    if ranks.size == 1:
         return compute()
     failure: Exception | None = None
     try:
         found = compute()
     except Exception as error:
         failure = error
-    failures = [error for error in crew.exchange(failure and sendable(failure)) if error is not None]
+    failures = [error for error in ranks.exchange(failure and sendable(failure)) if error is not None]
     if failure is not None:
         raise failure
     if failures:
@@ -114,16 +114,16 @@ def together(crew: Crew, compute: Callable[[], T]) -> T:
     return found
 
 
-def first(crew: Crew, compute: Callable[[], T]) -> T:
-    """Return compute(), by the process of rank 0 before the others: for what finds a file there or makes it."""
-    found = together(crew, lambda: [compute()] if crew.rank == 0 else [])
+def rank_zero_first(ranks: Ranks, compute: Callable[[], T]) -> T:
+    """Run `compute` on rank 0 before the other ranks, so that it alone makes a missing file."""
+    found = raise_on_all(ranks, lambda: [compute()] if ranks.rank == 0 else [])
     return found[0] if found else compute()
 
 
-def told(crew: Crew, compute: Callable[[], T]) -> T:
-    """Return compute() of the process of rank 0, which tells the others; an error is raised by all."""
-    found = together(crew, lambda: [compute()] if crew.rank == 0 else [])
-    return crew.broadcast(found)[0]
+def compute_on_rank_zero(ranks: Ranks, compute: Callable[[], T]) -> T:
+    """Run `compute` on rank 0 and send its result to all; an error is raised on all."""
+    found = raise_on_all(ranks, lambda: [compute()] if ranks.rank == 0 else [])
+    return ranks.broadcast(found)[0]
 
 
 def sendable(error: Exception) -> Exception:
@@ -135,17 +135,17 @@ def sendable(error: Exception) -> Exception:
     return error
 
 
-class Common:
-    """A memory that all processes share: the one of rank 0 keeps, and tells the others what it has kept."""
+class SharedCheckpoint:
+    """A checkpointer that all processes share: rank 0 saves, and sends the others what it has saved."""
 
-    def __init__(self, memory: Memory, crew: Crew) -> None:
-        self.memory, self.crew = memory, crew
+    def __init__(self, checkpoint: Checkpointer, ranks: Ranks) -> None:
+        self.checkpoint, self.ranks = checkpoint, ranks
 
-    def recall(self, part: str) -> dict[str, Tensor] | None:
+    def load(self, part: str) -> dict[str, Tensor] | None:
         """Return what was kept of `part`, or None; the same for all."""
-        return self.crew.broadcast(self.memory.recall(part) if self.crew.rank == 0 else None)
+        return self.ranks.broadcast(self.checkpoint.load(part) if self.ranks.rank == 0 else None)
 
-    def keep(self, part: str, tensors: dict[str, Tensor]) -> None:
+    def save(self, part: str, tensors: dict[str, Tensor]) -> None:
         """Keep `tensors`, of which the processes have the same."""
-        if self.crew.rank == 0:
-            self.memory.keep(part, tensors)
+        if self.ranks.rank == 0:
+            self.checkpoint.save(part, tensors)

@@ -15,7 +15,7 @@ NAME = "end with parent"  # of the thread
 def end_with_parent() -> None:
     """Have this process end soon after its parent, if it is a worker of joblib; what a stage has kept stays."""
     if multiprocessing.current_process().name.startswith(WORKERS) and not watched():
-        threading.Thread(target=watch, args=(os.getppid(),), name=NAME, daemon=True).start()
+        threading.Thread(target=watch_parent, args=(os.getppid(),), name=NAME, daemon=True).start()
 
 
 def watched() -> bool:
@@ -23,7 +23,7 @@ def watched() -> bool:
     return any(thread.name == NAME for thread in threading.enumerate())
 
 
-def watch(parent: int) -> None:
+def watch_parent(parent: int) -> None:
     """Wait until this process has another parent, and end it at once."""
     while os.getppid() == parent:
         time.sleep(EVERY)

@@ -23,11 +23,11 @@ from typing import Any
 import torch
 
 from defense.errors import InputError
-from defense.runtime.devices import part
+from defense.runtime.devices import leave_process_group
 from defense.runtime.distributed import sendable
-from defense.runtime.ranks import Place
+from defense.runtime.ranks import RankInfo
 
-Work = Callable[..., Any]  # (place, *arguments) of a process; to be found by its name in its module
+Work = Callable[..., Any]  # (info, *arguments) of a process; to be found by its name in its module
 MENDABLE = (InputError, FloatingPointError, NotADirectoryError, PermissionError, FileExistsError)  # in one line
 SETTLING = 1.0  # seconds in which the others may say what they died of, before the first is believed
 LOOKING = 0.02  # seconds between two looks
@@ -38,7 +38,7 @@ MEMBER = "import sys; from defense.runtime.processes import member; member(sys.a
 class Given:
     """What a process is given."""
 
-    place: Place
+    info: RankInfo
     threads: int
     logs: list[Log]
     work: Work
@@ -56,7 +56,7 @@ class Report:
 
 
 def spawned(work: Work, size: int, *arguments: Any) -> Any:
-    """Return work(place, *arguments) of the process of rank 0, of `size` that are started for it.
+    """Return work(info, *arguments) of the process of rank 0, of `size` that are started for it.
 
     The first error of any is raised here as it was there, or as RuntimeError with its traceback where it is none
     that a person can mend. None of the processes outlives the call, nor this process.
@@ -68,8 +68,8 @@ def spawned(work: Work, size: int, *arguments: Any) -> Any:
         folder = Path(name)
         try:
             for rank in range(size):
-                place = Place(rank, size, rank, f"file://{folder}/meeting")
-                given = Given(place, threads, logs_here(), work, arguments)
+                info = RankInfo(rank, size, rank, f"file://{folder}/meeting")
+                given = Given(info, threads, logs_here(), work, arguments)
                 (folder / str(rank)).write_bytes(pickle.dumps(given))
                 command = [sys.executable, "-c", MEMBER, str(folder / str(rank))]
                 members.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=environment))
@@ -120,10 +120,10 @@ def member(path: str) -> None:
     given: Given = pickle.loads(Path(path).read_bytes())
     threading.Thread(target=follow_parent, daemon=True).start()
     torch.set_num_threads(given.threads)
-    write_logs(given.logs, logging.INFO if given.place.rank == 0 else logging.WARNING)
+    write_logs(given.logs, logging.INFO if given.info.rank == 0 else logging.WARNING)
     try:
-        said = pickle.dumps(Report(time.monotonic(), result=given.work(given.place, *given.arguments)))
-        part()
+        said = pickle.dumps(Report(time.monotonic(), result=given.work(given.info, *given.arguments)))
+        leave_process_group()
     except MENDABLE as error:
         said = pickle.dumps(Report(time.monotonic(), error=sendable(error)))
     except KeyboardInterrupt:

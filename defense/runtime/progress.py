@@ -15,18 +15,19 @@ log = logging.getLogger(__name__)
 EVERY = 10.0  # seconds between two lines where there is no terminal
 
 
-Watch = Callable[..., None]  # (done, total, **numbers): so many of so many parts, and what is worth showing beside
+Progress = Callable[..., None]  # (done, total, **numbers): parts done, parts in all, numbers to show beside
 
 
-def silent(done: int, total: int, **numbers: float) -> None:
-    """Watch a computation without showing it."""
+def no_progress(done: int, total: int, **numbers: float) -> None:
+    """Show nothing."""
 
 
 @contextmanager
-def watching(label: str, console: Console | None = None) -> Iterator[Watch]:
-    """Yield a function `watch(done, total, **numbers)` that shows the progress of the stage `label`."""
+def show_progress(label: str, console: Console | None = None) -> Iterator[Progress]:
+    """Yield a function `progress(done, total, **numbers)` that shows the progress of the stage `label`."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
     console = console or Console()
     if not console.is_terminal:
@@ -39,20 +40,20 @@ def watching(label: str, console: Console | None = None) -> Iterator[Watch]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[numbers]}"),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Bars(*columns, console=console, transient=True) as bar:
         task = bar.add_task(label, total=None, numbers="")
 
-        def watch(done: int, total: int, **numbers: float) -> None:
+        def progress(done: int, total: int, **numbers: float) -> None:
             bar.update(task, completed=done, total=total, numbers=in_words(numbers))
 
-        yield watch
+        yield progress
 
 
-def plain_lines(label: str) -> Watch:
-    """Return a watch that logs a line every `EVERY` seconds."""
+def plain_lines(label: str) -> Progress:
+    """Return a function that logs a line every `EVERY` seconds."""
     begin = last = time.monotonic()
 
-    def watch(done: int, total: int, **numbers: float) -> None:
+    def progress(done: int, total: int, **numbers: float) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= EVERY and 0 < done < total:
@@ -61,7 +62,7 @@ def plain_lines(label: str) -> Watch:
             words = f", {in_words(numbers)}" if numbers else ""
             log.info("%s: %d %%%s, %.0f s left", label, 100 * done // total, words, left)
 
-    return watch
+    return progress
 
 
 def in_words(numbers: dict[str, float]) -> str:

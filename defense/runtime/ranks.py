@@ -18,18 +18,18 @@ TERMINAL = ("SLURM_PTY_PORT", "SLURM_PTY_WIN_COL")  # of srun --pty
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """Where a process stands among those that share a run."""
 
     rank: int
     size: int
     local_rank: int  # on its machine
-    meeting: str  # where all meet, as torch.distributed.rendezvous takes it
-    outside: bool = False  # started by torchrun or srun
-    told_by: str = ""  # the variable without which it would count as started alone
+    init_method: str  # where all meet, as torch.distributed.rendezvous takes it
+    external: bool = False  # started by torchrun or srun
+    variable: str = ""  # the variable without which it would count as started alone
 
 
-def place_outside() -> Place | None:
+def external_rank_info() -> RankInfo | None:
     """Return the place that torchrun or srun has given this process; None where it was started alone.
 
     Raises InputError if what they say is no number.
@@ -37,7 +37,7 @@ def place_outside() -> Place | None:
     said = os.environ
     if "TORCHELASTIC_RUN_ID" in said:
         rank, size, local_rank = (whole(said, name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-        return Place(rank, size, local_rank, "env://", True, "TORCHELASTIC_RUN_ID") if size > 1 else None
+        return RankInfo(rank, size, local_rank, "env://", True, "TORCHELASTIC_RUN_ID") if size > 1 else None
     if TASKS not in said or whole(said, TASKS) <= 1 or in_shell(said):
         return None
     from lightning_fabric.plugins.environments import SLURMEnvironment
@@ -47,7 +47,7 @@ def place_outside() -> Place | None:
     job, step = (whole(said, name) if name in said else 0 for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     port = said.get("MASTER_PORT") or str(15000 + (job + 97 * step) % 15000)  # the same for all, without talking
     rank, size, local_rank = (whole(said, name) for name in ("SLURM_PROCID", TASKS, "SLURM_LOCALID"))
-    return Place(rank, size, local_rank, f"tcp://{address}:{port}", True, TASKS)
+    return RankInfo(rank, size, local_rank, f"tcp://{address}:{port}", True, TASKS)
 
 
 def in_shell(said: Mapping[str, str]) -> bool:
@@ -88,8 +88,8 @@ def whole(said: Mapping[str, str], name: str, default: int | None = None) -> int
 @contextmanager
 def one_writes(arguments: list[str]) -> Iterator[None]:
     """Let Hydra make no folder and no log for a process that is not the first, by what it adds to `arguments`."""
-    place = place_outside()
-    if place is None or place.rank == 0:
+    info = external_rank_info()
+    if info is None or info.rank == 0:
         yield
         return
     with TemporaryDirectory(prefix="defense-") as folder:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from torch import nn
-
+from defense import models, robustness
 from defense.artifacts import Checks
 from defense.config.schema import Threat
 from defense.data.splits import Split
+from defense.robustness.attacks import Attacker
 from defense.robustness.probe import chosen, probe
-from defense.runtime.progress import Watch
+from defense.runtime.runtime import Runtime
+from defense.stages.trained import Model
+from defense.store.stage import stage
 
-VERSION = 3
 
-
+@stage(version=4, code=(models, robustness))
 def check(
-    model: nn.Module,
-    test: Split,
-    threat: Threat,
-    *,
-    count: int,
-    classes: int,
-    batch_size: int,
-    seed: int,
-    watch: Watch,
+    runtime: Runtime, model: Model, test: Split, threat: Threat, *, count: int, batch_size: int, seed: int
 ) -> Checks:
     """Return how `model` behaves on `count` test samples, every class in its share; the same for every arm.
 
-    What that means is for `defense.robustness.checks.judge` to say, beside the evaluation of the same arm.
+    `defense.robustness.checks.judge` draws conclusions, beside the evaluation of the same arm.
     """
     part = test.subset(chosen(test.labels, count, seed=seed))
-    samples, curve = probe(model, part, threat, classes=classes, batch_size=batch_size, seed=seed, watch=watch)
-    return Checks(samples, curve)
+    return Checks(*probe(Attacker(model.network, threat, model.classes, batch_size, seed), part, runtime))

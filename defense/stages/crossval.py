@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 
+from defense import models, robustness, training
 from defense.artifacts import HeldOut
-from defense.config.schema import Threat, Train
+from defense.config.choices import reads
+from defense.config.schema import Training
 from defense.data.splits import Dataset
 from defense.errors import InputError
-from defense.models.build import build
+from defense.models.build import Design
 from defense.models.predict import predict
 from defense.randomness import derive
-from defense.runtime.progress import Watch
-from defense.stages.train import trained
+from defense.runtime.runtime import Runtime
+from defense.stages.train import TRAINED_ON, train_network
+from defense.store.stage import stage
 
-VERSION = 2
 
-
-def cross_validate(
-    settings: dict[str, Any],
-    data: Dataset,
-    recipe: Train,
-    folds: int,
+@stage(version=3, code=(models, robustness, training))
+def crossval(
+    runtime: Runtime,
+    design: Design,
+    data: Annotated[Dataset, reads(*TRAINED_ON)],
+    training: Training,
     *,
-    threat: Threat,
-    seed: int,
-    fabric: Fabric,
-    watch: Watch,
+    folds: int,
 ) -> HeldOut:
     """Return probabilities float32 (n, classes) of the training samples, each by a model trained on other folds.
 
-    The folds have every class in its share; all models have the same first weights. Raises InputError where a
-    class has fewer samples than there are folds.
+    The folds have every class in its share; all models have the same first weights. Raises InputError if a class
+    has fewer samples than there are folds.
     """
     from sklearn.model_selection import StratifiedKFold
 
@@ -43,15 +41,16 @@ def cross_validate(
     least = int(np.bincount(labels).min())
     if least < folds:
         raise InputError("scorer.folds", folds, f"expected at most {least}, the samples of the smallest class")
-    parts = StratifiedKFold(folds, shuffle=True, random_state=derive(seed, "folds")).split(labels, labels)
+    chance = derive(design.seed, "folds")
+    parts = StratifiedKFold(folds, shuffle=True, random_state=chance).split(labels, labels)
     probabilities = torch.empty((len(labels), data.classes))
     for number, (_, out) in enumerate(parts, start=1):
         keep = torch.ones(len(labels), dtype=torch.bool)
         keep[out] = False
-        model = build(settings, data, seed=seed)
-        trained(model, data, recipe, keep=keep, threat=threat, seed=seed, fabric=fabric)
+        model = design.build()
+        train_network(model, data, training, runtime.alone(), keep=keep, seed=design.seed)
         rows = torch.from_numpy(out)
-        logits = predict(model, data.train.subset(rows), batch_size=4 * recipe.batch_size)
+        logits = predict(model, data.train.subset(rows), batch_size=4 * training.recipe.batch_size)
         probabilities[rows] = logits.float().softmax(1)
-        watch(number, folds)
+        runtime.progress(number, folds)
     return HeldOut({"probabilities": probabilities})

@@ -1,4 +1,4 @@
-"""Move some points of a split across the boundary of one model, and let models say what they make of them."""
+"""Move points of a split across the boundary of one model, and predict them by others."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from defense import models, robustness
 from defense.artifacts import AdversarialSet, Evasion
 from defense.data.images import TensorImages
 from defense.data.splits import Split
@@ -16,8 +17,9 @@ from defense.models.modes import evaluating, frozen
 from defense.models.predict import predict
 from defense.randomness import generator
 from defense.robustness.evasion import evade as moved_across
-
-VERSION = 2
+from defense.runtime.runtime import Runtime
+from defense.stages.trained import Model
+from defense.store.stage import stage
 
 
 def movers(count: int, share: float, *, seed: int) -> Tensor:
@@ -31,12 +33,14 @@ def movers(count: int, share: float, *, seed: int) -> Tensor:
     return torch.zeros(count, dtype=torch.bool).index_fill(0, order[: round(share * count)], True)
 
 
+@stage(version=3, code=(models, robustness))
 def evade(
-    model: nn.Module, split: Split, *, ratio: float, batch_size: int, reach: float | None = None
+    runtime: Runtime, model: Model, split: Split, *, ratio: float, batch_size: int, reach: float | None = None
 ) -> AdversarialSet:
     """Return every point of `split` moved across the boundary of `model`, at most as far as `reach` in L2."""
-    with evaluating(model), frozen(model):
-        moved = [moved_across(model, x, ratio=ratio, reach=reach).cpu() for _, x, _ in split.batches(batch_size)]
+    network = model.network
+    with evaluating(network), frozen(network):
+        moved = [moved_across(network, x, ratio=ratio, reach=reach).cpu() for _, x, _ in split.batches(batch_size)]
     return AdversarialSet({"pictures": torch.cat(moved)})
 
 
@@ -47,14 +51,18 @@ def mixed(split: Split, moved: Tensor, chosen: Tensor) -> Split:
     return split.with_images(TensorImages(torch.where(own, moved.to(usual), usual)))
 
 
-def judge(model: nn.Module, test: Split, moved: Mapping[str, Tensor], *, batch_size: int) -> Evasion:
+@stage(version=3, code=(models, robustness))
+def judge(
+    runtime: Runtime, model: Model, test: Split, moved: Mapping[str, AdversarialSet], *, batch_size: int
+) -> Evasion:
     """Return whether `model` is right on each point as it is (clean), and moved in each way, all points moved."""
     labels = test.labels.cpu()
     splits = {"clean": test} | {
-        name: test.with_images(TensorImages(pictures.to(test.labels.device))) for name, pictures in moved.items()
+        name: test.with_images(TensorImages(each.tensors["pictures"].to(test.labels.device)))
+        for name, each in moved.items()
     }
     right = {
-        name: (predict(model, split, batch_size=batch_size).argmax(1) == labels).numpy()
+        name: (predict(model.network, split, batch_size=batch_size).argmax(1) == labels).numpy()
         for name, split in splits.items()
     }
     return Evasion(pd.DataFrame({"id": test.ids.numpy(), **right}))

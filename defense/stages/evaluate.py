@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import pandas as pd
-from torch import Tensor, nn
+from functools import partial
+from typing import Annotated
 
+import pandas as pd
+from torch import Tensor
+
+from defense import models, robustness
 from defense.artifacts import Evaluation
 from defense.config.schema import Evaluation as Suite
 from defense.config.schema import Threat
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.models.predict import predict
+from defense.robustness.attacks import Attacker
 from defense.robustness.suite import in_turn
-from defense.runtime.checkpoint import Memory
-from defense.runtime.distributed import ALONE, Crew
-from defense.runtime.progress import Watch
-
-VERSION = 5
+from defense.runtime.runtime import Runtime
+from defense.stages.trained import Model
+from defense.store.stage import stage, unread
 
 
+@stage(version=6, code=(models, robustness), shared=True)
 def evaluate(
-    model: nn.Module,
+    runtime: Runtime,
+    model: Model,
     test: Split,
-    suite: Suite,
+    suite: Annotated[Suite, unread("checked")],
     threat: Threat,
-    frozen: Tensor | None,
     *,
+    frozen: Tensor | None = None,
     stamped: Split | None = None,
-    classes: int,
-    seed: int,
     keep: bool = False,
-    watch: Watch,
-    memory: Memory | None = None,
-    crew: Crew = ALONE,
+    seed: int,
 ) -> Evaluation:
     """Return, per test sample, whether `model` is right: clean, transfer, and adaptive after each attack.
 
@@ -43,35 +44,23 @@ def evaluate(
     is one; `triggered` is whether the model is right on those. keep: return the pictures. The attacks of a suite
     come in turn, each on the samples that those before it have left standing, so adaptive.<attack> is the accuracy
     after this attack and all before it, and adaptive.worst the accuracy after all. A sample counts as right under
-    attack only where it is right without one, since staying put is open to every attacker. crew: the processes
-    that share the samples.
+    attack only if it is right without one, since staying put is open to every attacker.
     """
-    attacked = in_turn(
-        model,
-        test,
-        suite.attacks,
-        threat,
-        classes=classes,
-        batch_size=suite.batch_size,
-        seed=seed,
-        watch=watch,
-        memory=memory,
-        crew=crew,
-    )
+    attacker = Attacker(model.network, threat, model.classes, suite.batch_size, seed)
+    attacked = in_turn(attacker, test, suite.attacks, runtime)
+    predicted = partial(predict, model.network, batch_size=suite.batch_size, ranks=runtime.ranks)
     labels = test.labels.cpu()
     adaptive = {f"adaptive.{name}": stands.numpy() for name, stands in attacked.standing.items()}
     worst = next(reversed(adaptive.values()))
     transfer = worst
     if frozen is not None:
         moved = test.with_images(TensorImages(frozen.to(test.labels.device)))
-        right = predict(model, moved, batch_size=suite.batch_size, crew=crew).argmax(1) == labels
+        right = predicted(moved).argmax(1) == labels
         transfer = (attacked.clean & right).numpy()
-    given = predict(model, test, batch_size=suite.batch_size, crew=crew).argmax(1).cpu()
+    given = predicted(test).argmax(1).cpu()
     columns = {"id": test.ids.numpy(), "prediction": given.numpy(), "clean": attacked.clean.numpy()}
     columns["transfer"] = transfer
     if stamped is not None:
-        columns["triggered"] = (
-            predict(model, stamped, batch_size=suite.batch_size, crew=crew).argmax(1) == labels
-        ).numpy()
+        columns["triggered"] = (predicted(stamped).argmax(1) == labels).numpy()
     table = pd.DataFrame({**columns, **adaptive, "adaptive.worst": worst})
     return Evaluation(table, {"pictures": attacked.pictures} if keep else {})

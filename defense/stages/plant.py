@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from defense import models, robustness
 from defense.artifacts import Planted, Tensors
-from defense.config.choices import Harm
+from defense.config.choices import Harm, reads
 from defense.config.schema import Data, Threat
 from defense.data.harm import draws, flip_nearest, flip_symmetric, whole
 from defense.data.overlays import Overlaid
@@ -20,9 +22,11 @@ from defense.errors import out_of_memory_names
 from defense.models.modes import evaluating, frozen
 from defense.models.predict import predict
 from defense.robustness.attacks import toward
-from defense.runtime.progress import Watch
+from defense.runtime.progress import Progress
+from defense.runtime.runtime import Runtime
+from defense.stages.trained import Model
+from defense.store.stage import stage
 
-VERSION = 2
 STEPS = 40  # of the descent that makes a poison; the 100 of Ilyas et al. 2019 lower its loss by 3 % more
 
 log = logging.getLogger(__name__)
@@ -34,31 +38,33 @@ class Planting:
 
     model: nn.Module
     train: Split
-    spec: Data
-    ball: Threat
+    rate: float
+    ball: Threat | None
     classes: int
     batch_size: int
     seed: int
-    watch: Watch
+    progress: Progress
 
 
+@stage(version=3, code=(models, robustness))
 def plant(
-    model: nn.Module,
+    runtime: Runtime,
+    model: Model,
     train: Split,
-    spec: Data,
-    ball: Threat,
+    spec: Annotated[Data, reads("harm", "harm_rate")],
     *,
-    classes: int,
+    ball: Threat | None = None,
     batch_size: int,
     seed: int,
-    watch: Watch,
 ) -> Planted:
     """Return the harm of `spec` for the training split, made at `model`, which was trained on that split as it is.
 
-    ball: what a poison may change. Raises InputError where the split has not the samples that the harm takes.
+    ball: the change that a poison may make. Raises InputError if the split has too few samples for the harm.
     """
-    labels, pictures = PLANTERS[spec.harm](Planting(model, train, spec, ball, classes, batch_size, seed, watch))
-    planted = whole(replace(train, labels=labels), spec, classes=classes)
+    rate, progress = spec.harm_rate, runtime.progress
+    planting = Planting(model.network, train, rate, ball, model.classes, batch_size, seed, progress)
+    labels, pictures = PLANTERS[spec.harm](planting)
+    planted = whole(replace(train, labels=labels), spec, classes=model.classes)
     rows = (labels != train.labels).nonzero().flatten().cpu()
     table = {"row": rows.numpy(), "id": train.ids[rows].numpy(), "label": planted.labels[rows].cpu().numpy()}
     return Planted(pd.DataFrame(table), pictures)
@@ -75,8 +81,10 @@ def harmed(train: Split, planted: Planted) -> Split:
     return replace(train, labels=labels, images=Overlaid(train.images, rows, pictures))
 
 
-def ball(spec: Data, threat: Threat) -> Threat:
-    """Return what a poison may change: the run's norm, and its radius unless the data have one of their own."""
+def ball_of(spec: Data, threat: Threat) -> Threat | None:
+    """Return the ball of a poison: in the run's norm, and of its radius unless the data have one of their own."""
+    if spec.harm is not Harm.poison:
+        return None
     return threat if spec.harm_eps is None else replace(threat, eps=spec.harm_eps)
 
 
@@ -84,7 +92,7 @@ def boundary(planting: Planting) -> tuple[Tensor, Tensors]:
     """Return labels (n,) of which those nearest to the boundary of the model are flipped across it."""
     train = planting.train
     logits = predict(planting.model, train, batch_size=planting.batch_size).to(train.labels.device)
-    return flip_nearest(train.labels, logits, planting.spec.harm_rate), {}
+    return flip_nearest(train.labels, logits, planting.rate), {}
 
 
 def poison(planting: Planting) -> tuple[Tensor, Tensors]:
@@ -93,20 +101,21 @@ def poison(planting: Planting) -> tuple[Tensor, Tensors]:
     What makes them of that class is not robust: D_rand of Ilyas et al. 2019, "Adversarial examples are not bugs,
     they are features". Those that the model does not follow are wrong labels rather: the log says where most are.
     """
-    model, train, size = planting.model, planting.train, planting.batch_size
-    flipped = flip_symmetric(train.labels.cpu(), planting.spec.harm_rate, planting.classes, draws(planting.seed))
+    model, train, size, ball = planting.model, planting.train, planting.batch_size, planting.ball
+    assert ball is not None
+    flipped = flip_symmetric(train.labels.cpu(), planting.rate, planting.classes, draws(planting.seed))
     labels = flipped.to(train.labels.device)
     changed = replace(train, labels=labels).subset((labels != train.labels).nonzero().flatten().cpu())
     pictures, followed = torch.empty((len(changed), *train.images.shape)), 0
     with evaluating(model), frozen(model), out_of_memory_names("train.batch_size", size):
         for rows, x, targets in changed.batches(size):
-            moved = toward(model, x, targets, planting.ball, steps=STEPS)
+            moved = toward(model, x, targets, ball, steps=STEPS)
             followed += int((model(moved).argmax(1) == targets).sum())
             pictures[rows] = moved.cpu()
-            planting.watch(rows.stop, len(changed))
+            planting.progress(rows.stop, len(changed))
     if followed < len(changed) / 2:
         said = "the model follows %d of %d poisons: within %g most are wrong labels rather; see data.harm_eps"
-        log.warning(said, followed, len(changed), planting.ball.eps)
+        log.warning(said, followed, len(changed), ball.eps)
     return labels, {"pictures": pictures}
 
 

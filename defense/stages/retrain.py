@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
+from defense import models, robustness, training
 from defense.artifacts import Retrainings, TrainedModel
-from defense.config.choices import ObjectiveName, Optimizer, Subsets
-from defense.config.schema import Threat, Train
+from defense.config.choices import ObjectiveName, Subsets, reads
+from defense.config.schema import Training
 from defense.data.splits import Dataset
+from defense.data.validation import Validation
 from defense.errors import InputError
-from defense.influence.objectives import Validation
-from defense.models.build import build
+from defense.models.build import Design
 from defense.models.predict import predict
 from defense.randomness import generator
-from defense.runtime.checkpoint import Memory, Seldom
-from defense.runtime.distributed import ALONE, Crew, own_part, share, together
-from defense.runtime.progress import Watch
-from defense.stages.train import trained
-
-VERSION = 3
+from defense.runtime.checkpoint import ThrottledCheckpoint
+from defense.runtime.distributed import raise_on_all, rank_name, shard
+from defense.runtime.runtime import Runtime
+from defense.stages.train import TRAINED_ON, train_network
+from defense.store.stage import stage
 
 
 def parts_of_train(subsets: Subsets, size: int, count: int | None, *, seed: int) -> Tensor:
@@ -42,45 +41,41 @@ def parts_of_train(subsets: Subsets, size: int, count: int | None, *, seed: int)
     return torch.stack([torch.randperm(size, generator=chance) < size // 2 for _ in range(count)])
 
 
+@stage(version=4, code=(models, robustness, training), shared=True)
 def retrain(
-    settings: dict[str, Any],
-    data: Dataset,
-    recipe: Train,
-    parts: Tensor,
-    baseline: TrainedModel,
-    validation: Validation,
+    runtime: Runtime,
+    design: Design,
+    data: Annotated[Dataset, reads(*TRAINED_ON)],
+    training: Training,
     *,
-    threat: Threat,
-    seed: int,
-    fabric: Fabric,
-    watch: Watch,
-    memory: Memory,
-    crew: Crew = ALONE,
+    parts: Tensor,
+    validation: Validation,
+    start: Annotated[TrainedModel | None, reads("weights")] = None,
 ) -> Retrainings:
     """Return the validation logits of models trained on `parts` bool (m, n) of the training split.
 
-    All share the seed, and so first weights and order. With lbfgs they start from the baseline, which saves
-    iterations and leaves the minimum of a convex model where it is. crew: the
-    processes that share the models; each trains its own alone.
+    All share the seed, and so first weights and order. start: first weights for lbfgs, which save iterations and
+    leave the minimum of a convex model where it is. Each rank trains some of the models, alone.
     """
-    mine, part = share(crew, len(parts)), own_part(crew, "retrainings")
+    ranks, size = runtime.ranks, 4 * training.recipe.batch_size
+    mine, part = shard(ranks, len(parts)), rank_name(ranks, "retrainings")
 
     def own() -> dict[str, Tensor]:
-        seldom = Seldom(memory)
-        known = seldom.recall(part) or {}
+        checkpoint = ThrottledCheckpoint(runtime.checkpoint)
+        known = checkpoint.load(part) or {}
         clean, adversarial = (list(known.get(name, ())) for name in ("clean", "adversarial"))
         for keep in parts[mine.start + len(clean) : mine.stop]:
-            model = build(settings, data, seed=seed)
-            if recipe.optimizer is Optimizer.lbfgs:
-                model.load_state_dict(baseline.weights)
-            trained(model, data, recipe, keep=keep, threat=threat, seed=seed, fabric=fabric)
-            clean.append(predict(model, validation.clean, batch_size=recipe.batch_size * 4))
+            model = design.build()
+            if start is not None:
+                model.load_state_dict(start.weights)
+            train_network(model, data, training, runtime.alone(), keep=keep, seed=design.seed)
+            clean.append(predict(model, validation.clean, batch_size=size))
             attacked = validation.seen_by(ObjectiveName.robustness)
-            adversarial.append(predict(model, attacked, batch_size=recipe.batch_size * 4))
-            if seldom.due():
-                seldom.keep(part, {"clean": torch.stack(clean), "adversarial": torch.stack(adversarial)})
-            watch(len(clean), len(mine))
+            adversarial.append(predict(model, attacked, batch_size=size))
+            if checkpoint.due():
+                checkpoint.save(part, {"clean": torch.stack(clean), "adversarial": torch.stack(adversarial)})
+            runtime.progress(len(clean), len(mine))
         found = {"clean": clean, "adversarial": adversarial}
         return {name: torch.stack(logits) if logits else torch.empty(0) for name, logits in found.items()}
 
-    return Retrainings({name: crew.gather(logits) for name, logits in together(crew, own).items()})
+    return Retrainings({name: ranks.gather(logits) for name, logits in raise_on_all(ranks, own).items()})

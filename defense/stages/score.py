@@ -2,52 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import pandas as pd
-from torch import Tensor, nn
 
-from defense.artifacts import Scores
+from defense import influence, models
+from defense.artifacts import HeldOut, Scores
 from defense.config.schema import Objective, Scorer
 from defense.data.splits import Split
-from defense.influence.members import Checkpoint
-from defense.influence.objectives import Validation
+from defense.data.validation import Validation
 from defense.influence.scorers import METHODS, Problem, judged
-from defense.runtime.checkpoint import Forgetful, Memory
-from defense.runtime.distributed import ALONE, Crew
-from defense.runtime.progress import Watch
+from defense.models.checkpoints import Checkpoint
+from defense.runtime.runtime import Runtime
+from defense.stages.trained import Model
+from defense.store.stage import stage, unread
 
-VERSION = 7
+ELSEWHERE = ("name", "proxy", "seeds", "folds")  # settings of a scorer that choose its models, folds and name
 
 
+@stage(version=8, code=(influence, models), shared=True)
 def score(
-    model: nn.Module,
+    runtime: Runtime,
+    model: Model,
     train: Split,
-    validation: Validation,
-    objective: Objective,
-    scorer: Scorer,
+    validation: Validation | None,
+    objective: Objective | None,
+    scorer: Annotated[Scorer, unread(*ELSEWHERE)],
     *,
     attacked: Split | None = None,
     states: Sequence[Checkpoint] = (),
-    held_out: Tensor | None = None,
+    held_out: HeldOut | None = None,
     seed: int,
-    watch: Watch,
-    memory: Memory | None = None,
-    crew: Crew = ALONE,
 ) -> Scores:
     """Return the score of each training sample, with the model's prediction and loss beside it.
 
-    attacked: the training samples attacked at the model; states: checkpoints of its training; held_out:
-    probabilities (n, classes) of models that have not seen the sample; where they are needed. memory: keeps what
-    is finished, so that a killed scoring goes on where it was. crew: the processes that share the samples; each
-    returns all scores. Where the scorer has several members, or the objective several terms, the share of each
-    stands in a column of its own.
+    validation, objective: None for a scorer that looks at no objective. attacked: the training samples attacked at
+    the model; states: checkpoints of its training; held_out: predictions of models that have not seen the sample;
+    each if the scorer needs it. If the scorer has several members, or the objective several terms, the share of
+    each is a column of its own.
     """
-    memory = memory or Forgetful()
-    given = (model, train, attacked, validation, objective, scorer, seed, watch, states, memory, crew, held_out)
-    problem = Problem(*given)
+    network, probabilities = model.network, held_out.tensors["probabilities"] if held_out else None
+    problem = Problem(
+        network, train, attacked, validation, objective, scorer, seed, states, probabilities, runtime
+    )
     scored = METHODS[scorer.method](problem)
-    prediction, losses = judged(model, train, scorer.batch_size, crew=crew)
+    prediction, losses = judged(network, train, scorer.batch_size, ranks=runtime.ranks)
     table = pd.DataFrame(
         {
             "id": train.ids.numpy(),
@@ -62,7 +62,13 @@ def score(
     return Scores(table, as_table(scored.record))
 
 
-def mean(each: dict[str, Scores]) -> Scores:
+@stage(version=2, code=(influence, models))
+def score_mean(runtime: Runtime, each: Mapping[str, Scores]) -> Scores:
+    """Return `mean` of scores taken at several models, by name."""
+    return mean(each)
+
+
+def mean(each: Mapping[str, Scores]) -> Scores:
     """Return the mean of scores taken at several models, by name, with the score of each in a column of its own.
 
     Prediction and loss are those of the first model.

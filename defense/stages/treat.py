@@ -4,27 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 
-from defense.artifacts import Treatment
-from defense.config.choices import TreatmentName
+from defense.artifacts import Scores, Treatment
+from defense.config.choices import TreatmentName, reads
 from defense.config.schema import Treat
 from defense.data.splits import Split
 from defense.errors import InputError
+from defense.randomness import random_scores
+from defense.runtime.runtime import Runtime
+from defense.store.stage import stage
 
-VERSION = 3
+READ = ("table.score", "table.prediction", "table.label")  # of scores
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What a treatment is made from, row by row as in the training split."""
+    """The samples in order of the training split, as a treatment looks at them."""
 
     scores: np.ndarray  # float (n,): the lowest are treated
     predictions: np.ndarray  # int (n,): the labels that the scored model gives
     labels: np.ndarray  # int (n,): as given
     classes: int
+
+    @classmethod
+    def by(cls, scores: Scores, classes: int) -> Suggestion:
+        """Return what scores suggest."""
+        score, prediction, label = (scores.table[name].to_numpy() for name in ("score", "prediction", "label"))
+        return cls(score, prediction, label, classes)
 
 
 def untreated(train: Split) -> Treatment:
@@ -33,24 +43,43 @@ def untreated(train: Split) -> Treatment:
     return Treatment(pd.DataFrame({**table, "treated": False}))
 
 
-def treat(train: Split, suggestion: Suggestion, spec: Treat) -> Treatment:
-    """Treat the samples that `suggestion` scores lowest; see `chosen` for which.
+@stage(version=4)
+def treat(
+    runtime: Runtime,
+    train: Annotated[Split, reads("ids", "labels")],
+    scores: Annotated[Scores, reads(*READ)],
+    spec: Treat,
+    *,
+    classes: int,
+) -> Treatment:
+    """Treat the samples with the lowest scores; see `chosen` for which.
 
-    Raises InputError where the treatment leaves a class without samples.
+    Raises InputError if the treatment leaves a class without samples.
     """
+    suggestion = Suggestion.by(scores, classes)
     rows = chosen(suggestion, spec) if "budget" in spec.name.reads else np.arange(len(train))
     treated = TREATMENTS[spec.name](untreated(train), suggestion, rows)
     return no_class_lost(treated, train, spec)
 
 
+@stage(version=4)
 def control(
-    train: Split, defended: Treatment, suggestion: Suggestion, spec: Treat, order: np.ndarray
+    runtime: Runtime,
+    train: Annotated[Split, reads("ids", "labels")],
+    scores: Annotated[Scores, reads(*READ)],
+    defended: Treatment,
+    spec: Treat,
+    *,
+    classes: int,
+    seed: int,
 ) -> Treatment:
-    """Return the treatment of equal size with its samples drawn at random, by the random numbers `order` (n,).
+    """Return the treatment of equal size with its samples drawn at random.
 
     Of remove and relabel: as many samples (in every class, where the budget is balanced), treated the same way. Of
     reweight: the same weights, shuffled. Raises InputError where there is nothing else to draw.
     """
+    suggestion = Suggestion.by(scores, classes)
+    order = random_scores(len(train), seed=seed).numpy()
     if spec.name is TreatmentName.reweight:
         shuffled = defended.table[["weight", "treated"]].to_numpy()[np.argsort(order, kind="stable")]
         return Treatment(

@@ -13,23 +13,26 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from defense.config.reads import PARTS, read
+from defense.config.reads import PARTS, read, reading
+from defense.config.schema import Evaluation, Training
 
 
 def key_of(identity: dict[str, Any]) -> str:
     """Return the key of what an entry was computed from, 24 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(canonical(identity), sort_keys=True).encode()).hexdigest()[:24]
+    return hash_of(canonical(identity))[:24]
 
 
 def canonical(value: Any, name: str = "key") -> Any:
     """Return a value as JSON can hold it; `name` says in errors where it stands.
 
     Equal numbers have one form, be they int, float, numpy's or -0.0. Enums count by their value, paths by their
-    text, settings by the fields that they read, tensors and arrays by dtype, shape and bytes. Order counts in
-    lists and tuples alone. Raises TypeError for anything else, as a function or a generator.
+    text, settings by the fields that they read, tensors and arrays by dtype, shape and bytes, pictures by their
+    digest, and what has `digests` or an `identity` by these. Tensors by name, and a table, are one hash. Order
+    counts in lists, tuples and the attacks of a suite. Raises TypeError for anything else, as a function.
     """
     if value is None or isinstance(value, bool | str):
         return value
@@ -37,6 +40,13 @@ def canonical(value: Any, name: str = "key") -> Any:
         return canonical(value.value, name)
     if isinstance(value, Tensor | np.ndarray):
         return digest_of(value)
+    if isinstance(value, pd.DataFrame | pd.Series):
+        return digest_of_table(value)
+    if callable(getattr(value, "digest", None)):
+        return value.digest()
+    for own in ("digests", "identity"):
+        if hasattr(value, own) and not isinstance(value, type):
+            return canonical(getattr(value, own), name)
     if isinstance(value, np.generic):
         return canonical(value.item(), name)
     if isinstance(value, Integral):
@@ -48,9 +58,16 @@ def canonical(value: Any, name: str = "key") -> Any:
         return str(value)
     if isinstance(value, PARTS):
         return canonical(read(value), name)
+    if isinstance(value, Training):
+        threat = value.threat if "threat" in reading(value.recipe) else None
+        return canonical({"recipe": value.recipe, "threat": threat}, name)
+    if isinstance(value, Evaluation):
+        return {**canonical(vars(value), name), "attacks": canonical(list(value.attacks.items()), name)}
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: canonical(getattr(value, each.name), f"{name}.{each.name}") for each in fields(value)}
     if isinstance(value, Mapping):
+        if value and all(isinstance(each, Tensor | np.ndarray) for each in value.values()):
+            return hash_of({str(key): digest_of(each) for key, each in value.items()})
         return {str(canonical(key)): canonical(each, f"{name}.{key}") for key, each in value.items()}
     if isinstance(value, Set):
         return sorted((canonical(each, name) for each in value), key=json.dumps)
@@ -61,10 +78,27 @@ def canonical(value: Any, name: str = "key") -> Any:
 
 def digest_of(value: Tensor | np.ndarray) -> dict[str, Any]:
     """Return dtype, shape and the hash of the bytes of a tensor or array, in row-major order."""
-    tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
-    content = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return {"dtype": dtype, "shape": list(tensor.shape), "sha256": hashlib.sha256(content).hexdigest()}
+    if isinstance(value, Tensor):
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    else:
+        content = value.tobytes()
+    dtype = str(value.dtype).removeprefix("torch.")
+    return {"dtype": dtype, "shape": list(value.shape), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def digest_of_table(table: pd.DataFrame | pd.Series) -> dict[str, Any]:
+    """Return the number of rows and the hash of the columns, by name and in any order;."""
+    columns = table.items() if isinstance(table, pd.DataFrame) else [(str(table.name), table)]
+    found = {
+        str(name): digest_of(column.to_numpy()) if column.dtype.kind in "biuf" else column.astype(str).tolist()
+        for name, column in columns
+    }
+    return {"rows": len(table), "sha256": hash_of(found)}
+
+
+def hash_of(value: Any) -> str:
+    """Return the hash of what JSON can hold, whatever the order of its names."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def differences(first: Any, second: Any, name: str = "") -> list[str]:

@@ -1,10 +1,10 @@
 """Artifacts on disk, each computed once: `<root>/<stage>/<key>/`.
 
-The key is a hash of the stage's settings, its inputs, its version and the package's version. A stage writes
-into `<key>.part`, which is synced and then renamed: what has its final name is whole. Every file has a checksum
-in the manifest, and the manifest one beside it, that are verified on use; an entry that fails is set aside and
-computed again. A lock per key makes parallel jobs compute a shared stage once. A long stage keeps what it has
-so far in `<key>.part/progress`.
+The key is a hash of a stage's arguments, of the versions of its code and of the packages it stands on. A stage
+writes into `<key>.part`, which is synced and then renamed: an entry with its final name is whole. Every file has a
+checksum in the manifest, and the manifest one beside it, verified on use; an entry that fails is set aside and
+computed again. A lock per key makes parallel jobs compute a shared stage once. A long stage keeps its finished
+parts in `<key>.part/progress`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from defense.store.files import CORRUPT, LOCK, PART, beside, checksum, reason, r
 from defense.store.fingerprint import canonical, key_of
 
 log = logging.getLogger(__name__)
-FORMAT = 3  # of an entry; part of every key
+FORMAT = 4  # of an entry; part of every key
 MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"  # as sha256sum writes it
 DIGEST = hashlib.sha256().digest_size
@@ -65,27 +65,17 @@ class Store:
         stage: str,
         kind: type[Artifact],
         *,
-        settings: dict[str, Any],
-        inputs: dict[str, str],
-        stage_version: int,
-        compute: Callable[[Progress], Artifact],
+        made_of: dict[str, Any],
+        compute: Callable[[FileCheckpointer], Artifact],
     ) -> Stored[Artifact]:
-        """Return the artifact of `stage` for these settings and inputs; call `compute` only where it is missing.
+        """Return the artifact of `stage` that is `made_of` these values; call `compute` only if it is missing.
 
+        made_of: as `defense.store.fingerprint.canonical` takes it; it makes the key, and the manifest keeps it.
         `compute` is given what a killed attempt has kept.
-        settings: as `defense.store.fingerprint.canonical` takes them. inputs: keys or digests of what the stage
-        reads, by name.
-        Raises InputError where the folder cannot be written or read; what was kept of the stage stays.
+        Raises InputError if the folder cannot be written or read; what was kept of the stage stays.
         """
         identity: dict[str, Any] = canonical(
-            {
-                "format": FORMAT,
-                "stage": stage,
-                "stage_version": stage_version,
-                "versions": {name: version(name) for name in VERSIONS},
-                "settings": settings,
-                "inputs": inputs,
-            }
+            {"format": FORMAT, "versions": {name: version(name) for name in VERSIONS}, **made_of}
         )
         key = key_of(identity)
         entry = self.root / stage / key
@@ -95,7 +85,7 @@ class Store:
             if manifest is not None:
                 return Stored(read(kind, entry), key, manifest["seconds"], reused=True)
             part = beside(entry, PART)
-            progress = Progress(part / "progress")
+            progress = FileCheckpointer(part / "progress")
             begin = time.perf_counter()
             artifact = compute(progress)
             seconds = round(time.perf_counter() - begin, 3)
@@ -133,7 +123,7 @@ def warn_of_older(root: Path) -> None:
             )
 
 
-class Progress:
+class FileCheckpointer:
     """What an unfinished stage has so far: tensors by name for every finished part, each in a file of its own.
 
     A file begins with the checksum of the rest and is renamed when it is whole; one that does not verify is said
@@ -145,7 +135,7 @@ class Progress:
         self.folder = folder
         self.said = False
 
-    def recall(self, part: str) -> Tensors | None:
+    def load(self, part: str) -> Tensors | None:
         """Return what was kept of `part`, or None."""
         path = self.path(part)
         if not path.exists():
@@ -163,7 +153,7 @@ class Progress:
             log.info("going on from what an earlier attempt has kept")
         return tensors
 
-    def keep(self, part: str, tensors: Tensors) -> None:
+    def save(self, part: str, tensors: Tensors) -> None:
         """Keep `tensors` in place of what was kept of `part` before."""
         content = dumps({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
         path = self.path(part)

@@ -8,13 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from defense.pipeline.cell import Cell
+from defense.pipeline.run import Run
 from defense.stages.report import write_detection
-from defense.tasks.scoring import scoring
 
 
-def detect(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
+def detect(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Do the samples that are known to be wrong score lowest?"""
-    scores = cell.scores(cell.scored_at())
-    run = scoring(cell, scores.artifact, overrides)
-    return write_detection(run, output) if cell.crew.rank == 0 else {}
+    summary = run.summary(run.scores(run.scored_models()), overrides)
+    return write_detection(summary, output) if run.writes else {}

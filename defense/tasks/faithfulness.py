@@ -5,6 +5,7 @@ data -> train -> attack -> retrain on parts -> score -> report
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +14,43 @@ import torch
 from torch import Tensor
 
 from defense.artifacts import Scores
-from defense.config.choices import Method
+from defense.config.reads import reading
 from defense.errors import InputError
 from defense.influence.objectives import check_objective, objective_value
-from defense.pipeline.cell import Cell
+from defense.pipeline.run import Run
 from defense.stages.report import write_faithfulness
-from defense.stages.retrain import parts_of_train
+from defense.stages.retrain import parts_of_train, retrain
 from defense.stages.score import mean
-from defense.tasks.scoring import scoring
 
 
-def faithfulness(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
+def faithfulness(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Does the sum of the scores that a part of the training split keeps foresee the objective after retraining?
 
     The linear datamodelling score (Park et al. 2023): the rank correlation, over parts, of the summed scores with
     -v of the retrained model; with leave_one_out it is the correlation with leave-one-out retraining.
     """
-    config, data = cell.config, cell.data
+    config, data = run.config, run.data
     spec = config.faithfulness
     if not 1 <= spec.targets <= len(data.validation):
         raise InputError(
             "faithfulness.targets", spec.targets, f"expected 1 to {len(data.validation)}, of validation"
         )
     parts = parts_of_train(spec.subsets, len(data.train), spec.count, seed=config.seed)
-    baseline = cell.baseline()
-    validation = cell.validation(baseline)
+    baseline = run.baseline()
+    validation = run.validation(baseline)
     targets = [validation.subset(rows) for rows in torch.arange(len(data.validation)).tensor_split(spec.targets)]
     for target in targets:
         check_objective(config.objective, target.clean, data.classes)
-    retrained = cell.retrain(baseline, parts).artifact.tensors
-    each = scores_by_target(cell, spec.targets)
+    retrained = retrain(
+        run.runtime,
+        run.design(),
+        data,
+        run.training(replace(config.train, checkpoints=1)),
+        parts=parts,
+        validation=validation,
+        start=run.starts(baseline),
+    ).tensors
+    each = scores_by_target(run, spec.targets)
     measured = [
         [
             -objective_value({of: values[model] for of, values in logits.items()}, target, config.objective)
@@ -52,18 +60,17 @@ def faithfulness(cell: Cell, output: Path, overrides: list[str]) -> dict[str, An
     ]
     predicted = [parts.double().numpy() @ scores.table["score"].to_numpy(dtype=float) for scores in each.values()]
     together = next(iter(each.values())) if len(set(map(id, each.values()))) == 1 else mean(each)
-    run = scoring(cell, together, overrides)
-    return write_faithfulness(run, np.array(predicted), np.array(measured), output) if cell.crew.rank == 0 else {}
+    summary = run.summary(together, overrides)
+    return write_faithfulness(summary, np.array(predicted), np.array(measured), output) if run.writes else {}
 
 
-def scores_by_target(cell: Cell, count: int) -> dict[str, Scores]:
-    """Return the scores for each of `count` parts of the validation split; the same for all where they are."""
-    names = [f"target{number}" for number in range(count)]
-    if count == 1 or cell.config.scorer.method is not Method.alignment:  # the others look at no objective
-        return dict.fromkeys(names, cell.scores(cell.scored_at()).artifact)
-    parts = torch.arange(len(cell.data.validation)).tensor_split(count)
-    sites = cell.scored_at()
-    return {name: cell.scores(sites, name, rows).artifact for name, rows in zip(names, parts, strict=True)}
+def scores_by_target(run: Run, count: int) -> dict[str, Scores]:
+    """Return the scores for each of `count` parts of the validation split; one for all if none looks at it."""
+    names, models = [f"target{number}" for number in range(count)], run.scored_models()
+    if count == 1 or "objective" not in reading(run.config.scorer):
+        return dict.fromkeys(names, run.scores(models))
+    parts = torch.arange(len(run.data.validation)).tensor_split(count)
+    return {name: run.scores(models, name, rows) for name, rows in zip(names, parts, strict=True)}
 
 
 def split_logits(logits: dict[str, Tensor], count: int) -> list[dict[str, Tensor]]:

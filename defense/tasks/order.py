@@ -9,61 +9,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from defense.artifacts import Scores
-from defense.config.choices import Direction, Members, Method, ObjectiveName
+from defense.config.choices import Direction, Members, Method
 from defense.config.schema import Scorer
-from defense.pipeline.cell import Cell, Site, scoring_settings
+from defense.pipeline.run import Run
 from defense.reporting.ordering import Reference
-from defense.stages import reference
+from defense.stages.reference import reference
 from defense.stages.report import write_order
-from defense.store.store import Stored
-from defense.tasks.scoring import scoring
 
 
-def order(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
+def order(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Compare the order of the run's scores with that of the influence at the baseline, at every damping.
 
     The gradients of the training samples, too, are compared with that of the objective: by their angle.
     """
-    baseline = cell.baseline()
-    scores = cell.scores(cell.scored_at())
-    other = reference_of(cell, baseline)
-    between = Cell(replace(cell.config, scorer=cosine(cell.config.scorer)), cell.data, cell.fabric, cell.ledger)
-    cosines = between.scores([baseline], "angles").artifact.table["score"].to_numpy()
-    run = scoring(cell, scores.artifact, overrides)
-    columns = {damping: f"score.{damping:g}" for damping in cell.config.order.dampings}
+    baseline, spec, scorer = run.baseline(), run.config.order, run.config.scorer
+    scores = run.scores(run.scored_models())
+    inverse = replace(plainest(scorer), direction=spec.reference)
+    seen, objective = run.seen(baseline), run.config.objective
+    other = reference(
+        run.runtime, baseline.model, run.data.train, seen, objective, inverse, dampings=spec.dampings
+    )
+    cosines = run.with_scorer(cosine(scorer)).scores([baseline], "angles").table["score"].to_numpy()
     found = Reference(
-        {damping: other.artifact.table[column].to_numpy() for damping, column in columns.items()},
-        dict(zip(other.artifact.record["name"], other.artifact.record["value"], strict=True)),
+        {damping: other.table[f"score.{damping:g}"].to_numpy() for damping in spec.dampings},
+        dict(zip(other.record["name"], other.record["value"], strict=True)),
         cosines,
     )
-    return write_order(run, found, output) if cell.crew.rank == 0 else {}
-
-
-def reference_of(cell: Cell, site: Site) -> Stored[Scores]:
-    """Return the influence that the order is compared with, at one site."""
-    config, data = cell.config, cell.data
-    scorer = plainest(config.scorer)
-    used = scoring_settings(replace(scorer, direction=config.order.reference))
-    return cell.ledger.once(
-        "reference",
-        Scores,
-        version=reference.VERSION,
-        settings={
-            "objective": config.objective,
-            "dampings": config.order.dampings,
-            **{name: value for name, value in used.items() if name != "damping"},
-        },
-        inputs=cell.inputs(
-            "train",
-            "validation",
-            model=site.trained.key,
-            **(site.attacked if ObjectiveName.robustness in config.objective.weights else {}),
-        ),
-        compute=lambda watch, _: reference.reference(
-            site.model, data.train, cell.validation(site), config.objective, scorer, config.order, watch=watch
-        ),
-    )
+    return write_order(run.summary(scores, overrides), found, output) if run.writes else {}
 
 
 def plainest(scorer: Scorer) -> Scorer:

@@ -10,9 +10,9 @@ from lightning_fabric import Fabric
 
 from defense.config.choices import Task
 from defense.config.schema import Config
-from defense.pipeline.cell import Cell
 from defense.pipeline.load import load_run
-from defense.runtime.distributed import ALONE, Crew
+from defense.pipeline.run import Run
+from defense.runtime.distributed import SINGLE_PROCESS, Ranks
 from defense.tasks.defend import defend
 from defense.tasks.detect import detect
 from defense.tasks.evade import evade
@@ -21,7 +21,7 @@ from defense.tasks.order import order
 from defense.tasks.repair import repair
 from defense.tasks.speed import speed
 
-TASKS: dict[Task, Callable[[Cell, Path, list[str]], dict[str, Any]]] = {
+TASKS: dict[Task, Callable[[Run, Path, list[str]], dict[str, Any]]] = {
     Task.defend: defend,
     Task.detect: detect,
     Task.faithfulness: faithfulness,
@@ -33,11 +33,11 @@ TASKS: dict[Task, Callable[[Cell, Path, list[str]], dict[str, Any]]] = {
 
 
 def run(
-    config: Config, output: Path, overrides: list[str], fabric: Fabric | None = None, crew: Crew = ALONE
+    config: Config, output: Path, overrides: list[str], fabric: Fabric | None = None, ranks: Ranks = SINGLE_PROCESS
 ) -> dict[str, Any]:
     """Run every stage that the store does not hold yet, write the report into `output`, return its result.
 
-    fabric, crew: the device of this process, and the processes that share the run. Each of them calls this; that
+    fabric, ranks: the device of this process, and the processes that share the run. Each of them calls this; that
     of rank 0 writes the report, and the others return an empty result.
     """
-    return TASKS[config.task](load_run(config, fabric, crew), output, overrides)
+    return TASKS[config.task](load_run(config, fabric, ranks), output, overrides)

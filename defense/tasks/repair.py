@@ -14,42 +14,32 @@ from typing import Any
 import pandas as pd
 
 from defense.config.schema import plain
-from defense.pipeline.arms import Arms
-from defense.pipeline.cell import Cell
+from defense.pipeline.run import Run
 from defense.reporting.measures import measures_of
 from defense.reporting.record import Repair
 from defense.robustness.checks import Learned, learned
-from defense.stages import treat
 from defense.stages.report import write_repair
-from defense.tasks.scoring import scoring
 
 
-def repair(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
+def repair(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Score, treat, retrain, and measure the baseline, the control and the defended arm on test."""
-    which = measures_of(cell.data)
-    baseline = cell.baseline()
-    scores = cell.scores(cell.scored_at())
-    make = Arms(cell, cell.config.treatment)
-    defended = make.treat(scores)
-    treatments = {
-        "baseline": treat.untreated(cell.data.train),
-        "control": make.control(scores, defended),
-        "defended": defended.artifact,
-    }
-    measured, histories = {}, {}
-    for name, treatment in treatments.items():
-        trained = baseline.trained if name == "baseline" else cell.train(name, treatment)
-        measured[name] = make.measure(name, trained).artifact.table
-        histories[name] = trained.artifact.history
-    run = Repair(
-        **vars(scoring(cell, scores.artifact, overrides)),
+    which, spec = measures_of(run.data), run.config.treatment
+    baseline = run.baseline()
+    scores = run.scores(run.scored_models())
+    defended = run.treat(scores, spec)
+    control = run.control(scores, defended, spec)
+    models = {"baseline": baseline.model, "control": run.train("control", control)}
+    models["defended"] = run.train("defended", defended)
+    measured = {name: run.measure(name, model).table for name, model in models.items()}
+    finished = Repair(
+        **vars(run.summary(scores, overrides)),
         which=which,
-        treatment=defended.artifact.table,
+        treatment=defended.table,
         measured=measured,
-        histories=histories,
+        histories={name: model.artifact.history for name, model in models.items()},
         arms_learned={name: plain(learned_of(table)) for name, table in measured.items()},
     )
-    return write_repair(run, output) if cell.crew.rank == 0 else {}
+    return write_repair(finished, output) if run.writes else {}
 
 
 def learned_of(table: pd.DataFrame) -> Learned:

@@ -24,12 +24,9 @@ from defense.errors import InputError
 from defense.influence.peers import PEERS, Library
 from defense.influence.scorers import METHODS, Problem, check_scorer
 from defense.models.build import build
-from defense.pipeline.cell import Cell, Site
-from defense.runtime.progress import silent
+from defense.pipeline.run import Run, ScoredModel
 from defense.stages.race import CLOCKS, Timed, race
 from defense.stages.report import write_speed
-from defense.stages.train import checkpoints_of
-from defense.tasks.scoring import scoring
 
 log = logging.getLogger(__name__)
 WARM = (16, 16)  # training and validation samples that all are called on before they are timed
@@ -43,26 +40,26 @@ class Answer:
     record: dict[str, float]
 
 
-def speed(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
+def speed(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     """How many times as long as the run's scorer do others take, on the same work?
 
     The same work: one trained model, the same training and validation samples, and from these a score for every
     training sample, grad v and all else that is needed included. Nothing that is timed comes from the store. A
     rival that took longer than `speed.seconds` on a work is not called on one with as many samples or more.
     """
-    config, data = cell.config, cell.data
+    config, data = run.config, run.data
     spec = config.speed
-    if spec.clock is Clock.processor and cell.fabric.device.type != "cpu":
-        raise InputError("speed.clock", spec.clock, f"not on {cell.fabric.device.type}; expected wall")
-    libraries, missing = chosen(spec.peers, cell.fabric.device)
+    if spec.clock is Clock.processor and run.runtime.device.type != "cpu":
+        raise InputError("speed.clock", spec.clock, f"not on {run.runtime.device.type}; expected wall")
+    libraries, missing = chosen(spec.peers, run.runtime.device)
     network = build(config.model, data, seed=config.seed)
     check = partial(check_scorer, network, data.validation, config.objective, classes=data.classes)
     for scorer in spec.scorers.values():
         check(scorer, noise_known=data.noise_known)
-    site = cell.baseline()
-    run = scoring(cell, cell.scores([site]).artifact, overrides)
+    scored = run.baseline()
+    summary = run.summary(run.scores([scored]), overrides)
     with threads_of(spec.clock):
-        works, loads = timed(cell, site, libraries)
+        works, loads = timed(run, scored, libraries)
     found = {
         "works": works,
         "missing": missing,
@@ -71,7 +68,7 @@ def speed(cell: Cell, output: Path, overrides: list[str]) -> dict[str, Any]:
         "threads": 1 if spec.clock is Clock.processor else torch.get_num_threads(),
         "load": loads,
     }
-    return write_speed(run, found, output)
+    return write_speed(summary, found, output)
 
 
 def is_plain(scorer: Scorer) -> bool:
@@ -81,15 +78,15 @@ def is_plain(scorer: Scorer) -> bool:
 
 
 def timed(
-    cell: Cell, site: Site, libraries: dict[Peer, Library]
+    run: Run, scored: ScoredModel, libraries: dict[Peer, Library]
 ) -> tuple[list[dict[str, Any]], list[float | None]]:
     """Return what result.json says of each work, and how busy the machine was before and after."""
-    config, spec = cell.config, cell.config.speed
+    config, spec = run.config, run.config.speed
     load = load_average()
-    calls_on(cell, site, libraries, WARM, warm=True)
+    calls_on(run, scored, libraries, WARM, warm=True)
     works: list[dict[str, Any]] = []
     for size in spec.works:
-        own, calls = calls_on(cell, site, libraries, size)
+        own, calls = calls_on(run, scored, libraries, size)
         slow = {name: earlier for name in calls if (earlier := too_slow(name, size, works, spec.seconds))}
         running = {name: call for name, call in calls.items() if name not in slow}
         first, found = race(own, running, rounds=spec.rounds, seconds=spec.seconds, clock=CLOCKS[spec.clock])
@@ -128,26 +125,29 @@ def chosen(peers: Sequence[Peer] | None, device: torch.device) -> tuple[dict[Pee
 
 
 def calls_on(
-    cell: Cell, site: Site, libraries: dict[Peer, Library], size: Sequence[int], *, warm: bool = False
+    run: Run, scored: ScoredModel, libraries: dict[Peer, Library], size: Sequence[int], *, warm: bool = False
 ) -> tuple[Callable[[], Answer], dict[str, Callable[[], Answer]]]:
     """Return the call of the run's scorer on so many training and validation samples, and those of its rivals.
 
     What is more than there are samples begins again at the first one: scores cost the same whatever is in a
     picture. warm: make each call once, with fewer steps, so that what is loaded on first use is loaded.
     """
-    config, data = cell.config, cell.data
+    config, data = run.config, run.data
     train = data.train.subset(torch.arange(size[0]) % len(data.train))
-    validation = cell.validation(site).subset(torch.arange(size[1]) % len(data.validation))
+    network, validation = (
+        scored.model.network,
+        run.validation(scored).subset(torch.arange(size[1]) % len(data.validation)),
+    )
 
     def by_scorer(scorer: Scorer) -> Answer:
-        states = checkpoints_of(site.trained.artifact) if scorer.members is Members.checkpoints else ()
+        states = scored.model.checkpoints if scorer.members is Members.checkpoints else ()
         objective, seed = config.objective, config.seed
-        problem = Problem(site.model, train, None, validation, objective, scorer, seed, silent, states)
+        problem = Problem(network, train, None, validation, objective, scorer, seed, states)
         found = METHODS[scorer.method](problem)
         return Answer(found.total, found.record)
 
     def by_library(library: Library) -> Answer:
-        return Answer(library.scores(site.model, train, validation.clean), {})
+        return Answer(library.scores(network, train, validation.clean), {})
 
     scorers: dict[str, Scorer] = {config.scorer.name: config.scorer, **config.speed.scorers}
     if warm:

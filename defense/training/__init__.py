@@ -1,1 +1,3 @@
 """The training loop and its augmentation."""
+
+VERSION = 1  # of the numbers that this code computes: raise it, and every stage on it has new keys

@@ -17,48 +17,42 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from defense.config.schema import Train
-from defense.data.splits import Split
 from defense.errors import InputError
 from defense.models.modes import evaluating
 from defense.models.predict import predict
-from defense.runtime.progress import Watch
+from defense.runtime.runtime import Runtime
 from defense.training.epochs import EpochEnd
-from defense.training.recipes import Losses
-from defense.training.validation import Measure, accuracy
+from defense.training.inputs import Criteria, TrainingSet
+from defense.training.validation import accuracy
 
 log = logging.getLogger(__name__)
 
 
 def converge(
     model: nn.Module,
-    train: Split,
+    samples: TrainingSet,
     recipe: Train,
+    runtime: Runtime,
     *,
-    keep: Tensor,
-    weights: Tensor,
-    losses: Losses,
-    measure: Measure,
+    criteria: Criteria,
     seed: int,
-    fabric: Fabric,
-    watch: Watch,
     after: dict[str, Any] | None = None,
 ) -> Iterator[EpochEnd]:
     """Train `model` in place, in float64 and eval mode, and yield the numbers of the minimum as one epoch.
 
-    keep, weights, measure: as of `defense.training.loop.fit`; `losses` and `seed` have nothing to act on. The log
-    says where the gradient's largest entry stays above `recipe.tolerance` after `recipe.epochs` iterations.
-    after: as of `fit`; there is one epoch, so with a state nothing is left to do. A killed search begins again.
+    Arguments are those of `defense.training.loop.fit`; the losses and `seed` have nothing to act on. The log warns
+    if the largest entry of the gradient stays above `recipe.tolerance` after `recipe.epochs` iterations. There is
+    one epoch, so with a state nothing is left to do. A killed search begins again.
     """
     if after is not None:
         return
-    rows = keep.cpu().nonzero().flatten()
+    train, rows, fabric = samples.split, samples.kept, runtime.fabric
     double = copy.deepcopy(model).to(fabric.device).double().eval()
     x, labels = train.images.take(rows).double(), train.labels[rows.to(train.labels.device)]
-    weight = weights[rows].to(x)
+    weight = samples.weights[rows].to(x)
     parameters = [parameter for parameter in double.parameters() if parameter.requires_grad]
     solver = torch.optim.LBFGS(
         parameters,
@@ -90,10 +84,16 @@ def converge(
         log.warning("training has not converged: a gradient of %.2g, wanted %.2g", steepest, recipe.tolerance)
     model.load_state_dict(double.state_dict())
     model.to(fabric.device)
-    watch(1, 1, loss=loss)
+    runtime.progress(1, 1, loss=loss)
     kept = train.subset(rows)
     found = accuracy(predict(model, kept, batch_size=recipe.batch_size), kept.labels.cpu())
-    numbers = {"epoch": 1, "train_loss": loss, "train_accuracy": found, **measure(model, 1), "learning_rate": 1.0}
+    numbers = {
+        "epoch": 1,
+        "train_loss": loss,
+        "train_accuracy": found,
+        **criteria.measure(model, 1),
+        "learning_rate": 1.0,
+    }
     yield EpochEnd(numbers, model.state_dict())
 
 

@@ -14,38 +14,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defense.config.choices import AttackName, Recipe
-from defense.config.schema import Attack, Threat, Train
+from defense.config.schema import Attack, Threat, Train, Training
 from defense.errors import is_out_of_memory
 from defense.models.modes import evaluating, frozen
 from defense.robustness.attacks import perturb_batch
 
 # network, pictures, labels, seed -> losses (b,), logits (b, classes); float32 in any precision of the network
 Losses = Callable[[nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor]]
-Attacker = Callable[[nn.Module, Tensor, Tensor, int], Tensor]  # network, pictures, labels, seed -> pictures
+Perturb = Callable[[nn.Module, Tensor, Tensor, int], Tensor]  # network, pictures, labels, seed -> pictures
 
 FAST_STEP = 1.25  # in eps: the step of Wong et al. 2020; larger ones overfit to it
 
 
-def losses_of(recipe: Train, threat: Threat, classes: int) -> Losses:
-    """Return the losses that `recipe` lowers."""
-    return RECIPES[recipe.recipe](recipe, threat, classes)
+def losses_of(training: Training, classes: int) -> Losses:
+    """Return the losses that a recipe lowers."""
+    return RECIPES[training.recipe.recipe](training.recipe, training.threat, classes)
 
 
-def as_they_are(network: nn.Module, x: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def standard_loss(network: nn.Module, x: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each picture of x (b, C, H, W), and the logits."""
     logits: Tensor = network(x).float()
     return F.cross_entropy(logits, labels, reduction="none"), logits
 
 
-def worst_case(
-    network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attacker: Attacker
+def adversarial_loss(
+    network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attacker: Perturb
 ) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each picture once it is attacked, and the logits there (Madry et al. 2018)."""
-    return as_they_are(network, attacker(network, x, labels, seed), labels, seed)
+    return standard_loss(network, attacker(network, x, labels, seed), labels, seed)
 
 
 def trades(
-    network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attacker: Attacker, beta: float
+    network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attacker: Perturb, beta: float
 ) -> tuple[Tensor, Tensor]:
     """Return CE(f(x_i), y_i) + beta KL(f(x_i) || f(x'_i)), and the logits f(x) (Zhang et al. 2019).
 
@@ -55,7 +55,7 @@ def trades(
     with torch.no_grad(), evaluating(network):
         probabilities = network(x).float().softmax(1)
     adversarial = attacker(network, x, probabilities, seed)
-    losses, logits = as_they_are(network, x, labels, seed)
+    losses, logits = standard_loss(network, x, labels, seed)
     clean, other = (values.log_softmax(1) for values in (logits, network(adversarial).float()))
     return losses + beta * F.kl_div(other, clean, log_target=True, reduction="none").sum(1), logits
 
@@ -85,21 +85,21 @@ def has_gradient(network: nn.Module, x: Tensor, labels: Tensor) -> bool:
     return bool(gradient.isfinite().all())
 
 
-def pgd(recipe: Train, threat: Threat, classes: int) -> Attacker:
+def pgd(recipe: Train, threat: Threat, classes: int) -> Perturb:
     """PGD from a random start, steps of 2.5 eps / attack_steps."""
     attack = Attack(AttackName.pgd, steps=recipe.attack_steps)
     return partial(attacked, attack=attack, threat=threat, classes=classes)
 
 
-def one_step(recipe: Train, threat: Threat, classes: int) -> Attacker:
+def one_step(recipe: Train, threat: Threat, classes: int) -> Perturb:
     """FGSM from a random start (Wong et al. 2020): PGD of one step."""
     attack = Attack(AttackName.pgd, steps=1, step_size=FAST_STEP * threat.eps)
     return partial(attacked, attack=attack, threat=threat, classes=classes)
 
 
 RECIPES: dict[Recipe, Callable[[Train, Threat, int], Losses]] = {
-    Recipe.standard: lambda recipe, threat, classes: as_they_are,
-    Recipe.adversarial: lambda *said: partial(worst_case, attacker=pgd(*said)),
-    Recipe.fast: lambda *said: partial(worst_case, attacker=one_step(*said)),
+    Recipe.standard: lambda recipe, threat, classes: standard_loss,
+    Recipe.adversarial: lambda *said: partial(adversarial_loss, attacker=pgd(*said)),
+    Recipe.fast: lambda *said: partial(adversarial_loss, attacker=one_step(*said)),
     Recipe.trades: lambda recipe, *said: partial(trades, attacker=pgd(recipe, *said), beta=recipe.beta),
 }

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from defense.config.choices import AttackName
 from defense.config.reads import reading
-from defense.config.schema import Attack, Threat, Train
+from defense.config.schema import Attack, Train, Training
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError, out_of_memory_names
 from defense.models.predict import predict
 from defense.randomness import derive
-from defense.runtime.distributed import ALONE, Crew, rows_of, together
+from defense.robustness.attacks import Attacker
+from defense.runtime.distributed import SINGLE_PROCESS, Ranks, raise_on_all, shard_batches
+from defense.runtime.runtime import Runtime
+from defense.training.inputs import Measure
 from defense.training.recipes import attacked
-
-Measure = Callable[[nn.Module, int], dict[str, float]]  # network, epoch -> validation_<...>
 
 # Samples. PGD of 10 steps takes about 11 passes for each: beside an epoch of CIFAR-10, 3 % of training by PGD of 7
 # steps and 11 % of training by one; about as much as an epoch where there are as few thousand training samples.
@@ -29,24 +28,17 @@ Measure = Callable[[nn.Module, int], dict[str, float]]  # network, epoch -> vali
 ATTACKED = 1000
 
 
-def measuring(
-    validation: Split,
-    recipe: Train,
-    threat: Threat,
-    *,
-    classes: int,
-    seed: int,
-    fabric: Fabric,
-    crew: Crew = ALONE,
-) -> Measure:
-    """Return what measures a network on `validation`: loss, accuracy and, where a recipe attacks, robust accuracy.
+def measuring(validation: Split, training: Training, runtime: Runtime, *, classes: int, seed: int) -> Measure:
+    """Return a function that measures a network on `validation`: loss, accuracy and, if a recipe attacks, robust
+    accuracy.
 
-    Accuracies are in per cent, the robust one is of up to `ATTACKED` samples. crew: the processes that share them,
-    each of which is given the same numbers. It raises InputError where the loss is not finite.
+    Accuracies are in per cent, the robust one is of up to `ATTACKED` samples. The ranks of `runtime` share the
+    samples, and each is given the same numbers. It raises InputError if the loss is not finite.
     """
+    recipe, ranks = training.recipe, runtime.ranks
 
     def clean(network: nn.Module, epoch: int) -> dict[str, float]:
-        return crew.broadcast(clean_numbers(network, validation, recipe, epoch=epoch, crew=crew))
+        return ranks.broadcast(clean_numbers(network, validation, recipe, epoch=epoch, ranks=ranks))
 
     if "threat" not in reading(recipe):
         return clean
@@ -56,18 +48,9 @@ def measuring(
     def clean_and_robust(network: nn.Module, epoch: int) -> dict[str, float]:
         numbers = clean(network, epoch)
         with out_of_memory_names("train.batch_size", recipe.batch_size):
-            robust = robust_accuracy(
-                network,
-                few,
-                attack,
-                threat,
-                recipe.batch_size,
-                classes=classes,
-                seed=seed,
-                fabric=fabric,
-                crew=crew,
-            )
-        return numbers | {"validation_robust_accuracy": crew.broadcast(robust)}
+            attacker = Attacker(network, training.threat, classes, recipe.batch_size, seed)
+            robust = robust_accuracy(attacker, few, attack, runtime)
+        return numbers | {"validation_robust_accuracy": ranks.broadcast(robust)}
 
     return clean_and_robust
 
@@ -79,10 +62,10 @@ def spread(length: int, most: int) -> Tensor:
 
 
 def clean_numbers(
-    network: nn.Module, validation: Split, recipe: Train, *, epoch: int, crew: Crew = ALONE
+    network: nn.Module, validation: Split, recipe: Train, *, epoch: int, ranks: Ranks = SINGLE_PROCESS
 ) -> dict[str, float]:
     """Return loss and accuracy on the pictures as they are; raises InputError where the loss is not finite."""
-    logits = predict(network, validation, batch_size=4 * recipe.batch_size, crew=crew).float()
+    logits = predict(network, validation, batch_size=4 * recipe.batch_size, ranks=ranks).float()
     labels = validation.labels.cpu()
     loss = float(F.cross_entropy(logits, labels))
     if not math.isfinite(loss):
@@ -91,40 +74,33 @@ def clean_numbers(
     return {"validation_loss": loss, "validation_accuracy": accuracy(logits, labels)}
 
 
-def robust_accuracy(
-    network: nn.Module,
-    split: Split,
-    attack: Attack,
-    threat: Threat,
-    batch_size: int,
-    *,
-    classes: int,
-    seed: int,
-    fabric: Fabric,
-    crew: Crew = ALONE,
-) -> float:
-    """Return how many samples, in per cent, are right as they are and under `attack`; only the former see it.
+def robust_accuracy(attacker: Attacker, split: Split, attack: Attack, runtime: Runtime) -> float:
+    """Return the share of samples, in per cent, that are right as they are and under `attack`; only the former
+    see it.
 
     Attacks are made in the precision of the devices, and judged in float32.
     """
+    network, batch_size, ranks = attacker.model, attacker.batch_size, runtime.ranks
     labels = split.labels.cpu()
-    right = predict(network, split, batch_size=batch_size, crew=crew).argmax(1) == labels
+    right = predict(network, split, batch_size=batch_size, ranks=ranks).argmax(1) == labels
     standing = split.subset(right.nonzero().flatten())
     if len(standing) == 0:
         return 0.0
-    mine = rows_of(crew, len(standing), batch_size)
+    mine = shard_batches(ranks, len(standing), batch_size)
 
     def own_stand() -> Tensor:
         stands = [torch.empty(0, dtype=torch.bool)]
         for rows, x, own in standing.batches(batch_size, start=mine.start, stop=mine.stop):
-            purpose = derive(seed, "validation attack", rows.start)
-            with fabric.autocast():
-                moved = attacked(network, x, own, purpose, attack=attack, threat=threat, classes=classes)
+            seed = derive(attacker.seed, "validation attack", rows.start)
+            with runtime.fabric.autocast():
+                moved = attacked(
+                    network, x, own, seed, attack=attack, threat=attacker.threat, classes=attacker.classes
+                )
             part = standing.subset(torch.arange(rows.start, rows.stop)).with_images(TensorImages(moved))
             stands.append(predict(network, part, batch_size=batch_size).argmax(1) == own.cpu())
         return torch.cat(stands)
 
-    return 100 * int(crew.gather(together(crew, own_stand)).sum()) / len(split)
+    return 100 * int(ranks.gather(raise_on_all(ranks, own_stand)).sum()) / len(split)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

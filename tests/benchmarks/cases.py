@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from defense.config.compose import composed
 from defense.data.splits import Split
-from defense.influence.alignment import directional_derivatives, forward_derivative
+from defense.influence.alignment import forward_derivative
 from defense.influence.batching import SIZES
 from defense.influence.compiled import Compiled
 from defense.influence.curvature import Curvature
@@ -28,7 +28,8 @@ from defense.influence.objectives import mean_loss, value_and_gradient
 from defense.influence.peers import captum_scores, dattri_scores
 from defense.models.networks import cnn, resnet18
 from defense.models.predict import predict
-from defense.runtime.progress import silent
+from defense.runtime.progress import no_progress
+from tests.calls import directional_derivatives
 from tests.conftest import make_split
 
 SHAPE, CLASSES = (3, 32, 32), 10
@@ -102,7 +103,7 @@ def gradient_at(setting: Setting, member: Member) -> Parameters:
 def scores_at(setting: Setting, member: Member, direction: Parameters, **options: Any) -> Tensor:
     """Return the derivative of each training loss along `direction`; `options` are those of the function."""
     return directional_derivatives(
-        setting.model, member, setting.train, direction, batch_size=BATCH_SIZE, watch=silent, **options
+        setting.model, member, setting.train, direction, batch_size=BATCH_SIZE, progress=no_progress, **options
     )
 
 
@@ -297,7 +298,7 @@ class Row:
         return self.case.prepare(self.setting)
 
 
-def rows_of(group: Group, sizes: Sizes, *, quick: bool) -> list[Row]:
+def shard_batches(group: Group, sizes: Sizes, *, quick: bool) -> list[Row]:
     """Return the rows of a group, in the order of CASES."""
     return list(iterate(group, sizes, quick))
 

@@ -20,18 +20,15 @@ from torch import nn
 from defense.config.choices import AttackName, ObjectiveName
 from defense.config.schema import Attack, Evaluation, Objective
 from defense.data.splits import Dataset
-from defense.influence.objectives import Validation
+from defense.data.validation import Validation
 from defense.models.networks import cnn
-from defense.runtime.devices import joined
-from defense.runtime.distributed import ALONE, Crew
+from defense.runtime.devices import join_process_group
+from defense.runtime.distributed import SINGLE_PROCESS, Ranks
 from defense.runtime.processes import spawned
-from defense.runtime.progress import silent
-from defense.runtime.ranks import Place
-from defense.stages.attack import attack
-from defense.stages.evaluate import evaluate
-from defense.stages.score import score
-from defense.stages.train import train
+from defense.runtime.progress import no_progress
+from defense.runtime.ranks import RankInfo
 from defense.stages.treat import untreated
+from tests.calls import attack, evaluate, score, train
 from tests.conftest import make_split, recipe, scorer, threat
 
 SHAPE = (3, 32, 32)
@@ -64,35 +61,50 @@ def network() -> nn.Module:
     return cnn(input_shape=SHAPE, classes=10, mean=[0.5] * 3, std=[0.2] * 3, width=16).eval()
 
 
-def scoring(crew: Crew) -> None:
+def scoring(ranks: Ranks) -> None:
     objective = Objective({ObjectiveName.robustness: 1.0}, positive=1)
     spec = scorer(batch_size=64)
-    score(network(), TRAIN, Validation(HELD_OUT, HELD_OUT), objective, spec, seed=0, watch=silent, crew=crew)
+    score(
+        network(),
+        TRAIN,
+        Validation(HELD_OUT, HELD_OUT),
+        objective,
+        spec,
+        seed=0,
+        progress=no_progress,
+        ranks=ranks,
+    )
 
 
-def attacking(crew: Crew) -> None:
-    common: dict[str, Any] = {"classes": 10, "batch_size": 32, "seed": 0, "watch": silent, "crew": crew}
+def attacking(ranks: Ranks) -> None:
+    common: dict[str, Any] = {"classes": 10, "batch_size": 32, "seed": 0, "progress": no_progress, "ranks": ranks}
     attack(network(), HELD_OUT, Attack(AttackName.pgd, steps=10), threat(), **common)
 
 
-def evaluating(crew: Crew) -> None:
+def evaluating(ranks: Ranks) -> None:
     attacks = {"pgd": Attack(AttackName.pgd, steps=20), "apgd_t": Attack(AttackName.apgd_t, steps=10)}
     suite = Evaluation(attacks, batch_size=16)
     model = network()
     labels = model(TEST.images.take(torch.arange(len(TEST)))).argmax(1)  # so that all are right, and most stand
-    common: dict[str, Any] = {"classes": 10, "seed": 0, "watch": silent, "crew": crew}
+    common: dict[str, Any] = {"classes": 10, "seed": 0, "progress": no_progress, "ranks": ranks}
     evaluate(model, replace(TEST, labels=labels), suite, threat(eps="1/2550"), None, **common)
 
 
-def training(crew: Crew) -> None:
+def training(ranks: Ranks) -> None:
     data = Dataset(TRAIN, HELD_OUT, TEST, [str(label) for label in range(10)], noise_known=False)
     settings = {"_target_": "defense.models.networks.cnn", "width": 16}
     fabric = Fabric(accelerator="cpu", devices=1)
-    common: dict[str, Any] = {"threat": threat(), "seed": 0, "fabric": fabric, "watch": silent, "crew": crew}
+    common: dict[str, Any] = {
+        "threat": threat(),
+        "seed": 0,
+        "fabric": fabric,
+        "progress": no_progress,
+        "ranks": ranks,
+    }
     train(settings, data, recipe(epochs=1, batch_size=128, checkpoints=1), untreated(TRAIN), **common)
 
 
-WORKS: dict[str, Callable[[Crew], None]] = {
+WORKS: dict[str, Callable[[Ranks], None]] = {
     "score": scoring,
     "attack": attacking,
     "evaluate": evaluating,
@@ -100,14 +112,16 @@ WORKS: dict[str, Callable[[Crew], None]] = {
 }
 
 
-def measured(place: Place, names: list[str], rounds: int) -> dict[str, Taken]:
+def measured(place: RankInfo, names: list[str], rounds: int) -> dict[str, Taken]:
     """Return what each work takes, as one of the two processes."""
-    crew = joined(place, torch.device("cpu"))
+    ranks = join_process_group(place, torch.device("cpu"))
     found = {name: Taken() for name in names}
     for number in range(rounds):
         for name, taken in found.items():
-            alone, alone_busy = timed(crew, lambda name=name: WORKS[name](ALONE) if crew.rank == 0 else None)
-            shared, shared_busy = timed(crew, lambda name=name: WORKS[name](crew))
+            alone, alone_busy = timed(
+                ranks, lambda name=name: WORKS[name](SINGLE_PROCESS) if ranks.rank == 0 else None
+            )
+            shared, shared_busy = timed(ranks, lambda name=name: WORKS[name](ranks))
             if number:  # the first is to warm up
                 taken.alone.append(alone)
                 taken.alone_busy.append(alone_busy)
@@ -116,15 +130,15 @@ def measured(place: Place, names: list[str], rounds: int) -> dict[str, Taken]:
     return found
 
 
-def timed(crew: Crew, work: Callable[[], None]) -> tuple[float, float]:
+def timed(ranks: Ranks, work: Callable[[], None]) -> tuple[float, float]:
     """Return the seconds from when both begin to when both have ended, and those that the busier was busy."""
-    crew.exchange(None)
+    ranks.exchange(None)
     begin, busy = time.perf_counter(), time.process_time()
     work()
     busy = time.process_time() - busy
-    crew.exchange(None)
+    ranks.exchange(None)
     seconds = time.perf_counter() - begin
-    return seconds, max(crew.exchange(busy))
+    return seconds, max(ranks.exchange(busy))
 
 
 def table(found: dict[str, Taken]) -> str:

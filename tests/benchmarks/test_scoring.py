@@ -12,9 +12,9 @@ from time import perf_counter
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+from tests.benchmarks.checkpoint import peak_of
 
-from tests.benchmarks.cases import GROUPS, Group, Sizes, rows_of
-from tests.benchmarks.memory import peak_of
+from tests.benchmarks.cases import GROUPS, Group, Sizes, shard_batches
 from tests.benchmarks.report import Measured
 
 
@@ -22,7 +22,7 @@ from tests.benchmarks.report import Measured
 def test_scoring(
     benchmark: BenchmarkFixture, group: Group, sizes: Sizes, quick: bool, measured: list[Measured]
 ) -> None:
-    rows = rows_of(group, sizes, quick=quick)
+    rows = shard_batches(group, sizes, quick=quick)
     calls = [row.warmed() for row in rows]
     seconds: dict[int, list[float]] = defaultdict(list)
     number = count()
@@ -47,7 +47,9 @@ def test_memory(model: str, sizes: Sizes, quick: bool, measured: list[Measured])
     """Each case once at the smallest validation set, beside its time."""
     group = next(group for group in GROUPS if group.model == model and not group.long)
     smallest = [
-        row for row in rows_of(group, sizes, quick=quick) if row.setting.validation_count == sizes.validations[0]
+        row
+        for row in shard_batches(group, sizes, quick=quick)
+        if row.setting.validation_count == sizes.validations[0]
     ]
     for row in smallest:
         peak = peak_of(row)

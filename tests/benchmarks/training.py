@@ -21,10 +21,9 @@ from defense.config.schema import Train
 from defense.data.splits import Split
 from defense.models.networks import cnn, mlp
 from defense.randomness import derive
-from defense.runtime.progress import silent
+from defense.runtime.progress import no_progress
 from defense.training.augment import augment, plan_epoch
-from defense.training.loop import fit
-from defense.training.recipes import losses_of
+from tests.calls import fit, losses_of
 from tests.conftest import make_split, recipe, threat
 
 CLASSES = 10
@@ -132,7 +131,7 @@ def ours(case: Case, model: nn.Module, fabric: Fabric) -> None:
         measure=lambda *_: {},
         seed=0,
         fabric=fabric,
-        watch=silent,
+        progress=no_progress,
     )
     for _ in epochs:
         pass

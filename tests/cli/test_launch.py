@@ -15,7 +15,7 @@ import pytest
 from defense.cli.launch import launched
 from defense.config.compose import composed
 from defense.errors import InputError
-from defense.runtime.ranks import one_writes, place_outside
+from defense.runtime.ranks import external_rank_info, one_writes
 from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,21 +176,21 @@ def test_another_number_of_processes_than_was_asked_for(monkeypatch: pytest.Monk
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert place_outside() is None
+    assert external_rank_info() is None
     monkeypatch.setenv("SLURM_NTASKS", "8")  # what sbatch says to a script, which is one process
-    assert place_outside() is None
+    assert external_rank_info() is None
     for name, value in {**slurm(3, 4, 123456), "SLURM_STEP_NODELIST": "gpu[07-10]", "SLURM_LOCALID": "1"}.items():
         monkeypatch.setenv(name, value)
-    place = place_outside()
-    assert place is not None
-    assert (place.rank, place.size, place.local_rank, place.outside) == (3, 4, 1, True)
-    assert place.meeting.startswith("tcp://gpu07:")
+    info = external_rank_info()
+    assert info is not None
+    assert (info.rank, info.size, info.local_rank, info.external) == (3, 4, 1, True)
+    assert info.init_method.startswith("tcp://gpu07:")
     torchrun = {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "2", "TORCHELASTIC_RUN_ID": "none"}
     for name, value in torchrun.items():
         monkeypatch.setenv(name, value)
-    place = place_outside()
-    assert place is not None
-    assert (place.rank, place.size, place.local_rank, place.meeting) == (5, 6, 2, "env://")
+    info = external_rank_info()
+    assert info is not None
+    assert (info.rank, info.size, info.local_rank, info.init_method) == (5, 6, 2, "env://")
 
 
 def test_what_is_added_for_a_process_that_is_not_the_first_counts_last(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,11 @@ from defense.config.choices import AttackName, Direction, Harm, Members, Method,
 from defense.config.compose import CONF, composed
 from defense.config.reads import names_read, read, readers_of, reading, unread
 from defense.config.schema import Attack, Data, Scorer, Threat, Train, Treat
-from defense.influence.members import Checkpoint
-from defense.influence.objectives import Validation
-from defense.robustness.suite import perturb
-from defense.runtime.progress import silent
-from defense.stages.score import score
-from defense.stages.treat import Suggestion, treat
+from defense.data.validation import Validation
+from defense.models.checkpoints import Checkpoint
+from defense.runtime.progress import no_progress
+from defense.stages.treat import Suggestion
+from tests.calls import perturb, score, treat
 from tests.conftest import TINY, changed, make_split
 
 Settings = TypeVar("Settings", Scorer, Attack, Treat, Data)
@@ -64,7 +63,7 @@ def test_scorers(name: str) -> None:
     def use(scorer: Scorer) -> None:
         score(
             model, train, Validation(validation, None), changed("objective=utility").objective, scorer,
-            attacked=train, states=states, held_out=torch.full((12, 3), 1 / 3), seed=0, watch=silent,
+            attacked=train, states=states, held_out=torch.full((12, 3), 1 / 3), seed=0, progress=no_progress,
         )  # fmt: skip
 
     seen, own = looked_at(spec, use), set(read(spec))
@@ -80,7 +79,7 @@ def test_attacks(name: AttackName) -> None:
     spec = Attack(name, steps=2, queries=5, restarts=1)
 
     def use(attack: Attack) -> None:
-        perturb(model, samples, attack, ball, classes=3, batch_size=6, seed=0, watch=silent)
+        perturb(model, samples, attack, ball, classes=3, batch_size=6, seed=0, progress=no_progress)
 
     seen = looked_at(spec, use)
     if name is not AttackName.autoattack:  # whose parts are copies, made by looking at every field

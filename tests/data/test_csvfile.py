@@ -18,7 +18,7 @@ def test_another_separator_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
     usual = loaded(tmp_path, people())
     people().to_csv(tmp_path / "other.csv", index=False, sep=sign)
     found = loaded(tmp_path, people(), path=str(tmp_path / "other.csv"))
-    assert found.train.digest() == usual.train.digest()
+    assert found.train.digests == usual.train.digests
     assert f"other.csv: columns are separated by {name}" in caplog.text
 
 
@@ -31,7 +31,7 @@ def test_semicolons_and_decimal_commas_are_read_if_they_are_named(tmp_path: Path
     ):
         loaded(tmp_path, table, path=str(tmp_path / "other.csv"))
     found = loaded(tmp_path, table, path=str(tmp_path / "other.csv"), numbers=["age"])
-    assert found.train.digest() == usual.train.digest()
+    assert found.train.digests == usual.train.digests
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_what_a_system_leaves_is_no_part_of_the_data(folder: Path) -> None:
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         picture().save(folder / name, "PNG")
-    assert loaded(folder).train.digest() == usual.train.digest()
+    assert loaded(folder).train.digests == usual.train.digests
 
 
 def test_other_files_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -200,7 +200,7 @@ def test_a_picture_that_is_gone_is_named(folder: Path) -> None:
     assert isinstance(train.images, FolderImages)
     train.images.paths[3].unlink()
     with pytest.raises(InputError, match=r"png: not a readable picture \(No such file or directory\)"):
-        train.digest()
+        _ = train.digests
 
 
 def test_a_class_that_is_left_out_whole_is_an_error(folder: Path) -> None:
@@ -215,9 +215,9 @@ def test_pictures_are_looked_at_once(folder: Path, monkeypatch: pytest.MonkeyPat
     looked: list[Path] = []
     monkeypatch.setattr(readable, "complaint", lambda path, *, size: looked.append(path))
     cache = folder / "store"
-    usual = loaded(folder, cache).train.digest()
+    usual = loaded(folder, cache).train.digests
     assert (len(looked), len(set(looked))) == (24, 24)
-    assert loaded(folder, cache).train.digest() == usual
+    assert loaded(folder, cache).train.digests == usual
     assert len(looked) == 24
     picture(7).save(folder / "test" / "cat" / "1.png")
     os.utime(folder / "test" / "cat" / "1.png", ns=(1, 1))

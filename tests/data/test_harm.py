@@ -126,12 +126,12 @@ def test_harm_is_in_the_training_samples_alone_and_known(harm: Harm) -> None:
     assert int((harmed.train.labels != harmed.train.truth).sum()) == 40
     assert torch.equal(harmed.train.truth, clean.train.labels)
     assert torch.equal(harmed.train.ids, clean.train.ids)
-    assert harmed.validation.digest() == clean.validation.digest()
-    assert harmed.test.digest() == clean.test.digest()
-    assert harmed.train.digest() == loaded(harm, **own).train.digest()
-    assert harmed.train.digest() != clean.train.digest()
+    assert harmed.validation.digests == clean.validation.digests
+    assert harmed.test.digests == clean.test.digests
+    assert harmed.train.digests == loaded(harm, **own).train.digests
+    assert harmed.train.digests != clean.train.digests
     other = loaded(harm, seed=1, **own).train
-    assert other.digest() != harmed.train.digest()
+    assert other.digests != harmed.train.digests
 
 
 def test_another_seed_harms_other_samples() -> None:

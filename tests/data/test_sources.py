@@ -134,15 +134,15 @@ def test_image_folder_streams_and_fits(tmp_path: Path) -> None:
     batch = data.train.images.take(torch.arange(8))
     assert batch.shape == (8, 3, 8, 8)
     assert torch.equal(batch[:, 0, 0, 0], (data.train.labels == 0).float())
-    before = [data.train.digest(), data.validation.digest()]
-    assert [load(spec, seed=0).train.digest(), load(spec, seed=0).validation.digest()] == before
+    before = [data.train.digests, data.validation.digests]
+    assert [load(spec, seed=0).train.digests, load(spec, seed=0).validation.digests] == before
     (tmp_path / "train" / "cat" / "1.png").write_text("no picture")
     with pytest.raises(InputError, match=r"1 of 18 pictures cannot be read: train/cat/1\.png \(no picture"):
         load(spec, seed=0)
     with pytest.raises(InputError, match=r"1\.png: not a readable picture"):
         SOURCES[Source.image_folder](spec).train.images.take(torch.arange(12))
     Image.new("RGB", (30, 20)).save(tmp_path / "train" / "cat" / "1.png")
-    assert [load(spec, seed=0).train.digest(), load(spec, seed=0).validation.digest()] != before
+    assert [load(spec, seed=0).train.digests, load(spec, seed=0).validation.digests] != before
     with pytest.raises(InputError, match=r"no folder train in it, .*expected PATH/train/<class>/<picture>"):
         load(settings(source=Source.image_folder, path=str(tmp_path / "train"), image_size=8), seed=0)
 

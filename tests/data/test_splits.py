@@ -19,9 +19,9 @@ def test_disjoint_by_id_and_stable(digits: Dataset) -> None:
     assert not ids[0] & ids[2]
     assert not ids[1] & ids[2]
     again = load(data(train_size=200, validation_size=60, test_size=80), seed=0)
-    assert again.train.digest() == digits.train.digest()
+    assert again.train.digests == digits.train.digests
     other = load(data(train_size=200, validation_size=60, test_size=80), seed=1)
-    assert other.train.digest() != digits.train.digest()
+    assert other.train.digests != digits.train.digests
 
 
 def test_an_id_names_the_same_picture_in_every_run(digits: Dataset) -> None:

@@ -11,28 +11,29 @@ from typing import Any
 
 import defense.tasks.registry  # what a run imports, so that no kill falls into that
 from defense.__main__ import main
-from defense.runtime import checkpoint as memory
-from defense.store.stage import Ledger
+from defense.runtime import checkpoint as checkpoint
+from defense.runtime.runtime import Runtime
+from defense.store.stage import Stage, StageRunner
 
 
 def noting(file: Path) -> None:
     """Write the label of every stage into `file` when it begins, and a dash when it is done."""
-    once = Ledger.once
+    run_stage = StageRunner.run_stage
 
-    def noted(self: Ledger, label: str, *arguments: Any, **more: Any) -> Any:
+    def noted(self: StageRunner, stage: Stage, runtime: Runtime, arguments: Any) -> Any:
         with file.open("a") as side:
-            side.write(f"{label}\n")
-        stored = once(self, label, *arguments, **more)
+            side.write(f"{stage.name}_{runtime.label}\n")
+        artifact = run_stage(self, stage, runtime, arguments)
         with file.open("a") as side:
             side.write("-\n")
-        return stored
+        return artifact
 
-    Ledger.once = noted  # type: ignore[method-assign, assignment]
+    StageRunner.run_stage = noted  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
     assert defense.tasks.registry
-    memory.KEPT_EVERY = 0.0
+    checkpoint.KEPT_EVERY = 0.0
     noting(Path(sys.argv.pop(1)))
     print("ready", flush=True)
     main()

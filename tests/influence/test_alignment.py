@@ -12,11 +12,12 @@ from torchvision.models import VisionTransformer
 
 from defense.data.images import TensorImages
 from defense.data.splits import Split
-from defense.influence.alignment import directional_derivatives, losses_at
+from defense.influence.alignment import losses_at
 from defense.influence.members import single
 from defense.influence.objectives import mean_loss, value_and_gradient
 from defense.models.networks import cnn, mlp, resnet18
-from defense.runtime.progress import silent
+from defense.runtime.progress import no_progress
+from tests.calls import directional_derivatives
 from tests.conftest import make_split
 from tests.reference import inner_products
 
@@ -47,7 +48,9 @@ def gradient(model: nn.Module, split: Split, batch_size: int) -> tuple[float, di
 
 def scores(model: nn.Module, train: Split, validation: Split, batch_size: int) -> torch.Tensor:
     _, direction = gradient(model, validation, batch_size)
-    return directional_derivatives(model, single(model), train, direction, batch_size=batch_size, watch=silent)
+    return directional_derivatives(
+        model, single(model), train, direction, batch_size=batch_size, progress=no_progress
+    )
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", pytest.param("resnet18", marks=pytest.mark.slow)])

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from defense.config.choices import Direction, Method, ObjectiveName
 from defense.config.schema import Objective, Scorer
+from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence import batching
 from defense.influence.batching import fitted
-from defense.influence.objectives import Validation
 from defense.influence.scorers import METHODS, Problem
-from defense.runtime import checkpoint as memory
-from defense.runtime.checkpoint import Forgetful
-from defense.runtime.distributed import Alone
-from defense.runtime.progress import silent
-from defense.stages.score import score
-from defense.store.store import Progress
+from defense.runtime import checkpoint as checkpoint
+from defense.runtime.checkpoint import NoCheckpoint
+from defense.runtime.distributed import SingleProcess
+from defense.runtime.progress import no_progress
+from defense.store.store import FileCheckpointer
+from tests.calls import gathered, problem, score
 from tests.conftest import doubles, make_split, scorer
 
 TRAIN, HELD_OUT = doubles(make_split(40, 3, (1, 3, 3))), doubles(make_split(24, 3, (1, 3, 3), seed=1))
@@ -47,8 +47,8 @@ def network(room: float = float("inf"), error: RuntimeError | None = None) -> nn
     return Small(room, error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")).eval()
 
 
-def problem(model: nn.Module, spec: Scorer) -> Problem:
-    return Problem(model, TRAIN, TRAIN, Validation(HELD_OUT, HELD_OUT), UTILITY, spec, 0, silent)
+def given(model: nn.Module, spec: Scorer) -> Problem:
+    return Problem(model, TRAIN, TRAIN, Validation(HELD_OUT, HELD_OUT), UTILITY, spec, 0)
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def problem(model: nn.Module, spec: Scorer) -> Problem:
 )
 def test_every_pass_halves_its_batches(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     spec = scorer(batch_size=None, **settings)
-    expected = METHODS[spec.method](problem(network(), spec)).total
+    expected = METHODS[spec.method](given(network(), spec)).total
     assert "out of memory" not in caplog.text
     cpu = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes")
     for error in (None, cpu):
         with caplog.at_level(logging.WARNING):
-            found = METHODS[spec.method](problem(network(5, error), spec)).total
+            found = METHODS[spec.method](given(network(5, error), spec)).total
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
         if spec.method is not Method.self_influence:  # of single samples, whatever the batch
             assert "out of memory on a batch of 40 samples, going on with 20" in caplog.text
@@ -80,7 +80,7 @@ def test_every_pass_halves_its_batches(settings: dict[str, Any], caplog: pytest.
 def test_the_stage_fits_too() -> None:
     validation = Validation(HELD_OUT, HELD_OUT)
     tables = [
-        score(model, TRAIN, validation, UTILITY, scorer(batch_size=None), seed=0, watch=silent).table
+        score(model, TRAIN, validation, UTILITY, scorer(batch_size=None), seed=0, progress=no_progress).table
         for model in (network(), network(3))
     ]
     torch.testing.assert_close(*(torch.tensor(table["score"].to_numpy()) for table in tables))
@@ -89,17 +89,17 @@ def test_the_stage_fits_too() -> None:
 
 def test_a_number_is_taken_as_given() -> None:
     spec = scorer(batch_size=6)
-    METHODS[spec.method](problem(network(6), spec))
+    METHODS[spec.method](given(network(6), spec))
     with pytest.raises(InputError, match=r"scorer.batch_size=6: out of memory on a batch; lower this number"):
-        METHODS[spec.method](problem(network(5), spec))
+        METHODS[spec.method](given(network(5), spec))
 
 
 def test_one_sample_that_does_not_fit_is_an_error_and_so_is_anything_else() -> None:
     spec = scorer(batch_size=None)
     with pytest.raises(InputError, match=r"scorer.batch_size=1: out of memory .* no room for a single sample"):
-        METHODS[spec.method](problem(network(0), spec))
+        METHODS[spec.method](given(network(0), spec))
     with pytest.raises(RuntimeError, match="another fault"):
-        METHODS[spec.method](problem(network(5, RuntimeError("another fault")), spec))
+        METHODS[spec.method](given(network(5, RuntimeError("another fault")), spec))
 
 
 def test_the_first_size_is_that_of_the_device_or_of_the_split(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,21 +113,22 @@ def test_the_first_size_is_that_of_the_device_or_of_the_split(monkeypatch: pytes
 def test_a_killed_pass_goes_on_with_the_next_batch(
     tmp_path, monkeypatch: pytest.MonkeyPatch, method: Method
 ) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(memory, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "KEPT_EVERY", 0.0)
     model = Small(1000, RuntimeError())
-    progress = Progress(tmp_path)
+    progress = FileCheckpointer(tmp_path)
     seen = []
 
-    def given(watch, kept) -> Problem:  # type: ignore[no-untyped-def]
+    def given(progress, kept) -> Problem:  # type: ignore[no-untyped-def]
         both = Validation(HELD_OUT, HELD_OUT)
-        return Problem(model, TRAIN, None, both, UTILITY, scorer(method=method, batch_size=7), 0, watch, (), kept)
+        spec = scorer(method=method, batch_size=7)
+        return problem(model, TRAIN, None, both, UTILITY, spec, progress=progress, checkpoint=kept)
 
     def killing(done: int, total: int) -> None:
         seen.append(done)
         if done == 21:
             raise KeyboardInterrupt
 
-    whole = METHODS[method](given(silent, Forgetful())).total
+    whole = METHODS[method](given(no_progress, NoCheckpoint())).total
     with pytest.raises(KeyboardInterrupt):
         METHODS[method](given(killing, progress))
     again = METHODS[method](given(lambda done, total: seen.append(done), progress)).total
@@ -135,7 +136,7 @@ def test_a_killed_pass_goes_on_with_the_next_batch(
     assert torch.equal(again, whole)
 
 
-class Second(Alone):
+class Second(SingleProcess):
     """The second of two processes, which speaks to nobody."""
 
     rank, size = 1, 2
@@ -148,17 +149,17 @@ def test_rows_that_were_kept_of_other_batches_are_not_taken_for_these(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # type: ignore[no-untyped-def]
     """Of 40 rows the second process begins at 32 in batches of 32, and at 16 in batches of 8."""
-    monkeypatch.setattr(memory, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "KEPT_EVERY", 0.0)
 
     def rows_in(size: int) -> list[float]:
-        found = batching.gathered(
+        found = gathered(
             TRAIN,
             size,
             lambda rows, x, labels: torch.arange(rows.start, rows.stop).double(),
-            watch=silent,
-            memory=Progress(tmp_path),
+            progress=no_progress,
+            checkpoint=FileCheckpointer(tmp_path),
             part="rows",
-            crew=Second(),
+            ranks=Second(),
         )
         return found.tolist()
 

@@ -17,11 +17,12 @@ from torch._inductor.exc import InvalidCxxCompiler
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence import compiled as module
-from defense.influence.alignment import directional_derivatives, forward_derivative
+from defense.influence.alignment import forward_derivative
 from defense.influence.compiled import Compiled, filled
 from defense.influence.members import Member, Parameters, dropout, gaussian, single
 from defense.models.networks import cnn, mlp
-from defense.runtime.progress import silent
+from defense.runtime.progress import no_progress
+from tests.calls import directional_derivatives
 from tests.conftest import doubles, make_split
 from tests.reference import inner_products
 
@@ -56,7 +57,7 @@ def along(member: Member, seed: int = 3) -> Parameters:
 def scores(model: nn.Module, member: Member, split: Split, derivative: Any = forward_derivative) -> Tensor:
     direction = along(member)
     return directional_derivatives(
-        model, member, split, direction, batch_size=4, watch=silent, derivative=derivative
+        model, member, split, direction, batch_size=4, progress=no_progress, derivative=derivative
     )
 
 
@@ -169,7 +170,13 @@ def test_a_model_without_forward_mode_falls_back_as_it_does_uncompiled(caplog: p
     direction = {n: torch.autograd.grad(loss_of(model, split), p)[0] for n, p in model.named_parameters()}
     with caplog.at_level(logging.WARNING):
         found = directional_derivatives(
-            model, member, split, direction, batch_size=4, watch=silent, derivative=Compiled(forward_derivative)
+            model,
+            member,
+            split,
+            direction,
+            batch_size=4,
+            progress=no_progress,
+            derivative=Compiled(forward_derivative),
         )
     assert "gradients per sample instead" in caplog.text
     torch.testing.assert_close(found, inner_products(model, split, split), rtol=1e-4, atol=1e-6)
@@ -197,13 +204,13 @@ def test_out_of_memory_forgets_a_program_of_large_batches(monkeypatch: pytest.Mo
     member, derivative = single(model), Compiled(forward_derivative)
     direction = along(member)
     found = directional_derivatives(
-        model, member, split, direction, batch_size=None, watch=silent, derivative=derivative
+        model, member, split, direction, batch_size=None, progress=no_progress, derivative=derivative
     )
     assert len(found) == 10
     assert sizes == [10, 10, 5, 5, 5]  # the first run of each program is its trial
     with pytest.raises(InputError, match="batch_size=10: out of memory"):
         directional_derivatives(
-            model, replace(member), split, direction, batch_size=10, watch=silent, derivative=derivative
+            model, replace(member), split, direction, batch_size=10, progress=no_progress, derivative=derivative
         )
 
 

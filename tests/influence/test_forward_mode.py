@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from defense.influence.alignment import directional_derivatives, forward_derivative
+from defense.influence.alignment import forward_derivative
 from defense.influence.forward_mode import LeanBatchNorm
 from defense.influence.layout import channels_first, channels_last, layout
 from defense.influence.members import single
 from defense.models.modes import evaluating
 from defense.models.networks import cnn
-from defense.runtime.progress import silent
+from defense.runtime.progress import no_progress
+from tests.calls import directional_derivatives
 from tests.conftest import make_split
 from tests.reference import inner_products
 
@@ -79,7 +80,7 @@ def test_a_network_that_views_memory_keeps_channels_first(caplog: pytest.LogCapt
         assert layout(model, member, x) is channels_first
     assert "channels first" in caplog.text
     direction = {name: value.grad for name, value in with_gradients(model, x, split.labels).named_parameters()}
-    found = directional_derivatives(model, member, split, direction, batch_size=3, watch=silent)  # type: ignore[arg-type]
+    found = directional_derivatives(model, member, split, direction, batch_size=3, progress=no_progress)  # type: ignore[arg-type]
     torch.testing.assert_close(found, inner_products(model, split, split), rtol=1e-4, atol=1e-6)
 
 

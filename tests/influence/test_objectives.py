@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from defense.config.choices import ObjectiveName
 from defense.config.schema import Objective
+from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.members import single
 from defense.influence.objectives import (
-    Validation,
     demographic_parity,
     equal_opportunity,
     mean_loss,

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from defense.config.choices import Method, ObjectiveName, Peer
 from defense.config.schema import Objective
 from defense.data.splits import Split
-from defense.influence.alignment import directional_derivatives
+from defense.data.validation import Validation
 from defense.influence.members import single
-from defense.influence.objectives import Validation, mean_loss, value_and_gradient
+from defense.influence.objectives import mean_loss, value_and_gradient
 from defense.influence.peers import PEERS as LIBRARIES
 from defense.influence.peers import RIDGE, State, captum_scores, dattri_pairs, dattri_scores, trak_scores
 from defense.influence.scorers import METHODS, Problem
 from defense.models.networks import cnn, mlp
-from defense.runtime.progress import silent
+from defense.runtime.progress import no_progress
+from tests.calls import directional_derivatives
 from tests.conftest import doubles, make_split, scorer
 
 pytestmark = pytest.mark.extra("captum", "dattri")
@@ -61,7 +62,7 @@ def inner_product(model: nn.Module, pattern: str = "*") -> Tensor:
     """Return grad v . grad loss_i (n,) at the model, over the parameters whose name matches `pattern`."""
     member = single(model, pattern=pattern)
     _, direction = value_and_gradient(model, member, VALIDATION, partial(mean_loss, positive=0), batch_size=4)
-    return directional_derivatives(model, member, TRAIN, direction, batch_size=4, watch=silent)
+    return directional_derivatives(model, member, TRAIN, direction, batch_size=4, progress=no_progress)
 
 
 def along(model: nn.Module, checkpoints: list[State]) -> Tensor:
@@ -79,7 +80,7 @@ def scored(model: nn.Module, validation: Split, *, cosine: bool) -> Tensor:
     objective = Objective({ObjectiveName.utility: 1.0}, positive=1)
     sets = Validation(validation, validation)
     spec = scorer(batch_size=4, cosine=cosine)
-    problem = Problem(model, TRAIN, None, sets, objective, spec, seed=0, watch=silent)
+    problem = Problem(model, TRAIN, None, sets, objective, spec, seed=0)
     return METHODS[Method.alignment](problem).total
 
 

@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from defense.config.choices import Method, ObjectiveName
 from defense.config.schema import Objective, Scorer
+from defense.data.validation import Validation
 from defense.errors import InputError
-from defense.influence.alignment import directional_derivatives, forward_derivative
+from defense.influence.alignment import forward_derivative
 from defense.influence.members import Member, dropout, single
-from defense.influence.objectives import Validation
 from defense.influence.precision import check_precision, derivative_for, in_bf16, in_tf32, rank_correlation
 from defense.influence.scorers import METHODS, Problem, check_scorer
 from defense.models.networks import cnn
-from defense.runtime.progress import silent
+from defense.runtime.progress import no_progress
+from tests.calls import directional_derivatives
 from tests.conftest import make_split, scorer
 from tests.reference import inner_products
 
@@ -36,7 +37,7 @@ def network() -> nn.Module:
 
 
 def problem(spec: Scorer) -> Problem:
-    return Problem(network(), TRAIN, None, Validation(HELD_OUT, HELD_OUT), UTILITY, spec, 0, silent)
+    return Problem(network(), TRAIN, None, Validation(HELD_OUT, HELD_OUT), UTILITY, spec, 0)
 
 
 def rank_correlation_by_hand(a: Tensor, b: Tensor) -> float:
@@ -64,7 +65,7 @@ def test_bf16_reaches_the_masks_of_a_sub_network() -> None:
     direction = {name: torch.ones_like(value) for name, value in member.parameters.items()}
     found, expected = (
         directional_derivatives(
-            model, member, TRAIN, direction, batch_size=16, watch=silent, derivative=derivative
+            model, member, TRAIN, direction, batch_size=16, progress=no_progress, derivative=derivative
         )
         for derivative in (in_bf16(forward_derivative), forward_derivative)
     )
@@ -75,7 +76,7 @@ def test_scores_of_another_order_correlate_less() -> None:
     model, rows = network(), torch.arange(60)
     member = single(model)
     direction = {name: torch.ones_like(value) for name, value in member.parameters.items()}
-    exact = directional_derivatives(model, member, TRAIN, direction, batch_size=16, watch=silent)
+    exact = directional_derivatives(model, member, TRAIN, direction, batch_size=16, progress=no_progress)
     for scores in (exact, -exact, exact.roll(1), exact + 0.3 * exact.std() * (rows % 3)):
         found = rank_correlation(scores, model, member, TRAIN, direction, batch_size=16)
         assert found == pytest.approx(rank_correlation_by_hand(scores, exact), abs=1e-6)

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from defense.config.choices import Direction, Members, Method, ObjectiveName
 from defense.config.schema import Objective
+from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.directions import DIRECTIONS
-from defense.influence.members import Checkpoint, dropout, gaussian, masked, single
-from defense.influence.objectives import Validation
+from defense.influence.members import dropout, gaussian, masked, single
 from defense.influence.scorers import METHODS, Problem, check_scorer
-from defense.runtime.progress import silent
-from defense.store.store import Progress
+from defense.models.checkpoints import Checkpoint
+from defense.runtime.runtime import Runtime
+from defense.store.store import FileCheckpointer
 from tests.conftest import doubles, make_split, scorer
 from tests.reference import flat, gauss_newton, inner_products, per_sample_gradients
 
@@ -39,7 +40,7 @@ def network() -> nn.Sequential:
 def problem(model: nn.Module | None = None, objective: Objective = UTILITY, **changes: Any) -> Problem:
     spec = scorer(**{"batch_size": 7} | changes)
     validation = Validation(CLEAN, ADVERSARIAL)
-    return Problem(model or network(), TRAIN, ATTACKED, validation, objective, spec, 0, silent)
+    return Problem(model or network(), TRAIN, ATTACKED, validation, objective, spec, 0)
 
 
 def run(given: Problem) -> Tensor:
@@ -149,7 +150,7 @@ def test_a_killed_scoring_goes_on_where_it_was(tmp_path, monkeypatch: pytest.Mon
         return solve(*args)
 
     monkeypatch.setitem(DIRECTIONS, Direction.cg, counted)
-    given = replace(problem(**changes), memory=Progress(tmp_path))
+    given = replace(problem(**changes), runtime=Runtime(checkpoint=FileCheckpointer(tmp_path)))
     with pytest.raises(KeyboardInterrupt):
         METHODS[Method.alignment](given)
     again = METHODS[Method.alignment](given)

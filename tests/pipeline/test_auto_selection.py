@@ -14,11 +14,13 @@ import torch
 
 from defense.config.choices import TreatmentName
 from defense.config.compose import composed
+from defense.config.schema import Treat
 from defense.data.load import held_out, load
 from defense.errors import InputError
-from defense.pipeline.arms import Arms
+from defense.pipeline.run import Run
 from defense.pipeline.selection import Candidate, candidates
 from defense.reporting.statistics import Mean
+from defense.store.fingerprint import key_of
 from tests.conftest import TINY, data, run_in
 
 Command = Callable[..., tuple[int, str, str]]
@@ -95,19 +97,19 @@ def test_what_is_chosen_is_trained_again_beside_another_control(
     """The luck of the training that won the choice must not reach the test."""
     keys: list[str] = []
     controls: list[list[bool]] = []
-    evaluate, control = Arms.evaluate, Arms.control
+    evaluate, control = Run.evaluate, Run.control
 
-    def spying(self: Arms, arm: str, trained: Any, *rest: Any, **more: Any) -> Any:
-        keys.append(trained.key)
-        return evaluate(self, arm, trained, *rest, **more)
+    def spying(self: Run, arm: str, model: Any, *rest: Any, **more: Any) -> Any:
+        keys.append(key_of(model.identity))
+        return evaluate(self, arm, model, *rest, **more)
 
-    def drawing(self: Arms, *stages: Any) -> Any:
-        found = control(self, *stages)
+    def drawing(self: Run, *stages: Any, **more: Any) -> Any:
+        found = control(self, *stages, **more)
         controls.append(found.table["treated"].tolist())
         return found
 
-    monkeypatch.setattr(Arms, "evaluate", spying)
-    monkeypatch.setattr(Arms, "control", drawing)
+    monkeypatch.setattr(Run, "evaluate", spying)
+    monkeypatch.setattr(Run, "control", drawing)
     found = run(
         command,
         tmp_path,
@@ -129,17 +131,18 @@ def test_what_is_chosen_is_trained_again_beside_another_control(
 def test_test_samples_play_no_part_in_the_choice(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[str, int]] = []
-    evaluate = Arms.evaluate
+    seen: list[tuple[str, str]] = []
+    evaluate = Run.evaluate
 
-    def spying(self: Arms, arm: str, *rest: Any, part: str = "test") -> Any:
-        seen.append((part, self.spec.budget))
+    def spying(self: Run, arm: str, *rest: Any, part: str = "test") -> Any:
+        seen.append((part, arm))
         return evaluate(self, arm, *rest, part=part)
 
-    monkeypatch.setattr(Arms, "evaluate", spying)
+    monkeypatch.setattr(Run, "evaluate", spying)
     run(command, tmp_path, "scorer=random", "train.epochs=2")
     first_test = [part for part, _ in seen].index("test")
-    assert seen[:first_test] == [("choice", 0.0), *2 * [("choice", 0.1)], *2 * [("choice", 0.2)]]
+    tried = [f"{arm}_remove_{budget}" for budget in (0.1, 0.2) for arm in ("defended", "control")]
+    assert seen[:first_test] == [("choice", arm) for arm in ("baseline_none", *tried)]
     assert all(part == "test" for part, _ in seen[first_test:])
 
 
@@ -150,9 +153,9 @@ def test_what_does_not_beat_its_control_is_not_chosen(
     gains = iter([Mean(9, -1, 19, 100), Mean(3, 1, 5, 100), Mean(2, 1, 3, 100)])
     accuracies = iter([90.0, 80.0, 70.0])
 
-    def measured(make: Arms, scores: Any, *, confidence: float) -> Candidate:
+    def measured(run: Run, spec: Treat, *treatments: Any, confidence: float) -> Candidate:
         assert confidence == pytest.approx(1 - 0.05 / 3)
-        return Candidate(make.spec, 1.0, next(accuracies), next(gains))
+        return Candidate(spec, 1.0, next(accuracies), next(gains))
 
     monkeypatch.setattr("defense.pipeline.selection.measured", measured)
     found = run(command, tmp_path, "treatment.budgets=[0.1,0.15,0.2]", "train.epochs=3", "threat.eps=0.05")

@@ -20,16 +20,16 @@ from defense.data.images import TensorImages
 from defense.data.load import load
 from defense.models.build import build
 from defense.randomness import derive
-from defense.robustness.suite import perturb
-from defense.runtime.progress import silent
+from defense.runtime.progress import no_progress
 from defense.stages.retrain import parts_of_train
+from tests.calls import perturb
 from tests.conftest import TINY, computed_in, result_of, run_in
 from tests.reference import inner_products
 
 Command = Callable[..., tuple[int, str, str]]
 
 TRAINED = {"train_baseline", "train_control", "train_defended"}
-TREATED = {"treat_control", "treat_defended"}
+TREATED = {"control", "treat_defended"}
 EVALUATED = {"evaluate_baseline", "evaluate_control", "evaluate_defended"}
 AFTER_BASELINE = {"attack_validation", "score", "treat_defended", "train_defended"} | EVALUATED
 SCORED = {"score", "train_defended", "evaluate_defended"} | TREATED
@@ -55,7 +55,7 @@ CHANGES = {
 RETRAINS = [  # the baseline, and with it all that has its key in its own
     "data.harm_rate=0.1", "data.harm=pair", "data.train_size=210", "model.hidden=[8]", "train.epochs=1",
     "train.learning_rate=0.02", "train.crop=1", "fabric.precision=bf16-mixed", "train.ema=0.5",
-    "train.keep=robust", "train=trades",
+    "train=trades",
 ]  # fmt: skip
 UNREAD = [
     "name=other",
@@ -99,6 +99,18 @@ def test_a_change_recomputes_what_depends_on_it(store: Path, tmp_path: Path, cha
 def test_a_change_of_training_trains_the_baseline_again(store: Path, tmp_path: Path, change: str) -> None:
     run_in(tmp_path / "after", *TINY, f"store={store}", "task=detect", change)
     assert computed_in(tmp_path / "after") == {"train_baseline", "attack_validation", "score"}
+
+
+def test_a_model_of_the_same_weights_is_scored_once(store: Path, tmp_path: Path) -> None:
+    """Inputs enter by content: if another rule keeps the same epoch, only the training is computed again."""
+    run_in(tmp_path / "after", *TINY, f"store={store}", "task=detect", "train.keep=robust")
+    weights = [
+        load_file(store / result_of(folder)["keys"]["train_baseline"] / "weights.safetensors")
+        for folder in (store / "before", tmp_path / "after")
+    ]
+    same = all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    after = set() if same else {"attack_validation", "score"}
+    assert computed_in(tmp_path / "after") == {"train_baseline"} | after
 
 
 def test_a_change_that_nothing_reads_recomputes_nothing(store: Path, tmp_path: Path) -> None:
@@ -326,7 +338,7 @@ def test_a_proxy_has_its_own_adversarial_set(command: Command, tmp_path: Path) -
     (weights,) = (tmp_path / "own/train").glob("*/weights.safetensors")  # no baseline is needed, none is trained
     model = build(config.model, data, seed=0).eval()
     model.load_state_dict(load_file(weights))
-    attack = {"classes": 10, "batch_size": config.evaluation.batch_size, "watch": silent}
+    attack = {"classes": 10, "batch_size": config.evaluation.batch_size, "progress": no_progress}
     pictures = perturb(
         model, data.validation, config.attack, config.threat, seed=derive(0, "attack", "validation"), **attack
     )

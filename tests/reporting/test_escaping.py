@@ -20,7 +20,7 @@ from defense.cli.report import main
 from defense.reporting.charts import (
     Axis,
     Gain,
-    Place,
+    RankInfo,
     budget_curves,
     forest,
     growth,
@@ -163,7 +163,7 @@ CHARTS: dict[str, Callable[[list[str]], str]] = {
     ),
     "growth": lambda names: growth({name: {1.0: MEAN, 8.0: MEAN} for name in names}, xlabel="x", ylabel="y"),
     "tradeoff": lambda names: tradeoff(
-        [Place(name, name, MEAN, MEAN) for name in names], {}, Axis("x"), Axis("y")
+        [RankInfo(name, name, MEAN, MEAN) for name in names], {}, Axis("x"), Axis("y")
     ),
     "steps": lambda names: steps(names, {name: [MEAN] * len(names) for name in names[:2]}, ylabel="y"),
     "lines_with_bands": lambda names: lines_with_bands(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from defense.config.compose import composed
 from defense.pipeline.selection import measured
 from defense.reporting.measures import accuracy
 from defense.reporting.outcomes import accuracies, difference
@@ -90,18 +91,11 @@ def test_candidates_have_tangos_interval_at_the_confidence_of_their_number() -> 
     right = {"control": np.arange(40) < 20, "defended": np.arange(40) < 23}
 
     def evaluate(arm: str, *_: Any, **__: Any) -> Any:
-        return SimpleNamespace(artifact=SimpleNamespace(table=pd.DataFrame({"adaptive.worst": right[arm]})))
+        return SimpleNamespace(table=pd.DataFrame({"adaptive.worst": right[arm.partition("_")[0]]}))
 
-    make = SimpleNamespace(
-        spec=None,
-        label="",
-        index=1,
-        cell=SimpleNamespace(train=lambda *_, **__: None),
-        evaluate=evaluate,
-        treat=lambda _: SimpleNamespace(artifact=None),
-        control=lambda *_: None,
-    )
-    found = measured(make, None, confidence=1 - 0.05 / 4)  # type: ignore[arg-type]
+    run: Any = SimpleNamespace(train=lambda *_, **__: None, evaluate=evaluate)
+    nothing: Any = None
+    found = measured(run, composed().treatment, nothing, nothing, confidence=1 - 0.05 / 4)
     ends = tango(3, 0, 40, confidence=1 - 0.05 / 4)
     assert (found.control, found.defended) == (50.0, 57.5)
     assert found.gain == Mean(7.5, 100 * ends[0], 100 * ends[1], 40)

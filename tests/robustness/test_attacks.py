@@ -15,8 +15,8 @@ from defense.errors import InputError
 from defense.models.networks import cnn
 from defense.robustness.aiming import at_each_target, margin, margin_ratio
 from defense.robustness.attacks import check_inside
-from defense.robustness.suite import perturb
-from defense.runtime.progress import silent
+from defense.runtime.progress import no_progress
+from tests.calls import perturb
 from tests.conftest import make_split
 from tests.conftest import threat as default_threat
 
@@ -33,7 +33,7 @@ ALL = [
 def attacked(
     model: nn.Module, split: Split, attack: Attack, threat: Threat, *, classes: int = 4, seed: int = 0
 ) -> torch.Tensor:
-    return perturb(model, split, attack, threat, classes=classes, batch_size=16, seed=seed, watch=silent)
+    return perturb(model, split, attack, threat, classes=classes, batch_size=16, seed=seed, progress=no_progress)
 
 
 def network(classes: int = 4) -> nn.Module:

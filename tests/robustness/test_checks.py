@@ -18,10 +18,10 @@ from defense.config.schema import Threat
 from defense.data.load import load
 from defense.data.splits import Dataset
 from defense.robustness.checks import CHECKS, Finding, judge
-from defense.robustness.probe import chosen, probe
-from defense.robustness.suite import in_turn
-from defense.runtime.progress import silent
-from defense.stages import train, treat
+from defense.robustness.probe import chosen
+from defense.runtime.progress import no_progress
+from defense.stages.treat import untreated
+from tests.calls import in_turn, probe, restore, train
 from tests.conftest import DEFAULT, data, recipe, threat
 
 Trained = dict[str, nn.Module]
@@ -44,16 +44,16 @@ def trained(clean_digits: Dataset, fabric: Fabric) -> Trained:
     }
     models = {}
     for name, (model, spec) in settings.items():
-        common = {"threat": threat(eps=0.1), "seed": 0, "fabric": fabric, "watch": silent}
-        found = train.train(model, clean_digits, spec, treat.untreated(clean_digits.train), **common)
-        models[name] = train.restore(model, clean_digits, found, seed=0, device=torch.device("cpu"))
+        common = {"threat": threat(eps=0.1), "seed": 0, "fabric": fabric, "progress": no_progress}
+        found = train(model, clean_digits, spec, untreated(clean_digits.train), **common)
+        models[name] = restore(model, clean_digits, found, seed=0, device=torch.device("cpu"))
     return models
 
 
 def findings(model: nn.Module, dataset: Dataset, spec: Threat, *, count: int = 100) -> dict[str, Finding]:
     """Return what the checks say of `model` beside the suite that runs by default."""
     part = dataset.test.subset(chosen(dataset.test.labels, count, seed=0))
-    common = {"classes": dataset.classes, "batch_size": 64, "seed": 0, "watch": silent}
+    common = {"classes": dataset.classes, "batch_size": 64, "seed": 0, "progress": no_progress}
     suite = in_turn(model, part, DEFAULT.evaluation.attacks, spec, **common).standing.values()
     return judge(*probe(model, part, spec, **common), list(suite)[-1].numpy())
 

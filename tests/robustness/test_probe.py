@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,9 +16,11 @@ from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.models.loss import log_odds
 from defense.robustness import probe as probes
-from defense.robustness.attacks import perturb_batch, tiles
-from defense.robustness.probe import chosen, probe, radii
-from defense.runtime.progress import silent
+from defense.robustness.attacks import Attacker, perturb_batch, tiles
+from defense.robustness.probe import chosen, radii
+from defense.runtime.progress import no_progress
+from defense.runtime.runtime import Runtime
+from tests.calls import probe
 from tests.conftest import threat
 
 # class 1 where the mean pixel is above a half: how far each sample is from the boundary is known
@@ -39,7 +40,7 @@ class Threshold(nn.Module):
 
 
 def run(model: nn.Module, spec: Threat, split: Split = SPLIT, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return probe(model, split, spec, classes=2, batch_size=4, seed=seed, watch=silent)
+    return probe(model, split, spec, classes=2, batch_size=4, seed=seed, progress=no_progress)
 
 
 @pytest.mark.parametrize("norm", list(Norm))
@@ -76,9 +77,9 @@ def test_only_what_stands_is_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
     perturb = probes.perturb
 
-    def counting(model: nn.Module, split: Split, attack: Attack, spec: Threat, **rest: Any) -> Tensor:
-        tried.append((attack.name, spec.eps, len(split)))
-        return perturb(model, split, attack, spec, **rest)
+    def counting(attacker: Attacker, split: Split, attack: Attack, runtime: Runtime) -> Tensor:
+        tried.append((attack.name, attacker.threat.eps, len(split)))
+        return perturb(attacker, split, attack, runtime)
 
     monkeypatch.setattr(probes, "perturb", counting)
     _, curve = run(Threshold(), threat(eps=0.4))
@@ -92,8 +93,8 @@ def test_three_classes_are_aimed_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """The likeliest three others, or all there are, on what the attacks before have left standing."""
     tried: list[tuple[AttackName, int, int]] = []
 
-    def nothing(model: nn.Module, split: Split, attack: Attack, spec: Threat, *, classes: int, **_: Any) -> Tensor:
-        tried.append((attack.name, classes, len(split)))
+    def nothing(attacker: Attacker, split: Split, attack: Attack, runtime: Runtime) -> Tensor:
+        tried.append((attack.name, attacker.classes, len(split)))
         return split.images.take(torch.arange(len(split)))
 
     monkeypatch.setattr(probes, "perturb", nothing)
@@ -103,7 +104,7 @@ def test_three_classes_are_aimed_at(monkeypatch: pytest.MonkeyPatch) -> None:
             head.weight.zero_()
             head.bias.copy_(torch.arange(classes) == 0)
         network = nn.Sequential(nn.Flatten(), head)
-        probe(network, SPLIT, threat(eps=0.1), classes=classes, batch_size=4, seed=0, watch=silent)
+        probe(network, SPLIT, threat(eps=0.1), classes=classes, batch_size=4, seed=0, progress=no_progress)
         assert tried[-1] == (AttackName.apgd_t, min(classes, 4), 4)
 
 
@@ -133,7 +134,7 @@ def test_leaving_the_ball_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         probes,
         "perturb",
-        lambda model, split, attack, spec, **_: split.images.take(torch.arange(len(split))) + 1.5 * spec.eps,
+        lambda attacker, split, *_: split.images.take(torch.arange(len(split))) + 1.5 * attacker.threat.eps,
     )
     samples, _ = run(Threshold(), threat(eps=0.1))
     assert samples["distance"][:6].between(1.499, 1.501).all()

@@ -15,8 +15,9 @@ from defense.config.schema import Attack
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError
-from defense.robustness.suite import Attacked, check_shape, in_turn, parts, perturb
-from defense.runtime.progress import silent
+from defense.robustness.suite import Attacked, check_shape, parts
+from defense.runtime.progress import no_progress
+from tests.calls import in_turn, perturb
 from tests.conftest import threat
 
 FGSM = Attack(AttackName.fgsm, steps=1)
@@ -43,16 +44,18 @@ class Counting(nn.Module):
 class Kept(dict[str, dict[str, Tensor]]):
     """A memory in a dict."""
 
-    def recall(self, part: str) -> dict[str, Tensor] | None:
+    def load(self, part: str) -> dict[str, Tensor] | None:
         known = self.get(part)
         return {name: value.clone() for name, value in known.items()} if known else None
 
-    def keep(self, part: str, tensors: dict[str, Tensor]) -> None:
+    def save(self, part: str, tensors: dict[str, Tensor]) -> None:
         self[part] = {name: value.clone() for name, value in tensors.items()}
 
 
-def run(attacks: dict[str, Attack], *, eps: str = "0.1", watch: Callable[..., None] = silent, **more) -> Attacked:  # type: ignore[no-untyped-def]
-    common = {"classes": 2, "batch_size": more.pop("batch_size", 4), "seed": 0, "watch": watch}
+def run(
+    attacks: dict[str, Attack], *, eps: str = "0.1", progress: Callable[..., None] = no_progress, **more
+) -> Attacked:  # type: ignore[no-untyped-def]
+    common = {"classes": 2, "batch_size": more.pop("batch_size", 4), "seed": 0, "progress": progress}
     return in_turn(more.pop("model", Counting()), SPLIT, attacks, threat(eps=eps), **common, **more)
 
 
@@ -73,16 +76,16 @@ def test_nothing_left_to_attack() -> None:
 
 def test_a_killed_suite_goes_on_after_its_last_try() -> None:
     attacks = {"fgsm": FGSM, "pgd": Attack(AttackName.pgd, steps=2, restarts=3)}
-    whole, memory = run(attacks), Kept()
+    whole, checkpoint = run(attacks), Kept()
 
     def killed(done: int, total: int, **numbers: float) -> None:
         if done > 2 * len(SPLIT):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(attacks, memory=memory, watch=killed)
+        run(attacks, checkpoint=checkpoint, progress=killed)
     model = Counting()
-    again = run(attacks, memory=memory, model=model)
+    again = run(attacks, checkpoint=checkpoint, model=model)
     assert torch.equal(again.pictures, whole.pictures)
     assert all(torch.equal(again.standing[name], whole.standing[name]) for name in attacks)
     assert len(model.shown) == 6  # two tries of two steps and a look, on the one batch that stands
@@ -94,7 +97,7 @@ def test_a_killed_suite_goes_on_after_its_last_batch(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("defense.runtime.checkpoint.KEPT_EVERY", 0.0)
     attacks = {"pgd": Attack(AttackName.pgd, steps=2, restarts=2), "square": Attack(AttackName.square, queries=3)}
     more: dict[str, Any] = {"batch_size": 2, "eps": "0.12"}
-    calls, memory = [], Kept()
+    calls, checkpoint = [], Kept()
 
     def counted(done: int, total: int, **numbers: float) -> None:
         calls.append(done)
@@ -103,8 +106,8 @@ def test_a_killed_suite_goes_on_after_its_last_batch(monkeypatch: pytest.MonkeyP
 
     whole = run(attacks, **more)
     with suppress(KeyboardInterrupt):
-        run(attacks, memory=memory, watch=counted, **more)
-    again = run(attacks, memory=memory, watch=counted, **more)
+        run(attacks, checkpoint=checkpoint, progress=counted, **more)
+    again = run(attacks, checkpoint=checkpoint, progress=counted, **more)
     assert calls == sorted(set(calls))  # no batch twice
     assert torch.equal(again.pictures, whole.pictures)
     assert all(torch.equal(again.standing[name], whole.standing[name]) for name in attacks)
@@ -115,19 +118,19 @@ def test_a_killed_attack_on_all_samples_goes_on_after_its_last_batch(
     monkeypatch: pytest.MonkeyPatch, name: AttackName
 ) -> None:
     monkeypatch.setattr("defense.runtime.checkpoint.KEPT_EVERY", 0.0)
-    spec, calls, memory = Attack(name, steps=2, restarts=2, queries=3), [], Kept()
+    spec, calls, checkpoint = Attack(name, steps=2, restarts=2, queries=3), [], Kept()
 
     def counted(done: int, total: int, **numbers: float) -> None:
         calls.append(done)
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    common: dict[str, Any] = {"classes": 2, "batch_size": 2, "seed": 0, "watch": silent}
+    common: dict[str, Any] = {"classes": 2, "batch_size": 2, "seed": 0, "progress": no_progress}
     arguments = (Counting(), SPLIT, spec, threat(eps=0.12))
     whole = perturb(*arguments, **common)
     with pytest.raises(KeyboardInterrupt):
-        perturb(*arguments, **common | {"watch": counted}, memory=memory)
-    again = perturb(*arguments, **common | {"watch": counted}, memory=memory)
+        perturb(*arguments, **common | {"progress": counted}, checkpoint=checkpoint)
+    again = perturb(*arguments, **common | {"progress": counted}, checkpoint=checkpoint)
     assert calls == sorted(set(calls))
     assert torch.equal(again, whole)
 
@@ -154,7 +157,7 @@ def test_of_several_tries_the_worst_is_kept() -> None:
 
     labels = torch.zeros(40, dtype=torch.int64)
     split = Split(torch.arange(40), TensorImages(torch.full((40, 1, 1, 1), 0.5)), labels, labels)
-    common = {"classes": 2, "batch_size": 16, "seed": 0, "watch": silent}
+    common = {"classes": 2, "batch_size": 16, "seed": 0, "progress": no_progress}
     high = [
         int((perturb(Hills(), split, Attack(AttackName.pgd, restarts=n), threat(eps=0.2), **common) > 0.6).sum())
         for n in (1, 8)
@@ -181,7 +184,7 @@ def test_what_is_not_finite_is_not_robust(at: float) -> None:
     with pytest.raises(FloatingPointError, match="logits that are not finite"):
         run({"pgd": PGD}, model=model)
     with pytest.raises(FloatingPointError, match="logits that are not finite"):
-        perturb(model, SPLIT, PGD, threat(eps=0.1), classes=2, batch_size=4, seed=0, watch=silent)
+        perturb(model, SPLIT, PGD, threat(eps=0.1), classes=2, batch_size=4, seed=0, progress=no_progress)
 
 
 def test_a_mistaken_try_is_kept_before_one_of_higher_loss(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +200,7 @@ def test_a_mistaken_try_is_kept_before_one_of_higher_loss(monkeypatch: pytest.Mo
     )
     labels = torch.zeros(1, dtype=torch.int64)
     split = Split(torch.arange(1), TensorImages(torch.full((1, 1, 1, 1), 0.5)), labels, labels)
-    spec, common = Attack(AttackName.pgd, restarts=2), {"batch_size": 4, "seed": 0, "watch": silent}
+    spec, common = Attack(AttackName.pgd, restarts=2), {"batch_size": 4, "seed": 0, "progress": no_progress}
     found = perturb(Shows(look_up), split, spec, threat(eps=0.2), classes=3, **common)
     assert float(found) == pytest.approx(0.4)
 
@@ -210,7 +213,7 @@ def test_of_what_stands_the_picture_of_highest_loss_is_kept(monkeypatch: pytest.
     )
     labels = torch.zeros(1, dtype=torch.int64)
     split = Split(torch.arange(1), TensorImages(torch.full((1, 1, 1, 1), 0.1)), labels, labels)
-    common = {"classes": 2, "batch_size": 4, "seed": 0, "watch": silent}
+    common = {"classes": 2, "batch_size": 4, "seed": 0, "progress": no_progress}
     found = in_turn(Counting(), split, {"a": PGD, "b": FGSM}, threat(eps=0.4), **common)
     assert found.standing["b"].tolist() == [True]
     assert float(found.pictures) == pytest.approx(0.45)

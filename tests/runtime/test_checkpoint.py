@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from defense.runtime import checkpoint as memory
-from defense.runtime.checkpoint import Seldom, packed, unpacked
+from defense.runtime import checkpoint as checkpoint
+from defense.runtime.checkpoint import ThrottledCheckpoint, packed, unpacked
 
 
 def same(one: Any, other: Any) -> bool:
@@ -37,26 +37,26 @@ def test_a_state_comes_back_as_it_was() -> None:
 def test_keeping_is_seldom_and_more_so_where_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     now, took, kept = [0.0], [0.1], []
 
-    class Slow(memory.Forgetful):
-        def keep(self, part: str, tensors: dict[str, torch.Tensor]) -> None:
+    class Slow(checkpoint.NoCheckpoint):
+        def save(self, part: str, tensors: dict[str, torch.Tensor]) -> None:
             kept.append((part, now[0]))
             now[0] += took[0]
 
-    monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
-    seldom = Seldom(Slow())
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    seldom = ThrottledCheckpoint(Slow())
 
     def work(seconds: int) -> list[float]:
         kept.clear()
         for _ in range(seconds):
             now[0] += 1.0
             if seldom.due():
-                seldom.keep("a", {})
+                seldom.save("a", {})
         return [when for _, when in kept]
 
     assert work(100) == pytest.approx([30, 60.1, 90.2])
     took[0] = 4.0
     times = work(1000)
     assert times[1] - times[0] == pytest.approx(124, abs=1)  # a thirtieth: 4 s in 124
-    monkeypatch.setattr(memory, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "KEPT_EVERY", 0.0)
     work(200)
     assert len(work(10)) == 10

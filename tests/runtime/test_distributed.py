@@ -8,16 +8,26 @@ import pytest
 import torch
 
 from defense.errors import InputError
-from defense.runtime.checkpoint import Forgetful
-from defense.runtime.devices import joined
-from defense.runtime.distributed import ALONE, Alone, Common, Crew, first, rows_of, share, together, told
+from defense.runtime.checkpoint import NoCheckpoint
+from defense.runtime.devices import join_process_group
+from defense.runtime.distributed import (
+    SINGLE_PROCESS,
+    Ranks,
+    SharedCheckpoint,
+    SingleProcess,
+    compute_on_rank_zero,
+    raise_on_all,
+    rank_zero_first,
+    shard,
+    shard_batches,
+)
 from defense.runtime.processes import spawned
-from defense.runtime.ranks import Place
+from defense.runtime.ranks import RankInfo
 
 CPU = torch.device("cpu")
 
 
-class Member(Alone):
+class Member(SingleProcess):
     """One of several that share things out, seen from outside."""
 
     def __init__(self, rank: int, size: int) -> None:
@@ -27,46 +37,46 @@ class Member(Alone):
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize(("length", "batch"), [(0, 4), (1, 4), (10, 4), (10, 1), (12, 4), (100, 7)])
 def test_the_shares_are_whole_batches_and_together_everything(size: int, length: int, batch: int) -> None:
-    shares = [rows_of(Member(rank, size), length, batch) for rank in range(size)]
+    shares = [shard_batches(Member(rank, size), length, batch) for rank in range(size)]
     assert [row for rows in shares for row in rows] == list(range(length))
     assert all(rows.start % batch == 0 for rows in shares if rows)
-    counts = [len(share(Member(rank, size), length)) for rank in range(size)]
+    counts = [len(shard(Member(rank, size), length)) for rank in range(size)]
     assert max(counts) - min(counts) <= 1
 
 
-def everything(place: Place) -> dict[str, Any]:
-    """What one of two processes finds of each thing that a crew can do."""
-    crew = joined(place, CPU)
-    rank = crew.rank
+def everything(info: RankInfo) -> dict[str, Any]:
+    """What one of two processes finds of each thing that a ranks can do."""
+    ranks = join_process_group(info, CPU)
+    rank = ranks.rank
     rows = {0: torch.arange(6.0).view(3, 2), 1: torch.empty(0)}[rank]
     flags = {0: torch.empty(0), 1: torch.tensor([True, False])}[rank]
     one, other = torch.tensor([1.0 + rank]), torch.full((2, 2), 10.0 * rank)
-    crew.sum([one, other])
-    memory = Kept({"value": torch.tensor(float(rank))} if rank == 0 else None)
-    Common(memory, crew).keep("part", {"kept": torch.ones(1)})
+    ranks.sum([one, other])
+    checkpoint = Kept({"value": torch.tensor(float(rank))} if rank == 0 else None)
+    SharedCheckpoint(checkpoint, ranks).save("part", {"kept": torch.ones(1)})
     found = {
-        "rows": crew.gather(rows),
-        "flags": crew.gather(flags),
+        "rows": ranks.gather(rows),
+        "flags": ranks.gather(flags),
         "sums": (one, other),
-        "told": told(crew, lambda: f"from {rank}"),
-        "first": first(crew, lambda: rank),
-        "recalled": Common(memory, crew).recall("part"),
-        "kept": sorted(memory.parts),
-        "errors": [caught(crew, error) for error in (None, RuntimeError("can't allocate memory"), Odd(1, 2))],
+        "told": compute_on_rank_zero(ranks, lambda: f"from {rank}"),
+        "first": rank_zero_first(ranks, lambda: rank),
+        "recalled": SharedCheckpoint(checkpoint, ranks).load("part"),
+        "kept": sorted(checkpoint.parts),
+        "errors": [caught(ranks, error) for error in (None, RuntimeError("can't allocate memory"), Odd(1, 2))],
     }
-    return crew.exchange(found)
+    return ranks.exchange(found)
 
 
-class Kept(Forgetful):
+class Kept(NoCheckpoint):
     """A memory of one thing, that notes what it is told to keep."""
 
     def __init__(self, known: Any) -> None:
         self.known, self.parts = known, set[str]()
 
-    def recall(self, part: str) -> Any:
+    def load(self, part: str) -> Any:
         return self.known
 
-    def keep(self, part: str, tensors: Any) -> None:
+    def save(self, part: str, tensors: Any) -> None:
         self.parts.add(part)
 
 
@@ -77,16 +87,16 @@ class Odd(ValueError):
         super().__init__(f"odd {one} {two}")
 
 
-def caught(crew: Crew, error: Exception | None) -> str:
+def caught(ranks: Ranks, error: Exception | None) -> str:
     """What a process raises where that of rank 1 does."""
 
     def compute() -> str:
-        if error is not None and crew.rank == 1:
+        if error is not None and ranks.rank == 1:
             raise error
         return "fine"
 
     try:
-        return together(crew, compute)
+        return raise_on_all(ranks, compute)
     except Exception as found:
         return f"{type(found).__name__}: {found}"
 
@@ -106,17 +116,21 @@ def test_what_two_processes_tell_each_other() -> None:
 
 def test_one_alone_does_it_all() -> None:
     values = torch.rand(3)
-    assert ALONE.gather(values) is values
-    assert (told(ALONE, lambda: 1), first(ALONE, lambda: 2), together(ALONE, lambda: 3)) == (1, 2, 3)
-    assert list(rows_of(ALONE, 5, 2)) == [0, 1, 2, 3, 4]
+    assert SINGLE_PROCESS.gather(values) is values
+    assert (
+        compute_on_rank_zero(SINGLE_PROCESS, lambda: 1),
+        rank_zero_first(SINGLE_PROCESS, lambda: 2),
+        raise_on_all(SINGLE_PROCESS, lambda: 3),
+    ) == (1, 2, 3)
+    assert list(shard_batches(SINGLE_PROCESS, 5, 2)) == [0, 1, 2, 3, 4]
 
 
-def failing(place: Place, error: Exception) -> None:
+def failing(info: RankInfo, error: Exception) -> None:
     """Fail as the second of two, while the first waits."""
-    crew = joined(place, CPU)
-    if place.rank == 1:
+    ranks = join_process_group(info, CPU)
+    if info.rank == 1:
         raise error
-    crew.exchange(None)
+    ranks.exchange(None)
 
 
 @pytest.mark.parametrize(
@@ -145,19 +159,19 @@ def test_an_error_of_one_ends_all(error: Exception, expected: type[Exception], s
     assert type(raised.value) is expected
 
 
-def failing_oddly(place: Place) -> None:
-    failing(place, Odd(1, 2))
+def failing_oddly(info: RankInfo) -> None:
+    failing(info, Odd(1, 2))
 
 
-def dying(place: Place) -> None:
+def dying(info: RankInfo) -> None:
     """Be killed as the second of two, while the first waits."""
     import os
     import signal
 
-    crew = joined(place, CPU)
-    if place.rank == 1:
+    ranks = join_process_group(info, CPU)
+    if info.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    crew.exchange(None)
+    ranks.exchange(None)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from defense.errors import InputError
-from defense.runtime.ranks import place_outside, without_terminal
+from defense.runtime.ranks import external_rank_info, without_terminal
 
 STEP = {
     "SLURM_JOB_ID": "7",
@@ -37,11 +37,11 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def told(monkeypatch: pytest.MonkeyPatch, said: dict[str, str]) -> tuple[int, int] | None:
     for name, value in said.items():
         monkeypatch.setenv(name, value)
-    place = place_outside()
-    return None if place is None else (place.rank, place.size)
+    info = external_rank_info()
+    return None if info is None else (info.rank, info.size)
 
 
-ALONE = {
+SINGLE_PROCESS = {
     "no SLURM": {},
     "the shell of salloc": {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_JOB_NAME": "interactive"},
     "a script of sbatch": {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
@@ -79,9 +79,9 @@ SEVERAL = {
 }
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("name", SINGLE_PROCESS)
 def test_a_command_typed_in_a_shell_is_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    assert told(monkeypatch, ALONE[name]) is None
+    assert told(monkeypatch, SINGLE_PROCESS[name]) is None
 
 
 @pytest.mark.parametrize("name", SEVERAL)

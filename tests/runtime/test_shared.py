@@ -16,27 +16,21 @@ from defense.config.choices import AttackName, Direction, Keep, Members, Method,
 from defense.config.schema import Attack, Evaluation, Objective, Train
 from defense.data.load import load
 from defense.data.splits import Dataset
+from defense.data.validation import Validation
 from defense.errors import InputError
-from defense.influence.members import Checkpoint
-from defense.influence.objectives import Validation
 from defense.models.build import build
-from defense.robustness.suite import in_turn, perturb
-from defense.runtime import checkpoint as memory
-from defense.runtime.checkpoint import Forgetful
-from defense.runtime.devices import joined
-from defense.runtime.distributed import ALONE, Crew
+from defense.models.checkpoints import Checkpoint
+from defense.runtime import checkpoint as checkpoint
+from defense.runtime.checkpoint import NoCheckpoint
+from defense.runtime.devices import join_process_group
+from defense.runtime.distributed import SINGLE_PROCESS, Ranks
 from defense.runtime.processes import spawned
-from defense.runtime.progress import silent
-from defense.runtime.ranks import Place
-from defense.stages.attack import attack
-from defense.stages.evaluate import evaluate
-from defense.stages.retrain import parts_of_train, retrain
-from defense.stages.score import score
-from defense.stages.train import train
+from defense.runtime.progress import no_progress
+from defense.runtime.ranks import RankInfo
+from defense.stages.retrain import parts_of_train
 from defense.stages.treat import untreated
-from defense.store.store import Progress
-from defense.training.loop import fit
-from defense.training.recipes import losses_of
+from defense.store.store import FileCheckpointer
+from tests.calls import attack, evaluate, fit, in_turn, losses_of, perturb, retrain, score, train
 from tests.conftest import data, recipe, scorer, threat
 
 pytestmark = pytest.mark.slow
@@ -83,7 +77,7 @@ SCORERS: list[dict[str, Any]] = [
 ]
 
 
-def scored(crew: Crew, changes: dict[str, Any]) -> dict[str, Any]:
+def scored(ranks: Ranks, changes: dict[str, Any]) -> dict[str, Any]:
     states = [Checkpoint("one", 0.1, network().state_dict()), Checkpoint("two", 0.2, network().state_dict())]
     found = score(
         network(),
@@ -93,8 +87,8 @@ def scored(crew: Crew, changes: dict[str, Any]) -> dict[str, Any]:
         scorer(**changes),
         states=states,
         seed=0,
-        watch=silent,
-        crew=crew,
+        progress=no_progress,
+        ranks=ranks,
     )
     return {"table": found.table, "record": found.record}
 
@@ -106,16 +100,16 @@ ATTACKS = [
 ]
 
 
-def attacked(crew: Crew, spec: Attack) -> Tensor:
-    common: dict[str, Any] = {"classes": 10, "batch_size": 16, "seed": 1, "watch": silent, "crew": crew}
+def attacked(ranks: Ranks, spec: Attack) -> Tensor:
+    common: dict[str, Any] = {"classes": 10, "batch_size": 16, "seed": 1, "progress": no_progress, "ranks": ranks}
     return attack(network(), digits().validation, spec, threat(), **common).tensors["pictures"]
 
 
-def evaluated(crew: Crew) -> dict[str, Any]:
+def evaluated(ranks: Ranks) -> dict[str, Any]:
     attacks = {"fgsm": Attack(AttackName.fgsm), "pgd": ATTACKS[0], "apgd_t": Attack(AttackName.apgd_t, steps=3)}
     suite = Evaluation(attacks, batch_size=16)
     frozen = digits().test.images.take(torch.arange(90)).flip(-1)
-    common: dict[str, Any] = {"classes": 10, "seed": 1, "keep": True, "watch": silent, "crew": crew}
+    common: dict[str, Any] = {"classes": 10, "seed": 1, "keep": True, "progress": no_progress, "ranks": ranks}
     found = evaluate(network(), digits().test, suite, threat(), frozen, **common)
     return {"table": found.table, "pictures": found.tensors["pictures"]}
 
@@ -128,11 +122,17 @@ TRAININGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 def trained(
-    crew: Crew, settings: dict[str, Any], spec: Train, memory: Any = None, watch: Any = silent
+    ranks: Ranks, settings: dict[str, Any], spec: Train, checkpoint: Any = None, progress: Any = no_progress
 ) -> dict[str, Any]:
     fabric = Fabric(accelerator="cpu", devices=1)
-    common: dict[str, Any] = {"threat": threat(), "seed": 3, "fabric": fabric, "watch": watch, "crew": crew}
-    found = train(settings, digits(), spec, untreated(digits().train), memory=memory, **common)
+    common: dict[str, Any] = {
+        "threat": threat(),
+        "seed": 3,
+        "fabric": fabric,
+        "progress": progress,
+        "ranks": ranks,
+    }
+    found = train(settings, digits(), spec, untreated(digits().train), checkpoint=checkpoint, **common)
     return {"weights": found.weights, "checkpoints": found.checkpoints, "history": found.history}
 
 
@@ -140,31 +140,44 @@ def short(**changes: Any) -> Train:
     return recipe(**{"epochs": 3, "batch_size": 33, "checkpoints": 2, "learning_rate": 0.02} | changes)
 
 
-def retrained(crew: Crew) -> dict[str, Tensor]:
+def retrained(ranks: Ranks) -> dict[str, Tensor]:
     parts = parts_of_train(Subsets.halves, 205, 3, seed=0)
     fabric = Fabric(accelerator="cpu", devices=1)
     baseline = train(
-        MLP, digits(), short(), untreated(digits().train), threat=threat(), seed=3, fabric=fabric, watch=silent
+        MLP,
+        digits(),
+        short(),
+        untreated(digits().train),
+        threat=threat(),
+        seed=3,
+        fabric=fabric,
+        progress=no_progress,
     )
-    common: dict[str, Any] = {"threat": threat(), "seed": 3, "fabric": fabric, "watch": silent, "crew": crew}
-    found = retrain(MLP, digits(), short(), parts, baseline, validation(), memory=Forgetful(), **common)
+    common: dict[str, Any] = {
+        "threat": threat(),
+        "seed": 3,
+        "fabric": fabric,
+        "progress": no_progress,
+        "ranks": ranks,
+    }
+    found = retrain(MLP, digits(), short(), parts, baseline, validation(), checkpoint=NoCheckpoint(), **common)
     return found.tensors
 
 
-def everything(crew: Crew) -> dict[str, Any]:
+def everything(ranks: Ranks) -> dict[str, Any]:
     return {
-        "scores": [scored(crew, changes) for changes in SCORERS],
-        "attacks": [attacked(crew, spec) for spec in ATTACKS],
-        "evaluation": evaluated(crew),
-        "trainings": [trained(crew, settings, short(**changes)) for settings, changes in TRAININGS],
-        "retrainings": retrained(crew),
+        "scores": [scored(ranks, changes) for changes in SCORERS],
+        "attacks": [attacked(ranks, spec) for spec in ATTACKS],
+        "evaluation": evaluated(ranks),
+        "trainings": [trained(ranks, settings, short(**changes)) for settings, changes in TRAININGS],
+        "retrainings": retrained(ranks),
     }
 
 
-def in_processes(place: Place, folder: Path) -> list[dict[str, Any]]:
-    crew = joined(place, CPU)
-    found = everything(crew) | {"small": on_a_small_device(crew), "resumed": resumed(crew, folder)}
-    return crew.exchange(found)
+def in_processes(info: RankInfo, folder: Path) -> list[dict[str, Any]]:
+    ranks = join_process_group(info, CPU)
+    found = everything(ranks) | {"small": on_a_small_device(ranks), "resumed": resumed(ranks, folder)}
+    return ranks.exchange(found)
 
 
 class Small(nn.Module):
@@ -181,11 +194,11 @@ class Small(nn.Module):
         return logits
 
 
-def on_a_small_device(crew: Crew) -> dict[str, Any]:
+def on_a_small_device(ranks: Ranks) -> dict[str, Any]:
     """Scores where memory runs out on the second process alone: both have to go on with smaller batches."""
-    model = Small(network(), 9 if crew.rank == 1 else float("inf")).eval()
+    model = Small(network(), 9 if ranks.rank == 1 else float("inf")).eval()
     objective = Objective({ObjectiveName.utility: 1.0}, positive=1)
-    common: dict[str, Any] = {"seed": 0, "watch": silent, "crew": crew}
+    common: dict[str, Any] = {"seed": 0, "progress": no_progress, "ranks": ranks}
     found = score(model, digits().train, validation(), objective, scorer(batch_size=None), **common)
     norms = score(
         model,
@@ -205,50 +218,52 @@ class Killed(Exception):
 def killing(at: int) -> Any:
     calls = []
 
-    def watch(done: int, total: int, **numbers: float) -> None:
+    def progress(done: int, total: int, **numbers: float) -> None:
         calls.append(done)
         if len(calls) == at:
             raise Killed
 
-    return watch
+    return progress
 
 
-def resumed(crew: Crew, folder: Path) -> dict[str, Any]:
+def resumed(ranks: Ranks, folder: Path) -> dict[str, Any]:
     """Each shared stage, killed once in both processes and begun again."""
-    memory.KEPT_EVERY = 0.0
+    checkpoint.KEPT_EVERY = 0.0
     suite = {"pgd": Attack(AttackName.pgd, steps=2, restarts=2), "square": Attack(AttackName.square, queries=9)}
-    attacks: dict[str, Any] = {"classes": 10, "batch_size": 16, "seed": 1, "crew": crew}
+    attacks: dict[str, Any] = {"classes": 10, "batch_size": 16, "seed": 1, "ranks": ranks}
     objective = Objective({ObjectiveName.utility: 1.0}, positive=1)
     works: dict[str, Any] = {
-        "train": lambda watch, kept: trained(crew, MLP, short(), kept, watch)["weights"],
-        "perturb": lambda watch, kept: perturb(
-            network(), digits().test, suite["pgd"], threat(), watch=watch, memory=kept, **attacks
+        "train": lambda progress, kept: trained(ranks, MLP, short(), kept, progress)["weights"],
+        "perturb": lambda progress, kept: perturb(
+            network(), digits().test, suite["pgd"], threat(), progress=progress, checkpoint=kept, **attacks
         ),
-        "in turn": lambda watch, kept: (
-            in_turn(network(), digits().test, suite, threat(), watch=watch, memory=kept, **attacks).pictures
+        "in turn": lambda progress, kept: (
+            in_turn(
+                network(), digits().test, suite, threat(), progress=progress, checkpoint=kept, **attacks
+            ).pictures
         ),
-        "score": lambda watch, kept: score(
+        "score": lambda progress, kept: score(
             network(),
             digits().train,
             validation(),
             objective,
             scorer(batch_size=16),
             seed=0,
-            watch=watch,
-            memory=kept,
-            crew=crew,
+            progress=progress,
+            checkpoint=kept,
+            ranks=ranks,
         ).table["score"],
     }
     found = {}
     for name, work in works.items():
-        progress = Progress(folder / name)
+        progress = FileCheckpointer(folder / name)
         killed = False
         try:
             work(killing(3 if name != "train" else 9), progress)
         except Killed:
             killed = True
-        found[name] = (work(silent, Forgetful()), work(silent, progress), killed)
-    memory.KEPT_EVERY = 30.0
+        found[name] = (work(no_progress, NoCheckpoint()), work(no_progress, progress), killed)
+    checkpoint.KEPT_EVERY = 30.0
     return found
 
 
@@ -258,7 +273,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        alone = everything(ALONE) | {"small": on_a_small_device(ALONE)}
+        alone = everything(SINGLE_PROCESS) | {"small": on_a_small_device(SINGLE_PROCESS)}
         return [*spawned(in_processes, 2, tmp_path_factory.mktemp("kept")), alone]
     finally:
         torch.set_num_threads(threads)
@@ -325,7 +340,7 @@ def close_columns(one: pd.Series, other: pd.Series) -> None:
     pd.testing.assert_series_equal(one, other, check_exact=True)
 
 
-def draws_of(crew: Crew) -> list[int]:
+def draws_of(ranks: Ranks) -> list[int]:
     """What dropout draws in a training of this process."""
     drawn: list[int] = []
 
@@ -341,21 +356,21 @@ def draws_of(crew: Crew) -> list[int]:
             return logits
 
     fabric = Fabric(accelerator="cpu", devices=1)
-    kept, seed = torch.ones(205, dtype=torch.bool), {"seed": 3, "fabric": fabric, "watch": silent}
+    kept, seed = torch.ones(205, dtype=torch.bool), {"seed": 3, "fabric": fabric, "progress": no_progress}
     losses = losses_of(short(), threat(), 10)
     measure: Any = lambda network, epoch: {"validation_accuracy": 0.0}  # noqa: E731
     list(
         fit(
             Drawing(), digits().train, short(epochs=1), keep=kept, weights=torch.ones(205), losses=losses,
-            measure=measure, crew=crew, **seed,
+            measure=measure, ranks=ranks, **seed,
         )
     )  # fmt: skip
     return drawn
 
 
-def drawn_in_processes(place: Place) -> list[list[int]]:
-    crew = joined(place, CPU)
-    return crew.exchange(draws_of(crew))
+def drawn_in_processes(info: RankInfo) -> list[list[int]]:
+    ranks = join_process_group(info, CPU)
+    return ranks.exchange(draws_of(ranks))
 
 
 def test_processes_draw_each_its_own() -> None:
@@ -364,8 +379,8 @@ def test_processes_draw_each_its_own() -> None:
     assert not set(first) & set(second)
 
 
-def too_few_to_share(place: Place) -> None:
-    trained(joined(place, CPU), MLP, short(batch_size=1))
+def too_few_to_share(info: RankInfo) -> None:
+    trained(join_process_group(info, CPU), MLP, short(batch_size=1))
 
 
 def test_a_batch_without_a_sample_for_each_is_refused() -> None:

@@ -10,15 +10,16 @@ from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.models.build import build
 from defense.models.predict import predict
-from defense.runtime.progress import silent
-from defense.stages.crossval import cross_validate
-from defense.stages.train import trained
+from defense.runtime.progress import no_progress
+from tests.calls import cross_validate, trained
 from tests.conftest import DEFAULT, recipe, threat
 
 
 def validated(data: Dataset, folds: int, fabric: Fabric) -> torch.Tensor:
     spec = recipe(epochs=2, checkpoints=1)
-    found = cross_validate(DEFAULT.model, data, spec, folds, threat=threat(), seed=0, fabric=fabric, watch=silent)
+    found = cross_validate(
+        DEFAULT.model, data, spec, folds, threat=threat(), seed=0, fabric=fabric, progress=no_progress
+    )
     return found.tensors["probabilities"]
 
 
@@ -41,7 +42,7 @@ def test_predictions_are_those_of_the_other_folds(digits: Dataset, fabric: Fabri
         threat=threat(),
         seed=0,
         fabric=fabric,
-        watch=silent,
+        progress=no_progress,
     )
     out = torch.from_numpy(parts[1][1])
     expected = predict(model, digits.train.subset(out), batch_size=64).softmax(1)

@@ -7,8 +7,8 @@ from defense.config.choices import AttackName
 from defense.config.schema import Attack, Evaluation
 from defense.data.images import TensorImages
 from defense.data.splits import Split
-from defense.runtime.progress import silent
-from defense.stages.evaluate import evaluate
+from defense.runtime.progress import no_progress
+from tests.calls import evaluate
 from tests.conftest import threat
 
 SUITE = Evaluation(
@@ -39,7 +39,7 @@ def test_clean_transfer_adaptive_and_worst() -> None:
     # the frozen set turns the wrong sample 14 right: that must not count as robust
     frozen = torch.tensor([0.2, 0.55, 0.45, 0.8, 0.1]).view(5, 1, 1, 1)
     model = Threshold(0.5)
-    common = {"classes": 2, "seed": 0, "watch": silent}
+    common = {"classes": 2, "seed": 0, "progress": no_progress}
     table = evaluate(model, split, SUITE, threat(eps=0.1), frozen, **common).table
     assert table["id"].tolist() == [10, 11, 12, 13, 14]
     assert table["clean"].tolist() == [True, True, True, True, False]

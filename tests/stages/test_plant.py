@@ -20,10 +20,10 @@ from defense.data.splits import Dataset, Split
 from defense.errors import InputError
 from defense.models.build import build
 from defense.robustness.attacks import toward
-from defense.runtime.progress import silent
-from defense.stages.plant import ball, harmed, plant
-from defense.stages.train import restore, train
+from defense.runtime.progress import no_progress
+from defense.stages.plant import ball_of, harmed
 from defense.stages.treat import untreated
+from tests.calls import plant, restore, train
 from tests.conftest import data, make_split, recipe, threat
 
 MLP = {"_target_": "defense.models.networks.mlp", "hidden": [32]}
@@ -36,15 +36,15 @@ def clean() -> Dataset:
 
 @pytest.fixture(scope="module")
 def ordinary(clean: Dataset, fabric: Fabric) -> nn.Module:
-    common = {"threat": threat(), "seed": 5, "fabric": fabric, "watch": silent}
+    common = {"threat": threat(), "seed": 5, "fabric": fabric, "progress": no_progress}
     trained = train(MLP, clean, recipe(epochs=20), untreated(clean.train), **common)
     return restore(MLP, clean, trained, seed=5, device=torch.device("cpu"))
 
 
 def planted(model: nn.Module, split: Split, *, seed: int = 0, norm: Norm = Norm.Linf, **changes: Any) -> Planted:
     spec = data(**changes)
-    within = ball(spec, threat(norm=norm))
-    return plant(model, split, spec, within, classes=10, batch_size=64, seed=seed, watch=silent)
+    within = ball_of(spec, threat(norm=norm))
+    return plant(model, split, spec, within, classes=10, batch_size=64, seed=seed, progress=no_progress)
 
 
 def pixels(split: Split) -> torch.Tensor:
@@ -98,7 +98,8 @@ def test_without_a_radius_of_its_own_a_poison_stays_in_the_threat_model(
     clean: Dataset, ordinary: nn.Module, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where that is too small to lead most samples over, the log says so."""
-    assert ball(data(harm_eps=None), threat(eps=0.1)) == threat(eps=0.1)
+    assert ball_of(data(harm=Harm.poison, harm_eps=None), threat(eps=0.1)) == threat(eps=0.1)
+    assert ball_of(data(harm=Harm.boundary, harm_eps=None), threat(eps=0.1)) is None
     found = harmed(clean.train, planted(ordinary, clean.train, harm=Harm.poison, harm_eps=None))
     assert float((pixels(found) - pixels(clean.train)).abs().max()) == pytest.approx(0.1, abs=1e-6)
     with torch.no_grad():
@@ -129,10 +130,10 @@ def test_the_same_seed_plants_the_same(clean: Dataset, ordinary: nn.Module, harm
     first = planted(ordinary, clean.train, harm=harm)
     torch.manual_seed(4)
     again = planted(ordinary, clean.train, harm=harm)
-    assert harmed(clean.train, first).digest() == harmed(clean.train, again).digest()
+    assert harmed(clean.train, first).digests == harmed(clean.train, again).digests
     assert first.table["id"].tolist() == clean.train.ids[first.table["row"].tolist()].tolist()
     save(first, tmp_path)
-    assert harmed(clean.train, load(Planted, tmp_path)).digest() == harmed(clean.train, first).digest()
+    assert harmed(clean.train, load(Planted, tmp_path)).digests == harmed(clean.train, first).digests
     if harm is Harm.poison:
         other = planted(ordinary, clean.train, harm=harm, seed=1)
         assert other.table["id"].tolist() != first.table["id"].tolist()
@@ -146,7 +147,9 @@ def test_pictures_in_files_are_poisoned_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).requires_grad_(False)
     spec = data(harm=Harm.poison, harm_eps=0.1, harm_rate=0.3)
-    found = plant(model, files, spec, ball(spec, threat()), classes=2, batch_size=4, seed=0, watch=silent)
+    found = plant(
+        model, files, spec, ball_of(spec, threat()), classes=2, batch_size=4, seed=0, progress=no_progress
+    )
     assert found.tensors["pictures"].shape == (6, 3, 8, 8)
     after = harmed(files, found)
     rows = torch.tensor(found.table["row"].to_numpy())
@@ -168,4 +171,4 @@ def test_flips_that_leave_no_sample_of_a_class() -> None:
     model[1].bias.data.copy_(torch.tensor([1.0, 0.0]))  # right on class 0 alone
     spec = data(harm=Harm.boundary, harm_rate=0.5)
     with pytest.raises(InputError, match=r"data\.harm_rate=0\.5: leaves no training sample with label 0"):
-        plant(model, split, spec, threat(), classes=2, batch_size=4, seed=0, watch=silent)
+        plant(model, split, spec, threat(), classes=2, batch_size=4, seed=0, progress=no_progress)

@@ -17,12 +17,12 @@ from defense.artifacts import TrainedModel
 from defense.config.choices import Keep, Optimizer, Recipe
 from defense.config.schema import Train
 from defense.data.splits import Dataset
-from defense.runtime import checkpoint as memory
-from defense.runtime.progress import Watch, silent
-from defense.stages.train import train
+from defense.runtime import checkpoint as checkpoint
+from defense.runtime.progress import Progress, no_progress
 from defense.stages.treat import untreated
-from defense.store.store import Progress
+from defense.store.store import FileCheckpointer
 from defense.training import epochs
+from tests.calls import train
 from tests.conftest import recipe, threat
 
 CNN = {"_target_": "defense.models.networks.cnn", "width": 4}  # with batch norm
@@ -35,18 +35,18 @@ class Killed(Exception):
     """Stands for SIGKILL, in the middle of a step."""
 
 
-def killing(at: int) -> Watch:
-    def watch(done: int, total: int, **numbers: float) -> None:
+def killing(at: int) -> Progress:
+    def progress(done: int, total: int, **numbers: float) -> None:
         if done == at:
             raise Killed
 
-    return watch
+    return progress
 
 
 @pytest.fixture
 def run(digits: Dataset, fabric: Fabric) -> Callable[..., TrainedModel]:
     def call(spec: Train, settings: dict[str, Any] = MLP, *, own: Fabric = fabric, **more: Any) -> TrainedModel:
-        common = {"threat": threat(), "seed": 3, "fabric": own, "watch": silent} | more
+        common = {"threat": threat(), "seed": 3, "fabric": own, "progress": no_progress} | more
         return train(settings, digits, spec, untreated(digits.train), **common)
 
     return call
@@ -82,12 +82,14 @@ def test_killed_twice_and_the_same(
 ) -> None:
     chosen = recipe(**{**SHORT, **spec})
     whole = run(chosen, settings)
-    monkeypatch.setattr(memory, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "KEPT_EVERY", 0.0)
     seen: list[int] = []
     for at in (2 * STEPS + 2, 4 * STEPS + 1):
         with pytest.raises(Killed):
-            run(chosen, settings, watch=killing(at), memory=Progress(tmp_path))
-    again = run(chosen, settings, watch=lambda done, *_, **__: seen.append(done), memory=Progress(tmp_path))
+            run(chosen, settings, progress=killing(at), checkpoint=FileCheckpointer(tmp_path))
+    again = run(
+        chosen, settings, progress=lambda done, *_, **__: seen.append(done), checkpoint=FileCheckpointer(tmp_path)
+    )
     assert seen == [17, 18, 19, 20]
     assert_same(again, whole)
 
@@ -97,21 +99,21 @@ def test_mixed_precision_goes_on_too(
 ) -> None:
     mixed = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
     whole = run(recipe(**SHORT), CNN, own=mixed)
-    monkeypatch.setattr(memory, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "KEPT_EVERY", 0.0)
     with pytest.raises(Killed):
-        run(recipe(**SHORT), CNN, own=mixed, watch=killing(10), memory=Progress(tmp_path))
-    assert_same(run(recipe(**SHORT), CNN, own=mixed, memory=Progress(tmp_path)), whole)
+        run(recipe(**SHORT), CNN, own=mixed, progress=killing(10), checkpoint=FileCheckpointer(tmp_path))
+    assert_same(run(recipe(**SHORT), CNN, own=mixed, checkpoint=FileCheckpointer(tmp_path)), whole)
 
 
 def test_nothing_is_trained_twice_after_the_last_epoch(
     run: Callable[..., TrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a kill comes between the last epoch and the artifact."""
-    monkeypatch.setattr(memory, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "KEPT_EVERY", 0.0)
     for spec in (recipe(**SHORT), recipe(optimizer=Optimizer.lbfgs, epochs=30, weight_decay=0.1)):
-        progress = Progress(tmp_path / spec.optimizer.value)
-        whole = run(spec, memory=progress)
-        again = run(spec, memory=progress, watch=killing(1))
+        progress = FileCheckpointer(tmp_path / spec.optimizer.value)
+        whole = run(spec, checkpoint=progress)
+        again = run(spec, checkpoint=progress, progress=killing(1))
         assert_same(again, whole)
 
 
@@ -127,13 +129,13 @@ def test_a_collapse_is_seen_although_the_highest_came_before_the_kill(
         return lambda network, epoch: {"validation_accuracy": 50.0, "validation_robust_accuracy": robust[epoch]}
 
     monkeypatch.setattr("defense.stages.train.measuring", measuring)
-    monkeypatch.setattr(memory, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "KEPT_EVERY", 0.0)
     spec = recipe(**SHORT, recipe=Recipe.fast, keep=Keep.last)
     whole = run(spec)
     with pytest.raises(Killed):
-        run(spec, watch=killing(3 * STEPS + 1), memory=Progress(tmp_path))
+        run(spec, progress=killing(3 * STEPS + 1), checkpoint=FileCheckpointer(tmp_path))
     with caplog.at_level(logging.WARNING, logger=epochs.log.name):
-        again = run(spec, memory=Progress(tmp_path))
+        again = run(spec, checkpoint=FileCheckpointer(tmp_path))
     assert "stopped after epoch 4" in caplog.text
     assert again.history.loc[again.history["kept"], "epoch"].tolist() == [2]
     assert_same(again, whole)
@@ -142,9 +144,9 @@ def test_a_collapse_is_seen_although_the_highest_came_before_the_kill(
 def test_short_epochs_are_not_kept_one_by_one(run: Callable[..., TrainedModel]) -> None:
     kept: list[str] = []
 
-    class Counts(memory.Forgetful):
-        def keep(self, part: str, tensors: dict[str, Tensor]) -> None:
+    class Counts(checkpoint.NoCheckpoint):
+        def save(self, part: str, tensors: dict[str, Tensor]) -> None:
             kept.append(part)
 
-    run(recipe(**SHORT), memory=Counts())
+    run(recipe(**SHORT), checkpoint=Counts())
     assert not kept

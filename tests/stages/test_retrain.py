@@ -11,16 +11,17 @@ from defense.config.choices import Keep, ObjectiveName, Optimizer, Subsets
 from defense.config.schema import Objective
 from defense.data.images import TensorImages
 from defense.data.splits import Dataset
+from defense.data.validation import Validation
 from defense.errors import InputError
-from defense.influence.objectives import Validation, objective_value
+from defense.influence.objectives import objective_value
+from defense.models.build import Design
 from defense.models.predict import predict
-from defense.runtime import checkpoint as memory
-from defense.runtime.progress import silent
-from defense.stages import retrain as stage
-from defense.stages.retrain import parts_of_train, retrain
-from defense.stages.train import restore, train
+from defense.runtime import checkpoint as checkpoint
+from defense.runtime.progress import no_progress
+from defense.stages.retrain import parts_of_train
 from defense.stages.treat import untreated
-from defense.store.store import Progress
+from defense.store.store import FileCheckpointer
+from tests.calls import restore, retrain, train
 from tests.conftest import recipe, threat
 
 SETTINGS = {"_target_": "defense.models.networks.mlp", "hidden": [8]}
@@ -48,20 +49,20 @@ def test_parts() -> None:
 
 @pytest.fixture
 def ready(digits: Dataset, fabric: Fabric):  # type: ignore[no-untyped-def]
-    common = {"threat": threat(), "seed": 0, "fabric": fabric, "watch": silent}
+    common = {"threat": threat(), "seed": 0, "fabric": fabric, "progress": no_progress}
     baseline = train(SETTINGS, digits, RECIPE, untreated(digits.train), **common)
     validation = Validation(digits.validation, digits.validation)
     parts = parts_of_train(Subsets.halves, len(digits.train), 4, seed=0)
 
-    def run(memory, spec=RECIPE) -> Retrainings:  # type: ignore[no-untyped-def]
-        return retrain(SETTINGS, digits, spec, parts, baseline, validation, memory=memory, **common)
+    def run(checkpoint, spec=RECIPE) -> Retrainings:  # type: ignore[no-untyped-def]
+        return retrain(SETTINGS, digits, spec, parts, baseline, validation, checkpoint=checkpoint, **common)
 
     return run, parts, common
 
 
 def test_each_is_the_training_of_a_part(digits: Dataset, ready, tmp_path) -> None:  # type: ignore[no-untyped-def]
     run, parts, common = ready
-    found = run(Progress(tmp_path)).tensors["clean"]
+    found = run(FileCheckpointer(tmp_path)).tensors["clean"]
     plain = untreated(digits.train)
     for part, logits in zip(parts, found, strict=True):
         treatment = type(plain)(plain.table.assign(keep=part.numpy()))
@@ -73,7 +74,7 @@ def test_each_is_the_training_of_a_part(digits: Dataset, ready, tmp_path) -> Non
 def test_what_is_kept_is_what_is_predicted_with(digits: Dataset, ready, tmp_path) -> None:  # type: ignore[no-untyped-def]
     run, parts, common = ready
     spec = recipe(epochs=6, learning_rate=3.0, keep=Keep.clean)
-    found = run(Progress(tmp_path), spec).tensors["clean"]
+    found = run(FileCheckpointer(tmp_path), spec).tensors["clean"]
     plain, kept = untreated(digits.train), []
     for part, logits in zip(parts, found, strict=True):
         trained = train(SETTINGS, digits, spec, type(plain)(plain.table.assign(keep=part.numpy())), **common)
@@ -85,21 +86,21 @@ def test_what_is_kept_is_what_is_predicted_with(digits: Dataset, ready, tmp_path
 
 def test_goes_on_where_it_was_killed(ready, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     run, _, _ = ready
-    whole = run(Progress(tmp_path / "whole"))
-    monkeypatch.setattr(memory, "KEPT_EVERY", 0.0)
+    whole = run(FileCheckpointer(tmp_path / "whole"))
+    monkeypatch.setattr(checkpoint, "KEPT_EVERY", 0.0)
     calls = []
 
     def killed(*args, **kwargs):  # type: ignore[no-untyped-def]
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return stage_build(*args, **kwargs)
+        return build(*args, **kwargs)
 
-    stage_build = stage.build
-    monkeypatch.setattr(stage, "build", killed)
+    build = Design.build
+    monkeypatch.setattr(Design, "build", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(Progress(tmp_path / "broken"))
-    again = run(Progress(tmp_path / "broken"))
+        run(FileCheckpointer(tmp_path / "broken"))
+    again = run(FileCheckpointer(tmp_path / "broken"))
     assert len(calls) == 3 + 2  # two were kept, the third was killed
     assert torch.equal(again.tensors["clean"], whole.tensors["clean"])
 
@@ -108,12 +109,14 @@ def test_lbfgs_ends_at_the_minimum_wherever_it_starts(digits: Dataset, fabric: F
     """From the baseline, as here, or from first weights, as one arm is trained."""
     settings = {"_target_": "defense.models.networks.mlp", "hidden": []}
     spec = recipe(optimizer=Optimizer.lbfgs, epochs=2000, weight_decay=0.05)
-    common = {"threat": threat(), "seed": 0, "fabric": fabric, "watch": silent}
+    common = {"threat": threat(), "seed": 0, "fabric": fabric, "progress": no_progress}
     baseline = train(settings, digits, spec, untreated(digits.train), **common)
     parts = parts_of_train(Subsets.leave_one_out, len(digits.train), 2, seed=0)
     other = digits.validation.with_images(TensorImages(1 - digits.validation.images.pixels))
     both = Validation(digits.validation, other)
-    found = retrain(settings, digits, spec, parts, baseline, both, memory=Progress(tmp_path), **common).tensors
+    found = retrain(
+        settings, digits, spec, parts, baseline, both, checkpoint=FileCheckpointer(tmp_path), **common
+    ).tensors
     plain = untreated(digits.train)
     for number, part in enumerate(parts):
         treatment = type(plain)(plain.table.assign(keep=part.numpy()))

@@ -7,10 +7,10 @@ from defense.config.choices import Method, ObjectiveName
 from defense.config.schema import Objective
 from defense.data.images import TensorImages
 from defense.data.splits import Dataset
-from defense.influence.objectives import Validation
+from defense.data.validation import Validation
 from defense.models.build import build
-from defense.runtime.progress import silent
-from defense.stages.score import score
+from defense.runtime.progress import no_progress
+from tests.calls import score
 from tests.conftest import scorer
 from tests.reference import inner_products
 
@@ -27,7 +27,7 @@ def test_objectives_look_at_their_own_pictures(digits: Dataset) -> None:
             Objective({name: 1.0}, positive=1),
             scorer(batch_size=64),
             seed=0,
-            watch=silent,
+            progress=no_progress,
         ).table
         expected = inner_products(model, digits.train, split)
         torch.testing.assert_close(torch.tensor(table["score"].to_numpy()), expected, rtol=1e-3, atol=1e-5)
@@ -49,7 +49,7 @@ def test_random_scores_differ_by_seed_and_look_at_nothing(digits: Dataset) -> No
             Objective({ObjectiveName.utility: 1.0}, positive=1),
             scorer(method=Method.random),
             seed=seed,
-            watch=silent,
+            progress=no_progress,
         ).table["score"]
         for seed in (0, 0, 1)
     ]

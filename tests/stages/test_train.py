@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from defense.config.choices import Keep
 from defense.data.splits import Dataset
 from defense.models.predict import predict
-from defense.runtime.progress import silent
-from defense.stages.train import checkpoints_of, earlier_epochs, restore, train
+from defense.runtime.progress import no_progress
+from defense.stages.train import earlier_epochs
 from defense.stages.treat import untreated
+from tests.calls import checkpoints_of, restore, train
 from tests.conftest import recipe, threat
 
 
@@ -32,7 +33,7 @@ class Drawn(nn.Module):
 @pytest.mark.parametrize("seed", [0, 7])
 def test_what_comes_back_is_what_was_trained(digits: Dataset, fabric: Fabric, seed: int) -> None:
     settings = {"_target_": "tests.stages.test_train.Drawn"}
-    common = {"threat": threat(), "seed": seed, "fabric": fabric, "watch": silent}
+    common = {"threat": threat(), "seed": seed, "fabric": fabric, "progress": no_progress}
     trained = train(settings, digits, recipe(epochs=3, learning_rate=0.003), untreated(digits.train), **common)
     model = restore(settings, digits, trained, seed=seed, device=torch.device("cpu"))
     right = predict(model, digits.validation, batch_size=64).argmax(1) == digits.validation.labels
@@ -43,7 +44,7 @@ def test_what_comes_back_is_what_was_trained(digits: Dataset, fabric: Fabric, se
 
 def test_checkpoints_are_spread_over_the_epochs_and_end_with_the_weights(digits: Dataset, fabric: Fabric) -> None:
     settings = {"_target_": "defense.models.networks.mlp", "hidden": [8]}
-    common = {"threat": threat(), "seed": 0, "fabric": fabric, "watch": silent}
+    common = {"threat": threat(), "seed": 0, "fabric": fabric, "progress": no_progress}
     trained = train(settings, digits, recipe(epochs=6, checkpoints=3), untreated(digits.train), **common)
     found = checkpoints_of(trained)
     assert [point.name for point in found] == ["epoch 2", "epoch 4", "epoch 6"]
@@ -72,7 +73,7 @@ def test_the_kept_epoch_is_the_best_on_validation(digits: Dataset, fabric: Fabri
     settings = {"_target_": "defense.models.networks.mlp"}
     # long enough to learn the wrong labels by heart: the best epoch is an early one
     spec = recipe(epochs=24, checkpoints=12, learning_rate=0.1, keep=keep, validation_steps=3)
-    common = {"threat": threat(eps=0.05), "seed": 1, "fabric": fabric, "watch": silent}
+    common = {"threat": threat(eps=0.05), "seed": 1, "fabric": fabric, "progress": no_progress}
     trained = train(settings, digits, spec, untreated(digits.train), **common)
     history = trained.history.set_index("epoch")
     (kept,) = history.index[history["kept"]]
@@ -93,7 +94,7 @@ def test_the_kept_epoch_is_the_best_on_validation(digits: Dataset, fabric: Fabri
 
 def test_checkpoints_are_averaged_too(digits: Dataset, fabric: Fabric) -> None:
     settings = {"_target_": "defense.models.networks.mlp", "hidden": [8]}
-    common = {"threat": threat(), "seed": 0, "fabric": fabric, "watch": silent}
+    common = {"threat": threat(), "seed": 0, "fabric": fabric, "progress": no_progress}
     spec = recipe(epochs=4, checkpoints=2, ema=0.9)
     trained = train(settings, digits, spec, untreated(digits.train), **common)
     for point in checkpoints_of(trained):

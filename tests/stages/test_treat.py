@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from defense.config.choices import TreatmentName
 from defense.config.schema import Treat
 from defense.errors import InputError
-from defense.stages.treat import Suggestion, control, treat, untreated
+from defense.stages.treat import Suggestion, untreated
+from tests.calls import control, order_of, treat
 from tests.conftest import DEFAULT, make_split
 
 SPLIT = make_split(40, 4, (1, 2, 2))
 LABELS = SPLIT.labels.numpy()
 PREDICTIONS = (LABELS + 1) % 4
-ORDER = np.random.default_rng(0).permutation(40).astype(float)
+SEED = 5
+ORDER = order_of(40, SEED)
 
 
 def spec(**changes: Any) -> Treat:
@@ -58,7 +60,7 @@ def test_a_threshold_takes_every_harmful_sample() -> None:
 def test_a_balanced_budget_is_spent_in_every_class(name: TreatmentName) -> None:
     balanced = spec(name=name, budget=0.3, balance="class")
     defended = treat(SPLIT, suggestion(SCORES), balanced)
-    other = control(SPLIT, defended, suggestion(SCORES), balanced, ORDER)
+    other = control(SPLIT, defended, suggestion(SCORES), balanced, SEED)
     for table in (defended.table, other.table):
         assert [int(table["treated"][label == LABELS].sum()) for label in range(4)] == [3, 3, 3, 3]
     for label in range(4):
@@ -113,14 +115,14 @@ def test_what_the_model_agrees_with_is_not_relabelled() -> None:
     other_label = np.arange(20, 40)
     assert set(np.flatnonzero(defended.table["treated"])) == set(other_label[np.argsort(SCORES[other_label])[:10]])
     assert set(np.flatnonzero(defended.table["label"] != LABELS)) == set(np.flatnonzero(defended.table["treated"]))
-    other = control(SPLIT, defended, some, relabelled, ORDER).table
+    other = control(SPLIT, defended, some, relabelled, SEED).table
     assert set(np.flatnonzero(other["label"] != LABELS)) == set(other_label[np.argsort(ORDER[other_label])[:10]])
     most = treat(SPLIT, some, spec(name=TreatmentName.relabel, budget=0.9))
     assert most.table["treated"].sum() == 20
     with pytest.raises(
         InputError, match=r"treatment\.budget=0\.9: the model gives 20 of 40 samples another label"
     ):
-        control(SPLIT, most, some, spec(name=TreatmentName.relabel, budget=0.9), ORDER)
+        control(SPLIT, most, some, spec(name=TreatmentName.relabel, budget=0.9), SEED)
     below = treat(SPLIT, some, spec(name=TreatmentName.relabel, threshold=0.0))
     assert set(np.flatnonzero(below.table["treated"])) == set(other_label[SCORES[other_label] < 0])
 
@@ -129,7 +131,7 @@ def test_what_the_model_agrees_with_is_not_relabelled() -> None:
 def test_the_control_is_of_equal_size_and_drawn_by_its_order_alone(name: TreatmentName) -> None:
     chosen = spec(name=name)
     defended = treat(SPLIT, suggestion(SCORES), chosen)
-    found = control(SPLIT, defended, suggestion(SCORES), chosen, ORDER).table
+    found = control(SPLIT, defended, suggestion(SCORES), chosen, SEED).table
     assert found["treated"].sum() == defended.table["treated"].sum()
     assert found["treated"].dtype == bool
     assert found["treated"].tolist() != defended.table["treated"].tolist()

@@ -22,10 +22,10 @@ from defense import artifacts
 from defense.artifacts import AdversarialSet, Scores
 from defense.errors import InputError
 from defense.store import store as module
-from defense.store.store import Progress, Store, Stored
+from defense.store.store import FileCheckpointer, Store, Stored
 from tests.cli.test_cli import Command
 
-COMMON = {"settings": {}, "inputs": {}, "stage_version": 1}
+COMMON = {"made_of": {}}
 SCORES = Scores(pd.DataFrame({"id": [3], "score": [0.5]}), pd.DataFrame({"name": ["a"], "value": [0.5]}))
 
 
@@ -33,7 +33,7 @@ def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def once(root: Path, compute: Callable[[Progress], Scores] = lambda _: SCORES) -> Stored[Scores]:
+def once(root: Path, compute: Callable[[FileCheckpointer], Scores] = lambda _: SCORES) -> Stored[Scores]:
     return Store(root).once("score", Scores, compute=compute, **COMMON)
 
 
@@ -43,11 +43,11 @@ def test_a_full_disk_is_one_line_and_the_next_attempt_has_what_was_kept(
 ) -> None:
     seen = []
 
-    def compute(progress: Progress) -> Scores:
-        known = progress.recall("a")
+    def compute(progress: FileCheckpointer) -> Scores:
+        known = progress.load("a")
         seen.append(known and known["x"].item())
         if known is None:
-            progress.keep("a", {"x": torch.tensor(5)})
+            progress.save("a", {"x": torch.tensor(5)})
             if where == "sync":
                 monkeypatch.setattr(module, where, full)  # not before: progress is synced, too
         return SCORES
@@ -70,15 +70,15 @@ def test_a_full_disk_is_one_line_and_the_next_attempt_has_what_was_kept(
 def test_progress_that_cannot_be_kept_is_said_and_costs_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    progress = Progress(tmp_path / "progress")
-    progress.keep("a", {"x": torch.tensor(1)})
+    progress = FileCheckpointer(tmp_path / "progress")
+    progress.save("a", {"x": torch.tensor(1)})
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(module, "sync", full)
-        progress.keep("a", {"x": torch.tensor(2)})
-        progress.keep("b", {"x": torch.tensor(3)})
+        progress.save("a", {"x": torch.tensor(2)})
+        progress.save("b", {"x": torch.tensor(3)})
     assert caplog.text.count("cannot be written (No space left on device): a kill would lose") == 2
-    assert progress.recall("a") == {"x": torch.tensor(1)}
-    assert progress.recall("b") is None
+    assert progress.load("a") == {"x": torch.tensor(1)}
+    assert progress.load("b") is None
     assert [path.name for path in (tmp_path / "progress").iterdir()] == ["a.tensors"]
 
 
@@ -109,10 +109,10 @@ def test_a_real_limit_is_noticed_whoever_writes(tmp_path: Path, kind: str) -> No
     def job() -> None:
         progress_said = []
 
-        def compute(progress: Progress) -> object:
-            progress.keep("small", {"x": torch.tensor(1)})
-            progress.keep("large", {"x": torch.rand(10_000)})
-            progress_said.extend([progress.recall("small"), progress.recall("large")])
+        def compute(progress: FileCheckpointer) -> object:
+            progress.save("small", {"x": torch.tensor(1)})
+            progress.save("large", {"x": torch.rand(10_000)})
+            progress_said.extend([progress.load("small"), progress.load("large")])
             return large
 
         with pytest.raises(InputError, match=r"^store=.*: cannot be used \(.*File too large"):
@@ -212,7 +212,7 @@ def test_what_is_whole_and_cannot_be_read_is_said(tmp_path: Path, monkeypatch: p
 
 
 def test_an_error_of_the_computation_is_not_one_of_the_store(tmp_path: Path) -> None:
-    def fails(_: Progress) -> Scores:
+    def fails(_: FileCheckpointer) -> Scores:
         raise FileNotFoundError("data.npz")
 
     with pytest.raises(FileNotFoundError, match=r"data\.npz"):

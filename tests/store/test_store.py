@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from defense.artifacts import AdversarialSet, Scores, TrainedModel, load, save
-from defense.store.store import Progress, Store, Stored, verified_manifest
+from defense.store.store import FileCheckpointer, Store, Stored, verified_manifest
 
 
 def scores(value: float = 1.0) -> Scores:
@@ -23,9 +23,7 @@ def once(store: Store, compute, seed: int = 0) -> Stored[Scores]:  # type: ignor
     return store.once(
         "score",
         Scores,
-        settings={"seed": seed},
-        inputs={"model": "abc"},
-        stage_version=1,
+        made_of={"seed": seed, "model": "abc"},
         compute=lambda _: compute(),
     )
 
@@ -43,13 +41,12 @@ def test_computed_once_and_equal_afterwards(tmp_path: Path) -> None:
 
 
 def test_every_part_of_the_identity_makes_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    common = {"settings": {"a": 1}, "inputs": {"b": "x"}, "stage_version": 1}
-    variants = [common, {**common, "settings": {"a": 2}}, {**common, "inputs": {"b": "y"}}]
-    variants += [{**common, "stage_version": 2}]
+    common = {"a": 1, "b": "x", "code": {"score": 1}}
+    variants = [common, {**common, "a": 2}, {**common, "b": "y"}, {**common, "code": {"score": 2}}]
     store = Store(tmp_path)
-    keys = {store.once("score", Scores, compute=lambda _: scores(), **variant).key for variant in variants}
+    keys = {store.once("score", Scores, compute=lambda _: scores(), made_of=each).key for each in variants}
     monkeypatch.setattr("defense.store.store.version", lambda name: "99")
-    keys.add(store.once("score", Scores, compute=lambda _: scores(), **common).key)
+    keys.add(store.once("score", Scores, compute=lambda _: scores(), made_of=common).key)
     assert len(keys) == 5
 
 
@@ -150,15 +147,15 @@ def test_artifacts_come_back_as_they_were(tmp_path: Path, artifact) -> None:  # 
 def test_what_a_killed_attempt_has_kept_is_there_for_the_next(tmp_path: Path) -> None:
     seen = []
 
-    def attempt(progress: Progress, *, last: bool) -> Scores:
-        known = progress.recall("first half/a")
+    def attempt(progress: FileCheckpointer, *, last: bool) -> Scores:
+        known = progress.load("first half/a")
         seen.append(None if known is None else known["x"].tolist())
-        progress.keep("first half/a", {"x": torch.tensor([1.0, 2.0])})
+        progress.save("first half/a", {"x": torch.tensor([1.0, 2.0])})
         if not last:
             raise KeyboardInterrupt
         return scores()
 
-    common = {"settings": {}, "inputs": {}, "stage_version": 1}
+    common = {"made_of": {}}
     with pytest.raises(KeyboardInterrupt):
         Store(tmp_path).once("score", Scores, compute=partial(attempt, last=False), **common)
     key = Store(tmp_path).once("score", Scores, compute=partial(attempt, last=True), **common).key
@@ -169,18 +166,18 @@ def test_what_a_killed_attempt_has_kept_is_there_for_the_next(tmp_path: Path) ->
 
 
 def test_damaged_progress_is_said_and_not_believed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    progress = Progress(tmp_path)
-    progress.keep("a", {"x": torch.arange(100)})
+    progress = FileCheckpointer(tmp_path)
+    progress.save("a", {"x": torch.arange(100)})
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
     for position in range(0, len(whole), 37):
         file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        assert progress.recall("a") is None
+        assert progress.load("a") is None
     file.write_bytes(whole[:20])
-    assert progress.recall("a") is None
+    assert progress.load("a") is None
     assert "is damaged: computed again" in caplog.text
     file.write_bytes(whole)
-    assert torch.equal(progress.recall("a")["x"], torch.arange(100))
+    assert torch.equal(progress.load("a")["x"], torch.arange(100))
 
 
 def test_a_store_of_another_format_is_left_alone_and_said_once(
@@ -193,7 +190,7 @@ def test_a_store_of_another_format_is_left_alone_and_said_once(
     new = once(Store(tmp_path), scores)
     assert (new.reused, new.key != old.key) == (False, True)
     assert len(caplog.messages) == 1
-    assert "has entries of format 2, this version writes format 3" in caplog.text
+    assert "has entries of format 2, this version writes format 4" in caplog.text
     assert verified_manifest(tmp_path / "score" / old.key) is not None
     once(Store(tmp_path), forbidden)
     assert len(caplog.messages) == 1

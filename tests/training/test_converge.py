@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from defense.data.splits import Dataset
 from defense.models.build import build
-from defense.runtime.progress import silent
-from defense.training.converge import converge
-from defense.training.recipes import as_they_are
-from defense.training.validation import measuring
+from defense.runtime.progress import no_progress
+from defense.training.recipes import standard_loss
+from tests.calls import converge, measuring
 from tests.conftest import recipe, threat
 
 DECAY = 0.05
@@ -41,11 +40,11 @@ def converged(
         spec,
         keep=torch.ones(count, dtype=torch.bool) if keep is None else keep,
         weights=torch.ones(count) if weights is None else weights,
-        losses=as_they_are,
+        losses=standard_loss,
         measure=measuring(data.validation, spec, threat(), classes=data.classes, seed=seed, fabric=fabric),
         seed=seed,
         fabric=fabric,
-        watch=silent,
+        progress=no_progress,
     )
     return model, [end.numbers for end in ends]
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from defense.config.choices import Keep, Recipe
 from defense.config.schema import Threat, Train
 from defense.data.splits import Dataset
-from defense.runtime.progress import silent
-from defense.stages.train import train
+from defense.runtime.progress import no_progress
 from defense.stages.treat import untreated
 from defense.training import recipes
 from defense.training.epochs import Choice, EpochEnd
+from tests.calls import train
 from tests.conftest import recipe, threat
 
 
@@ -114,7 +114,7 @@ def test_a_training_that_collapses(
     monkeypatch.setattr(recipes, "one_step", turning)
     known = replace(digits, train=replace(digits.train, labels=digits.train.truth))
     spec = recipe(recipe=Recipe.fast, epochs=40, learning_rate=0.1)
-    common: dict[str, Any] = {"threat": threat(eps=radius), "seed": 0, "fabric": fabric, "watch": silent}
+    common: dict[str, Any] = {"threat": threat(eps=radius), "seed": 0, "fabric": fabric, "progress": no_progress}
     with caplog.at_level(logging.WARNING):
         found = train({"_target_": "defense.models.networks.mlp"}, known, spec, untreated(known.train), **common)
     robust = found.history.set_index("epoch")["validation_robust_accuracy"]

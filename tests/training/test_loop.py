@@ -22,11 +22,10 @@ from defense.data.load import load
 from defense.data.splits import Dataset, Split
 from defense.errors import InputError
 from defense.models.build import build
-from defense.runtime.progress import Watch, silent
+from defense.runtime.progress import Progress, no_progress
 from defense.training.augment import plan_epoch
-from defense.training.loop import averaged, fit
-from defense.training.recipes import losses_of
-from defense.training.validation import measuring
+from defense.training.loop import averaged
+from tests.calls import fit, losses_of, measuring
 from tests.conftest import recipe as default_recipe
 from tests.conftest import threat
 
@@ -44,7 +43,7 @@ def trained(
     *,
     settings: dict[str, Any] = MLP,
     ball: Threat | None = None,
-    watch: Watch = silent,
+    progress: Progress = no_progress,
     ends: list[Mapping[str, Tensor]] | None = None,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Return the network and the numbers of its epochs; the weights after each are put into `ends`."""
@@ -61,7 +60,7 @@ def trained(
         measure=measuring(data.validation, recipe, ball, classes=data.classes, seed=0, fabric=fabric),
         seed=0,
         fabric=fabric,
-        watch=watch,
+        progress=progress,
     ):
         history.append(end.numbers)
         if ends is not None:
@@ -176,7 +175,7 @@ def test_averaged_weights_are_the_running_mean_of_the_steps(digits: Dataset, fab
 
     arguments: dict[str, Any] = {"losses": losses_of(spec, threat(), 10), "measure": lambda *_: {}, "seed": 0}
     arguments |= {"keep": torch.ones(200, dtype=torch.bool), "weights": torch.ones(200), "fabric": fabric}
-    *_, end = fit(model, digits.train, spec, **arguments, watch=note)
+    *_, end = fit(model, digits.train, spec, **arguments, progress=note)
     assert len(steps) == 2 * 7
     for name, found in end.weights.items():
         if not found.dtype.is_floating_point:

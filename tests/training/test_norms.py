@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from defense.runtime.devices import joined
-from defense.runtime.distributed import ALONE
+from defense.runtime.devices import join_process_group
+from defense.runtime.distributed import SINGLE_PROCESS
 from defense.runtime.processes import spawned
-from defense.runtime.ranks import Place
+from defense.runtime.ranks import RankInfo
 from defense.training.norms import whole_batches
 
 PARTS = {0: slice(0, 3), 1: slice(3, 8)}  # of unequal size
@@ -55,17 +55,17 @@ def passes(made: nn.Module, rows: slice, shape: tuple[int, ...]) -> dict[str, An
     return found | {"by weights": [p.grad for p in made.parameters()], "state": dict(made.state_dict())}
 
 
-def in_two(place: Place) -> list[list[dict[str, Any]]]:
-    crew = joined(place, torch.device("cpu"))
+def in_two(place: RankInfo) -> list[list[dict[str, Any]]]:
+    ranks = join_process_group(place, torch.device("cpu"))
     found = []
     for settings, shape in CASES:
         made = norm(settings, shape)
         usual = made.forward
-        with whole_batches(made, crew):
+        with whole_batches(made, ranks):
             assert made.forward != usual
-            found.append(passes(made, PARTS[crew.rank], shape))
+            found.append(passes(made, PARTS[ranks.rank], shape))
         assert made.forward == usual
-    return crew.exchange(found)
+    return ranks.exchange(found)
 
 
 @pytest.fixture(scope="module")
@@ -94,5 +94,5 @@ def test_equals_the_whole_batch(both: list[list[dict[str, Any]]], number: int) -
 def test_one_alone_is_left_to_torch() -> None:
     made = norm(*CASES[0])
     usual = made.forward
-    with whole_batches(made, ALONE):
+    with whole_batches(made, SINGLE_PROCESS):
         assert made.forward == usual

@@ -19,12 +19,11 @@ from defense.data.splits import Dataset
 from defense.models.build import build
 from defense.randomness import global_seed
 from defense.robustness.attacks import perturb_batch
-from defense.runtime.progress import silent
-from defense.stages.train import restore, train
+from defense.runtime.progress import no_progress
 from defense.stages.treat import untreated
 from defense.training import recipes
-from defense.training.loop import fit
-from defense.training.recipes import attacked, losses_of
+from defense.training.recipes import attacked
+from tests.calls import fit, losses_of, restore, train
 from tests.conftest import recipe, threat
 
 SETTINGS = {"_target_": "defense.models.networks.mlp", "hidden": [32]}
@@ -164,7 +163,11 @@ def test_whole_weights_are_repetitions_and_none_leaves_out(
         model = build(SETTINGS, digits, seed=0)
         keep = torch.ones(len(split), dtype=torch.bool)
         arguments: dict[str, Any] = {"keep": keep, "weights": weight, "losses": losses_of(spec, BALL, 10)}
-        list(fit(model, split, spec, **arguments, measure=lambda *_: {}, seed=0, fabric=fabric, watch=silent))
+        list(
+            fit(
+                model, split, spec, **arguments, measure=lambda *_: {}, seed=0, fabric=fabric, progress=no_progress
+            )
+        )
         models.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     weighted, repeated, unweighted = models
     torch.testing.assert_close(weighted, repeated, rtol=1e-3, atol=1e-5)
@@ -187,7 +190,7 @@ def test_treated_labels_are_learned_and_attacked(
 
     monkeypatch.setattr(recipes, "perturb_batch", spy)
     spec = recipe(recipe=name, epochs=1, batch_size=1000, attack_steps=2, validation_steps=1)
-    common: dict[str, Any] = {"threat": BALL, "seed": 0, "fabric": fabric, "watch": silent}
+    common: dict[str, Any] = {"threat": BALL, "seed": 0, "fabric": fabric, "progress": no_progress}
     found = train(SETTINGS, digits, spec, Treatment(table.assign(label=changed, keep=keep)), **common)
     if name in (Recipe.adversarial, Recipe.fast):
         assert sorted(given[0].tolist()) == sorted(changed[keep].tolist())
@@ -229,7 +232,12 @@ def test_attacks_are_made_in_the_precision_of_training(digits: Dataset, name: Re
         model = Precision(10)
         start = model.head.weight.detach().clone()
         arguments: dict[str, Any] = {"keep": torch.ones(200, dtype=torch.bool), "weights": torch.ones(200)}
-        arguments |= {"losses": losses_of(spec, BALL, 10), "measure": lambda *_: {}, "seed": 0, "watch": silent}
+        arguments |= {
+            "losses": losses_of(spec, BALL, 10),
+            "measure": lambda *_: {},
+            "seed": 0,
+            "progress": no_progress,
+        }
         device = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
         list(fit(model, digits.train, spec, **arguments, fabric=device))
         kind = torch.float32 if precision == "32-true" else torch.bfloat16
@@ -247,7 +255,7 @@ def test_adversarial_training_makes_a_model_harder_to_attack(
     robust = []
     for kind in (Recipe.standard, name):
         spec = recipe(recipe=kind, epochs=40, learning_rate=0.1, attack_steps=4, validation_steps=4)
-        common: dict[str, Any] = {"threat": BALL, "seed": 0, "fabric": fabric, "watch": silent}
+        common: dict[str, Any] = {"threat": BALL, "seed": 0, "fabric": fabric, "progress": no_progress}
         trained = train(SETTINGS, digits, spec, untreated(digits.train), **common)
         model = restore(SETTINGS, digits, trained, seed=0, device=torch.device("cpu"))
         x, labels = digits.test.images.take(torch.arange(80)), digits.test.labels

@@ -14,8 +14,8 @@ from defense.config.reads import read, reading
 from defense.config.schema import Threat, Train, plain
 from defense.data.splits import Dataset
 from defense.models.build import build
-from defense.runtime.progress import silent
-from defense.stages.train import trained
+from defense.runtime.progress import no_progress
+from tests.calls import trained
 from tests.conftest import recipe, threat
 
 
@@ -63,7 +63,7 @@ def test_nothing_is_read_that_is_not_in_the_key(
         threat=ball,
         seed=0,
         fabric=fabric,
-        watch=silent,
+        progress=no_progress,
     )
     names = {field.name for field in fields(Train)}
     key = settings_read(spec, threat())

@@ -15,7 +15,8 @@ from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.training import validation
 from defense.training.recipes import attacked
-from defense.training.validation import measuring, robust_accuracy, spread
+from defense.training.validation import spread
+from tests.calls import measuring, robust_accuracy
 from tests.conftest import recipe, threat
 from tests.stages.test_evaluate import Threshold
 
