@@ -138,7 +138,13 @@ class Renaming:
 
 
 RENAMINGS = [
-    Renaming("df2ee47", differ={r".*per_sample\.parquet/name": "samples have names since, beside their ids"}),
+    Renaming(
+        "df2ee47",
+        differ={
+            r".*per_sample\.parquet/name": "samples have names since, beside their ids",
+            r".*tables/cells\.csv/\d+/label": "the table of cells has the labels of the page since",
+        },
+    ),
 ]
 
 
