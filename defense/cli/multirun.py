@@ -20,8 +20,8 @@ from defense.cli.errors import MENDABLE, one_line
 from defense.cli.folders import begin, uncounted
 from defense.cli.leftovers import made, note
 from defense.cli.preflight import NUMBERED, check_cells
-from defense.cli.report import names_of, published, sheet_of
-from defense.cli.results import FAILED, RESULT, find_failures, find_results
+from defense.cli.report import names_of, published
+from defense.cli.results import FAILED, RESULT, cells_of, find_failures, find_results
 from defense.cli.sweep_files import as_typed
 from defense.errors import InputError
 from defense.reporting.tables import markdown
@@ -110,7 +110,7 @@ class Report(Callback):
             results, failures = find_results([folder], self.sweep), find_failures([folder], self.sweep)
             missing = max(0, (self.cells or 0) - len(results) - len(failures))
             others = uncounted([folder], (RESULT, FAILED), self.sweep)
-            print(published(sheet_of(results, failures, missing, others), folder))
+            print(published(cells_of(results, failures, missing, others), folder))
             print(f"\n{summed_up(results, len(failures), time.monotonic() - self.begin)}")
         except Exception as error:
             page = False

@@ -11,9 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from defense.cli.folders import uncounted
-from defense.cli.results import FAILED, RESULT, Result, find_failures, find_results
-from defense.cli.sweep_files import missing_of
+from defense.cli.results import RESULT, Result, find_cells
 from defense.config.choices import Task
 from defense.errors import InputError
 from defense.reporting.escaping import for_terminal
@@ -21,6 +19,7 @@ from defense.reporting.sweeps import FOLDER
 from defense.reporting.tables import markdown
 
 if TYPE_CHECKING:
+    from defense.reporting.archive import Cells
     from defense.reporting.sheet import Failure, Sheet
 
 STORE = "defense-report store --list shows what is in the store, --prune removes what no run needs."
@@ -33,18 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         store_main(arguments[1:])
         return
     parser = argparse.ArgumentParser(prog="defense-report", description=__doc__, epilog=STORE)
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="folder of a sweep, or of runs")
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="folder of a sweep, or of runs, or a cells.parquet"
+    )
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where the page goes; else into the one sweep"
     )
     parser.add_argument("--version", action="version", version=f"defense {version('defense')}")
     chosen = parser.parse_args(arguments)
     try:
-        missing, others = missing_of(chosen.paths, (RESULT, FAILED)), uncounted(chosen.paths, (RESULT, FAILED))
-        sheet = sheet_of(find_results(chosen.paths), find_failures(chosen.paths), missing, others)
-        own = chosen.paths[0] if len(chosen.paths) == 1 and not (chosen.paths[0] / RESULT).exists() else None
-        output = chosen.output or own
-        print(published(sheet, output) if output else text_of(sheet))
+        cells = find_cells(chosen.paths)
+        output = chosen.output or own_folder(chosen.paths)
+        print(published(cells, output) if output else text_of(page_of(cells)))
         sys.stdout.flush()
     except InputError as error:
         print(f"defense-report: {error}", file=sys.stderr)
@@ -64,18 +63,35 @@ def store_main(arguments: Sequence[str]) -> None:
         sys.exit(2)
 
 
-def published(sheet: Sheet, output: Path) -> str:
-    """Write a page into `output` and return it as text."""
+def own_folder(paths: Sequence[Path]) -> Path | None:
+    """Return the folder of the one sweep that `paths` name, which its page goes into; None if there are several.
+
+    The page of a single run is its own, and stays.
+    """
+    folders = [path.parent if path.is_file() else path for path in paths]
+    return folders[0] if len(folders) == 1 and not (folders[0] / RESULT).exists() else None
+
+
+def published(cells: Cells, output: Path) -> str:
+    """Write the page of some cells, and cells.parquet, into `output`; return the page as text."""
+    from defense.reporting.archive import write_archive
     from defense.reporting.sheet import write_sheet
 
+    sheet = page_of(cells)
     try:
         output.mkdir(parents=True, exist_ok=True)
         write_sheet(sheet, output)
+        write_archive(cells, output)
     except OSError as error:
         raise InputError(
             "--output", output, f"expected a folder that can be written ({error.strerror})"
         ) from error
     return for_terminal(f"{text_of(sheet)}\n\nreport: {output / 'report.html'}")
+
+
+def page_of(cells: Cells) -> Sheet:
+    """Return the page of some cells; see `sheet_of`."""
+    return sheet_of(cells.results, cells.failures, cells.missing, cells.others)
 
 
 def sheet_of(

@@ -4,21 +4,60 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defense.cli.folders import CELL, left, sweep_above, uncounted
-from defense.cli.sweep_files import MULTIRUN, command_of_sweep
-from defense.config.choices import Task
+from defense.cli.sweep_files import MULTIRUN, command_of_sweep, missing_of
 from defense.errors import InputError
 from defense.reporting.escaping import storable
-from defense.reporting.sweeps import COMMAND, FOLDER
+from defense.reporting.reading import check_result
+from defense.reporting.sweeps import COMMAND, FOLDER, LABEL
 
 if TYPE_CHECKING:
+    from defense.reporting.archive import Cells
     from defense.reporting.sheet import Failure
 
 Result = dict[str, Any]
 RESULT, FAILED = "result.json", "failed.json"  # what a cell leaves that has finished, and one that has failed
+
+
+def find_cells(paths: Sequence[Path]) -> Cells:
+    """Return the cells below `paths`: of runs, or of a cells.parquet, if a path is one or has no runs below.
+
+    Raises InputError if there is none, or a file is another.
+    """
+    from defense.reporting.archive import read_archive  # SciPy: not for --help
+
+    archives = {path: found for path in paths if (found := archive_of(path)) is not None}
+    folders = [path for path in paths if path not in archives]
+    read = {path: read_archive(file) for path, file in archives.items()}
+    results = [read[path].results if path in read else find_results([path]) for path in paths]
+    return cells_of(
+        [*chain.from_iterable(results)],
+        [*find_failures(folders), *chain.from_iterable(found.failures for found in read.values())],
+        missing_of(folders, (RESULT, FAILED)) + sum(found.missing for found in read.values()),
+        uncounted(folders, (RESULT, FAILED)) + sum(found.others for found in read.values()),
+    )
+
+
+def cells_of(results: Sequence[Result], failures: Sequence[Failure], missing: int, others: int) -> Cells:
+    """Return cells with what the tables in their folders tell of them."""
+    from defense.reporting.archive import Cells
+    from defense.reporting.cells import with_mcnemar
+
+    return Cells([with_mcnemar(result) for result in results], failures, missing, others)
+
+
+def archive_of(path: Path) -> Path | None:
+    """Return the file of cells that a path is, or holds if no run lies below it; None if there is none."""
+    from defense.reporting.archive import ARCHIVE
+
+    if path.is_file():
+        return path
+    runs = (file for name in (RESULT, FAILED) for file in path.rglob(name))
+    return path / ARCHIVE if (path / ARCHIVE).is_file() and next(runs, None) is None else None
 
 
 def find_results(paths: Sequence[Path], sweep: str | None = None) -> list[Result]:
@@ -39,10 +78,12 @@ def find_results(paths: Sequence[Path], sweep: str | None = None) -> list[Result
             raise InputError("PATH", path, f"no result.json below it{which}; expected the folder of finished runs")
         for file in files:
             try:
-                results.append(read_result(file) | {FOLDER: file.resolve().parent})
+                content = read_result(file)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError("PATH", file, f"not a result of this version of defense ({error!r})") from error
-            if started := multirun_of(file.resolve().parent):
+            folder = file.resolve().parent
+            results.append(content | {FOLDER: folder, LABEL: storable("/".join(folder.parts[-2:]))})
+            if started := multirun_of(folder):
                 commands[started] = commands.get(started) or command_of_sweep(started)
                 results[-1][COMMAND] = commands[started]
     return results
@@ -85,13 +126,5 @@ def read_result(file: Path) -> Result:
     """Return the content of a result.json; raises KeyError or ValueError where it is not one."""
     text = file.read_text(encoding="utf-8")
     result: Result = storable(json.loads(text)) if "\\ud" in text else json.loads(text)
-    Task(result["task"])
-    for field in ("seed", "name", "device"):
-        result[field]
-    for field, kind in (("config", dict), ("overrides", list), ("versions", dict)):
-        if not isinstance(result[field], kind):
-            raise TypeError(f"{field} is no {kind.__name__}")
-    missing = {"scorer", "treatment", "objective", "train"} - result["config"].keys()
-    if missing:
-        raise KeyError(f"config.{min(missing)}")
+    check_result(result)
     return result

@@ -66,6 +66,7 @@ class Source(Choice):
                 "target",
                 "columns",
                 "drop",
+                "name",
                 "categories",
                 "numbers",
             ),
@@ -75,7 +76,7 @@ class Source(Choice):
     text = (
         "text",
         reads(
-            *("path", "validation_path", "test_path", "root", "target", "text", "tokenizer", "length"),
+            *("path", "validation_path", "test_path", "root", "target", "name", "text", "tokenizer", "length"),
             *("given_path", "given_key", "given_text"),
         ),
     )

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from defense.data.arrays import check_classes, check_every_class
 from defense.data.given import Given
 from defense.data.images import Images
+from defense.data.names import by_id, numbered
 from defense.data.splits import Split
 from defense.errors import InputError
 
@@ -30,6 +32,7 @@ class Collection:
     validation: Split | None
     test: Split | None
     class_names: list[str]
+    names: pd.Series  # of samples, by id
     group_names: list[str] = field(default_factory=list)
     encoder: Encoder | None = None  # of samples that are encoded once it is known which of them are trained on
     given: Given | None = None  # samples that others have attacked
@@ -42,29 +45,34 @@ def number_samples(
     class_names: list[str] | None = None,
     fields: Mapping[str, str] | None = None,
     groups: Mapping[str, Tensor] | None = None,
+    names: Mapping[str, pd.Series] | None = None,
 ) -> Collection:
     """Return the collection of parts (pictures, labels, truth), numbered in order: train, validation, test.
 
     fields: what the labels of each part are called in the source, for the error if they are out of range.
-    groups: int64 (n,) by part, whom a fairness objective compares. Raises InputError if a label of training is
+    groups: int64 (n,) by part, whom a fairness objective compares. names: of the samples of each part; a part
+    without them takes the rows that its samples have in it. Raises InputError if a label of training is
     missing, or one of another part is not in training.
     """
     classes = len(class_names) if class_names else int(parts["train"][2].max()) + 1
     splits: dict[str, Split] = {}
+    called: list[pd.Series] = []
     start = 0
     for part in ("train", "validation", "test"):
         if part in parts:
             images, labels, truth = parts[part]
             ids = torch.arange(start, start + len(images))
             splits[part] = Split(ids, images, labels, truth, (groups or {}).get(part))
+            called.append(names[part] if names and part in names else numbered(len(images)))
             start += len(images)
             label = (fields or {}).get(part, f"{part} labels")
             for values in (labels, truth):
                 check_classes(values, label, classes)
             if part == "train":
                 check_every_class(labels, label, classes, named=class_names is not None)
-    names = class_names or [str(c) for c in range(classes)]
-    return Collection(splits["train"], splits.get("validation"), splits.get("test"), names)
+    class_names = class_names or [str(c) for c in range(classes)]
+    own = splits["train"], splits.get("validation"), splits.get("test")
+    return Collection(*own, class_names, by_id(called))
 
 
 def existing(path: str | None, field: str, expected: str) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
@@ -32,12 +33,14 @@ UNKNOWN = {".heic", ".heif", ".hif", ".avif", ".jxl", ".svg", ".dcm", ".exr", ".
 def image_folder(spec: Data) -> Collection:
     """Return pictures in PATH/train/<class>/ and, if present, PATH/val/<class>/ and PATH/test/<class>/.
 
-    Whether each can be read, `defense.data.readable` says. The log counts files that are no pictures.
+    A sample is named by its path below PATH. `defense.data.readable` says whether each can be read. The log counts
+    files that are no pictures.
     """
     path = existing(spec.path, "data.path", "a folder with train/<class>/<picture> in it")
     if spec.image_size is None:
         raise InputError("data.image_size", None, "expected the side, in pixels, that pictures are fitted to")
     parts: dict[str, tuple[FolderImages, Tensor, Tensor]] = {}
+    names: dict[str, pd.Series] = {}
     classes: list[str] = []
     others: list[str] = []
     folders = folders_of(path)
@@ -53,10 +56,11 @@ def image_folder(spec: Data) -> Collection:
             log.info("%s: files outside of class folders are left out: %s", folder, counted(loose))
         labels = torch.tensor([label for label, pictures in enumerate(files) for _ in pictures])
         parts[part] = (FolderImages([*chain(*files)], spec.image_size), labels, labels)
+        names[part] = pd.Series([printable(file.relative_to(path).as_posix()) for file in chain(*files)])
     if others:
         log.info("%s: files that are no pictures are left out: %s", path, counted(others))
     origins = {part: ("data.path", str(folder)) for part, folder in folders.items()}
-    return replace(number_samples(parts, class_names=classes), origins=origins)
+    return replace(number_samples(parts, class_names=classes, names=names), origins=origins)
 
 
 def folders_of(path: Path) -> dict[str, Path]:

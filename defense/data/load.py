@@ -56,6 +56,7 @@ def load(spec: Data, *, seed: int, cache: Path | None = None) -> Dataset:
         class_names=names,
         group_names=collection.group_names,
         left_out=collection.left_out,
+        names=collection.names,
         noise_known=spec.harm is not Harm.none or spec.train_labels is not None,
         given=halves(collection.given, seed=seed) if collection.given else {},
     )

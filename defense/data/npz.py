@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from defense.config.schema import Data
 from defense.data.arrays import as_images, as_labels, check_pictures, pixel_scale
 from defense.data.collection import Collection, existing, number_samples
+from defense.data.names import check_names
 from defense.errors import InputError, printable
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,8 @@ def npz(spec: Data) -> Collection:
 
     `val_x`, `val_y`, `class_names` and `train_groups`, `val_groups`, `test_groups` (whole numbers, one a picture:
     whom a fairness objective compares) are used if present; without arrays for test, `data.test_size` of training
-    are drawn. `data.train_labels` names the array of labels to train on, and the usual one stays the known truth.
+    are drawn. `train_names`, `validation_names` and `test_names` name the samples by texts or whole numbers, each
+    once. `data.train_labels` names the array of labels to train on, and the usual one stays the known truth.
     """
     path = existing(spec.path, "data.path", "an .npz file with arrays train_x, train_y, test_x, test_y")
     try:
@@ -79,9 +82,11 @@ def collected(file: np.lib.npyio.NpzFile, spec: Data) -> Collection:
         if name in file.files and part in parts
     }
     class_names = names_of_classes(array_in(file, "class_names", spec)) if "class_names" in file.files else None
-    tell_unread(file, names, spec)
+    called = {part: name for part in parts if (name := array_of_names(file, part, spec))}
+    own = {part: names_of_samples(file, name, len(parts[part][0]), spec) for part, name in called.items()}
+    tell_unread(file, names, called, spec)
     origins = {part: ("data.path", f"{spec.path}, {y}") for part, (_, y) in names.items()}
-    return replace(number_samples(parts, class_names, fields, groups), origins=origins)
+    return replace(number_samples(parts, class_names, fields, groups, own), origins=origins)
 
 
 def names_in(file: np.lib.npyio.NpzFile, part: str, spec: Data) -> tuple[str, str] | None:
@@ -103,15 +108,50 @@ def names_in(file: np.lib.npyio.NpzFile, part: str, spec: Data) -> tuple[str, st
 
 def names_of_classes(array: np.ndarray) -> list[str]:
     """Return the names of the classes; raises InputError unless they are distinct texts that can be written."""
-    try:
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in array]
-    except UnicodeDecodeError as error:
-        raise InputError("class_names", repr(error.object), "expected names in UTF-8") from error
+    names = texts_in(array, "class_names")
     for name in names:
-        if printable(name) != name:
-            raise InputError("class_names", name, "expected names in UTF-8")
         if names.count(name) > 1:
             raise InputError("class_names", name, "names two classes; expected a name for each")
+    return names
+
+
+def texts_in(array: np.ndarray, field: str) -> list[str]:
+    """Return the values of an array as texts; raises InputError for one that cannot be written in UTF-8."""
+    try:
+        texts = [value.decode() if isinstance(value, bytes) else str(value) for value in array]
+    except UnicodeDecodeError as error:
+        raise InputError(field, repr(error.object), "expected names in UTF-8") from error
+    for text in texts:
+        if printable(text) != text:
+            raise InputError(field, text, "expected names in UTF-8")
+    return texts
+
+
+def array_of_names(file: np.lib.npyio.NpzFile, part: str, spec: Data) -> str | None:
+    """Return which array of the file names the samples of a part; None if there is none.
+
+    Raises InputError if there are two.
+    """
+    there = [name for alias in NAMES[part] if (name := f"{alias}_names") in file.files]
+    if len(there) > 1:
+        said = f"has {' and '.join(there)}, each for {part}; expected one of them"
+        raise InputError("data.path", spec.path, said)
+    return there[0] if there else None
+
+
+def names_of_samples(file: np.lib.npyio.NpzFile, field: str, count: int, spec: Data) -> pd.Series:
+    """Return the names of the samples of a part, texts or whole numbers.
+
+    Raises InputError unless there are `count` of them, one a sample and each once.
+    """
+    array = array_in(file, field, spec)
+    if array.ndim != 1 or array.dtype.kind not in "USiu":
+        found = f"array of type {array.dtype} and shape {array.shape}"
+        raise InputError(field, found, "expected a text or a whole number for each sample")
+    if len(array) != count:
+        raise InputError(field, f"{len(array)} names", f"expected {count}, one per picture")
+    names = pd.Series(texts_in(array, field), dtype=str)
+    check_names(names, field, f"array of type {array.dtype}", str(spec.path))
     return names
 
 
@@ -127,9 +167,15 @@ def array_in(file: np.lib.npyio.NpzFile, name: str, spec: Data) -> np.ndarray:
         raise InputError("data.path", spec.path, f"array {name!r} in it cannot be read ({error})") from error
 
 
-def tell_unread(file: np.lib.npyio.NpzFile, names: Mapping[str, tuple[str, str]], spec: Data) -> None:
-    """Name the arrays that are not read in the log; labels beside others, as train_y_noisy, go without saying."""
-    known = [*(name for pair in names.values() for name in pair), *GROUPS.values(), "class_names"]
+def tell_unread(
+    file: np.lib.npyio.NpzFile, names: Mapping[str, tuple[str, str]], called: Mapping[str, str], spec: Data
+) -> None:
+    """Name the arrays that are not read in the log; labels beside others, as train_y_noisy, go without saying.
+
+    names: of pictures and labels, called: of names of samples, both by part.
+    """
+    known = [name for pair in names.values() for name in pair]
+    known += [*called.values(), *GROUPS.values(), "class_names"]
     labels = tuple(f"{y}_" for _, y in names.values())
     unread = [
         name for name in file.files if name not in (*known, spec.train_labels) and not name.startswith(labels)

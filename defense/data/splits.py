@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -80,6 +82,7 @@ class Dataset:
     given: dict[str, Split] = field(default_factory=dict)
     group_names: list[str] = field(default_factory=list)  # if the source names its groups
     left_out: list[str] = field(default_factory=list)  # files that cannot be read, each with the reason
+    names: pd.Series | None = None  # by id, of all samples of the source; None: their ids
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -97,6 +100,10 @@ class Dataset:
     def shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of a picture."""
         return self.train.images.shape
+
+    def names_of(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """Return the names of the samples with `ids` (n,), in that order."""
+        return [str(each) for each in ids] if self.names is None else list(self.names.loc[ids])
 
     @cached_property
     def pixel_statistics(self) -> tuple[list[float], list[float]]:

@@ -7,6 +7,7 @@ says it: `data.drop`, `data.categories`, `data.numbers`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -27,6 +28,7 @@ from defense.data.cells import (
 from defense.data.collection import Collection, number_samples
 from defense.data.csvfile import read_csv
 from defense.data.kinds import Column, Kind, feature, label
+from defense.data.names import check_names
 from defense.data.outliers import without_outliers
 from defense.data.refusals import override, refuse
 from defense.data.rows import Rows, encoded
@@ -40,10 +42,12 @@ def table(spec: Data) -> Collection:
 
     `data.target` is the column of the classes, named by its values in order; `data.sensitive` is the column of the
     groups that fairness objectives compare, `data.groups` those of its values that are: rows of others are left
-    out; `data.columns` are those that the model sees, null: all others, without those in `data.drop`. What a
-    column is in training, it is in all files.
+    out; `data.columns` are those that the model sees, null: all others, without those in `data.drop`; `data.name`
+    is the column of the names of the samples, null: their rows in the file. What a column is in training, it is
+    in all files.
 
-    Raises InputError if a column is not there or of another kind, a value is missing, or there are not two groups.
+    Raises InputError if a column is not there or of another kind, a value is missing, a name is there twice, or
+    there are not two groups.
     """
     if spec.target is None:
         raise InputError("data.target", None, "expected the name of the column of the classes")
@@ -64,11 +68,25 @@ def table(spec: Data) -> Collection:
         check_known(tables, column, spec)
     numeric = [column.name for column in seen if column.kind is Kind.number]
     tables["train"] = without_outliers(tables["train"], numeric, spec.outliers, "data.path", spec.path)
-    return collected(tables, names, spec)
+    return collected(tables, names, {part: names_in(rows, part, spec) for part, rows in texts.items()}, spec)
 
 
-def collected(tables: Tables, names: list[str], spec: Data) -> Collection:
-    """Return the typed rows as samples with their labels and groups, to be encoded."""
+def names_in(rows: pd.DataFrame, part: str, spec: Data) -> pd.Series:
+    """Return the names of the samples of a part: the cells of `data.name`, or the rows that they have in the file.
+
+    rows: those that are samples, by their row in the file. Raises InputError if a name is missing or there twice.
+    """
+    if spec.name is None:
+        return rows.index.astype(str).to_series()
+    check_names(rows[spec.name], "data.name", spec.name, str(file_of(part, spec)[1]))
+    return rows[spec.name]
+
+
+def collected(tables: Tables, names: list[str], called: Mapping[str, pd.Series], spec: Data) -> Collection:
+    """Return the typed rows as samples with their labels and groups, to be encoded.
+
+    names: of the columns that the model sees; called: the names of the samples, by part.
+    """
     target = str(spec.target)
     class_names = in_order(tables["train"][target])
     if len(class_names) > len(tables["train"]) / 2:
@@ -82,7 +100,7 @@ def collected(tables: Tables, names: list[str], spec: Data) -> Collection:
         parts[part] = (Rows(rows[names]), labels, labels)
         if spec.sensitive is not None:
             groups[part] = coded(rows[spec.sensitive], group_names, "data.sensitive", part)
-    collection = number_samples(parts, [str(name) for name in class_names], groups=groups)
+    collection = number_samples(parts, [str(name) for name in class_names], groups=groups, names=called)
     files = {part: file_of(part, spec) for part in tables}
     origins = {part: (field, f"{path}, column {target}") for part, (field, path) in files.items()}
     named = [str(name) for name in group_names]
@@ -94,7 +112,8 @@ def read(part: str, spec: Data) -> pd.DataFrame:
     field, path = file_of(part, spec)
     labels = {"target": spec.target, "sensitive": spec.sensitive}
     found = read_csv(path, field, [name for name in labels.values() if name is not None])
-    named = [(f"data.{setting}", column) for setting, column in labels.items() if column is not None]
+    single = {**labels, "name": spec.name}
+    named = [(f"data.{setting}", column) for setting, column in single.items() if column is not None]
     named += [("data.columns", column) for column in spec.columns or []]
     if part == "train":
         for setting in ("drop", "categories", "numbers"):
@@ -106,7 +125,10 @@ def read(part: str, spec: Data) -> pd.DataFrame:
 
 
 def columns_of(train: pd.DataFrame, spec: Data) -> list[str]:
-    """Return the columns that the model sees: those named, or all but the target and the sensitive one."""
+    """Return the columns that the model sees: those named, or all but the target and the sensitive one.
+
+    Neither those in `data.drop` nor that in `data.name` are among them.
+    """
     if spec.columns is not None and (not spec.columns or len(set(spec.columns)) < len(spec.columns)):
         raise InputError("data.columns", spec.columns, "expected columns, each once; null takes all others")
     for setting in ("columns", "drop", "numbers"):
@@ -118,6 +140,9 @@ def columns_of(train: pd.DataFrame, spec: Data) -> list[str]:
     found = [name for name in spec.columns or named if name not in (spec.drop or [])]
     if not found:
         raise InputError("data.drop", spec.drop, "leaves no column that the model sees; expected fewer")
+    found = [name for name in found if name != spec.name]
+    if not found:
+        raise InputError("data.name", spec.name, "is the one column that the model sees; expected another")
     return found
 
 

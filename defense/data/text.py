@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from defense.config.schema import Data
 from defense.data.collection import Collection, decoded, existing, number_samples
 from defense.data.given import Given, origins_of
+from defense.data.names import by_id, check_names, numbered
 from defense.data.pretrained import loading
 from defense.data.spelling import NO_VALUE, is_word, two_spellings
 from defense.data.splits import Split
@@ -64,11 +66,11 @@ class Texts:
         return hashlib.sha256(form.encode() + self.tokens.cpu().numpy().tobytes()).hexdigest()
 
 
-def read_table(path: str, field: str, columns: Sequence[str]) -> list[Row]:
+def read_table(path: str, field: str, columns: Sequence[str], name: str | None = None) -> list[Row]:
     """Return the rows of a file of tab-separated values in UTF-8 whose first line names its columns.
 
     Quotes are characters like others. Raises InputError if the file, one of `columns` or a cell is missing, or two
-    of them have one name.
+    of them have one name; so it does for the column `name`, whose cells may be empty.
     """
     lines = io.StringIO(decoded(path, field, "a file of text"), newline=None)  # whatever they end in
     try:
@@ -76,7 +78,9 @@ def read_table(path: str, field: str, columns: Sequence[str]) -> list[Row]:
     except csv.Error as error:
         raise InputError(field, path, f"not a readable table ({error})") from error
     header = [name.strip() for name in header]
-    for column in columns:
+    if name is not None and name not in header:
+        raise InputError("data.name", name, f"no such column in {path}; it has {', '.join(header) or 'none'}")
+    for column in (*columns, *([name] if name is not None else [])):
         if column not in header:
             told = f"no column {column!r} in it; it has {', '.join(header) or 'none'}"
             raise InputError(field, path, told + ("; expected tabs between columns" if len(header) == 1 else ""))
@@ -142,25 +146,42 @@ def text(spec: Data) -> Collection:
     """Return the texts of files of tab-separated values: `data.path` and, where given, of validation and test.
 
     The classes are the labels of the training file: whole numbers in their order, others in that of the alphabet.
+    `data.name` is the column of the names of the samples; those of `data.given_path` are named by their row.
     """
     existing(spec.path, "data.path", "a file of tab-separated values, its first line the names of the columns")
     files = {"train": spec.path, "validation": spec.validation_path, "test": spec.test_path}
     columns, target, parts = texts_of(spec), str(spec.target), {}
+    names: dict[str, pd.Series] = {}
     classes: list[str] = []
     for part, path in files.items():
         if path is None and part != "train":
             continue
-        rows = read_table(str(path), FIELDS[part], [target, *columns])
+        rows = read_table(str(path), FIELDS[part], [target, *columns], spec.name)
         classes = classes or classes_of(rows, target, FIELDS[part], str(path))
         labels = labels_of(rows, target, classes, FIELDS[part], str(path))
         parts[part] = (tokens_of(rows, columns, spec), labels, labels)
+        names[part] = names_in(rows, str(path), spec)
     given = given_of(spec, classes, first=sum(len(labels) for _, labels, _ in parts.values()))
     origins = {part: (FIELDS[part], f"{files[part]}, column {target}") for part in parts}
-    return replace(number_samples(parts, classes, FIELDS), given=given, origins=origins)
+    found = number_samples(parts, classes, FIELDS, names=names)
+    called = found.names if given is None else by_id([found.names, numbered(len(given.split))])
+    return replace(found, given=given, origins=origins, names=called)
+
+
+def names_in(rows: Sequence[Row], path: str, spec: Data) -> pd.Series:
+    """Return the names of samples: the cells of `data.name`, without blanks around, or their rows in the file.
+
+    Raises InputError if a name is missing or there twice.
+    """
+    if spec.name is None:
+        return numbered(len(rows))
+    names = pd.Series([row[spec.name].strip() for row in rows], dtype=str)
+    check_names(names, "data.name", spec.name, path)
+    return names
 
 
 def given_of(spec: Data, classes: Sequence[str], *, first: int) -> Given | None:
-    """Return the samples of `data.given_path`, numbered from `first`; None where there are none."""
+    """Return the samples of `data.given_path`, numbered from `first`; None if there are none."""
     path, field, target = spec.given_path, "data.given_path", str(spec.target)
     if path is None:
         return None

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from defense.config.choices import Task
 from defense.errors import InputError
 from defense.reporting.judging import Judgement
 from defense.reporting.reading import objective_of
 from defense.reporting.settings import WORST, Setting, Value
 from defense.reporting.significance import Paired, mcnemar
 from defense.reporting.statistics import ALPHA, deviation, mean_interval, points
-from defense.reporting.sweeps import FOLDER, Result, identity
+from defense.reporting.sweeps import FOLDER, LABEL, MCNEMAR, Result, identity
 from defense.reporting.tables import lookup, metrics
 
 SAMPLES = "per_sample.parquet"  # of a run: what each arm gets right
@@ -34,13 +35,13 @@ def cells_table(settings: Sequence[Setting], results: Sequence[Result]) -> pd.Da
     rows = []
     for result in results:
         number = keys[key_of(result)]
-        setting, folder = settings[number], result.get(FOLDER)
-        found = per_sample(folder) if folder else None
+        setting = settings[number]
         gain = result.get("gain_over_control", {})
         rows.append(
             {
                 "setting": number + 1,
-                FOLDER: folder,
+                FOLDER: result.get(FOLDER),
+                LABEL: result.get(LABEL),
                 "name": result["name"],
                 "seed": result["seed"],
                 **described(setting),
@@ -56,7 +57,7 @@ def cells_table(settings: Sequence[Setting], results: Sequence[Result]) -> pd.Da
                 "gain_low": gain.get("low"),
                 "gain_high": gain.get("high"),
                 "inconclusive": result.get("health", {}).get("reason"),
-                "mcnemar_p": np.nan if found is None else mcnemar(found["defended"], found["control"]),
+                MCNEMAR: mcnemar_of(result),
                 **{f"selection.{name}": value for name, value in result["selection"].items()},
                 **costs(result),
                 "device": result["device"],
@@ -87,6 +88,22 @@ def costs(result: Result) -> dict[str, float]:
     seconds, reused = result["seconds"], set(result["reused"])
     own = sum(value for stage, value in seconds.items() if stage not in reused)
     return {"seconds_own": float(own), "seconds_all": float(sum(seconds.values()))}
+
+
+def mcnemar_of(result: Result) -> float:
+    """Return the p-value of McNemar's test on what defended and control get right; NaN if no run has left that.
+
+    A result that knows it already, as those of cells.parquet do, is taken at its word.
+    """
+    if MCNEMAR in result:
+        return float(result[MCNEMAR])
+    found = per_sample(result[FOLDER]) if FOLDER in result and result["task"] == Task.defend.value else None
+    return float("nan") if found is None else mcnemar(found["defended"], found["control"])
+
+
+def with_mcnemar(result: Result) -> Result:
+    """Return a result that knows the p-value of `mcnemar_of`."""
+    return result | {MCNEMAR: mcnemar_of(result)}
 
 
 def per_sample(folder: Path) -> dict[str, np.ndarray] | None:

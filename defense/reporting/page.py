@@ -146,11 +146,12 @@ def gallery(run: Run) -> dict[str, list[Picture]]:
         out[headings[kind]] = []
         for rank, (row, pixel) in enumerate(zip(table.itertuples(), pixels, strict=True), start=1):
             wrong = run.data.noise_known and row.label != row.truth
-            facts = {"id": str(row.id), "label": names[row.label]}
+            (name,) = run.data.names_of([row.id])
+            facts = {"id": str(row.id), "name": name, "label": names[row.label]}
             facts |= {"truth": names[row.truth]} if wrong else {}
             facts |= {"model says": names[row.prediction], "score": f"{row.score:.3g}"}
-            name, alt = f"{kind}_{rank:02d}", f"training sample {row.id}"
-            out[headings[kind]].append(Picture(name, figures.png(pixel), alt, facts, wrong))
+            stem, alt = f"{kind}_{rank:02d}", f"training sample {row.id}"
+            out[headings[kind]].append(Picture(stem, figures.png(pixel), alt, facts, wrong))
     return out
 
 

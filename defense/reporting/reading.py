@@ -15,6 +15,19 @@ KINDS: dict[str, type] = {"train": Train, "attack": Attack, "scorer": Scorer, "t
 BLIND = (Method.random.value, Method.oracle.value)  # look at no model: chance and perfect knowledge
 
 
+def check_result(result: dict[str, Any]) -> None:
+    """Raise KeyError, TypeError or ValueError unless this is the content of a result.json of this version."""
+    Task(result["task"])
+    for field in ("seed", "name", "device"):
+        result[field]
+    for field, kind in (("config", dict), ("overrides", list), ("versions", dict)):
+        if not isinstance(result[field], kind):
+            raise TypeError(f"{field} is no {kind.__name__}")
+    missing = {"scorer", "treatment", "objective", "train"} - result["config"].keys()
+    if missing:
+        raise KeyError(f"config.{min(missing)}")
+
+
 def is_rival(settings: Settings) -> bool:
     """Return whether the scorer is chance or perfect knowledge, and so none of those that are judged."""
     return settings["scorer"]["method"] in BLIND

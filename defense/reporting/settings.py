@@ -19,7 +19,7 @@ from defense.reporting.tables import RIVALS, arms_of, lookup
 WORST = "adaptive.worst"
 OBJECTIVE, BALANCE = "objective", "treatment.balance="  # of a sweep: what belongs to the row beside the scorer
 GROUND = ("data", "model", "train", "threat", "evaluation", "evade")  # what makes accuracies comparable
-NAMES = ("name", "source", "recipe", "_target_")  # what a group of settings is called by, the first there is
+NAMES = ("source", "name", "recipe", "_target_")  # what a group of settings is called by, the first there is
 Value = str | int | float | bool | None
 
 

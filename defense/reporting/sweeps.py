@@ -16,6 +16,8 @@ Result = dict[str, Any]
 Value = TypeVar("Value")
 COMMAND = "command"  # of a result: the command of the sweep that it was found in
 FOLDER = "folder"  # of a result: where it was found
+LABEL = "label"  # of a result: what a page calls it, the last two folders of where it was found
+MCNEMAR = "mcnemar_p"  # of a result: the p-value of McNemar's test on what its arms get right, NaN of none
 COMMANDS = 12  # shown at most
 
 

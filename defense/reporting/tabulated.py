@@ -16,7 +16,7 @@ from defense.reporting.settings import WORST
 from defense.reporting.sheet import Part
 from defense.reporting.significance import FEWEST
 from defense.reporting.statistics import p_value
-from defense.reporting.sweeps import FOLDER
+from defense.reporting.sweeps import FOLDER, LABEL
 
 DISTINCT = 30  # values of a column: of more, rows are not chosen by it
 ENDS = " (95 %)"
@@ -130,10 +130,13 @@ def knobs_of(data: pd.DataFrame) -> list[str]:
 
 
 def runs_of(data: pd.DataFrame) -> list[str]:
-    """Return the cells that lead to the runs' own pages: their last two folders; '-' of a run without one."""
-    if FOLDER not in data:
+    """Return the cells that lead to the runs' own pages, by what the runs are called; '-' of a run without one."""
+    if LABEL not in data:
         return ["-"] * len(data)
-    return [Text("/".join(folder.parts[-2:]), href=folder) if folder else "-" for folder in data[FOLDER]]
+    return [
+        Text(label, href=folder) if folder else "-"
+        for label, folder in zip(data[LABEL], data[FOLDER], strict=True)
+    ]
 
 
 def numbers(data: pd.DataFrame, column: str, form: str | Callable[[float], str] = "{:.1f}") -> list[str]:

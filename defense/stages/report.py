@@ -18,6 +18,7 @@ from defense.reporting.escaping import for_terminal
 from defense.reporting.evading import evaded_result, evaded_sheet
 from defense.reporting.faithfulness import faithfulness_result, faithfulness_sheet
 from defense.reporting.health import warning
+from defense.reporting.names import named
 from defense.reporting.ordering import Reference, order_result, order_sheet
 from defense.reporting.outcomes import arms_table
 from defense.reporting.page import write_pages
@@ -36,11 +37,11 @@ def write_report(run: Run, output: Path) -> dict[str, Any]:
     """Write result.json, scores, per_sample and the pages into `output`; return the content of result.json."""
     begin = time.perf_counter()
     numbers = result(run)
-    scores = run.scores.assign(treated=run.arms["defended"].treatment["treated"].to_numpy())
+    scores = named(run.scores.assign(treated=run.arms["defended"].treatment["treated"].to_numpy()), run.data)
     scores.to_parquet(output / "scores.parquet", index=False)
     scores.to_csv(output / "scores.csv", index=False, encoding="utf-8")
     samples = [arm.evaluation.assign(arm=name) for name, arm in run.arms.items()]
-    pd.concat(samples).to_parquet(output / "per_sample.parquet", index=False)
+    named(pd.concat(samples), run.data).to_parquet(output / "per_sample.parquet", index=False)
     write_pages(run, numbers, output)
     numbers |= {"report_seconds": round(time.perf_counter() - begin, 3)}
     write_json(numbers, output / "result.json")
@@ -79,7 +80,7 @@ def write_speed(run: Scoring, found: dict[str, Any], output: Path) -> dict[str, 
 def write_repair(run: Repair, output: Path) -> dict[str, Any]:
     """Write what every arm makes of every test sample; return the content of result.json."""
     scores = run.scores.assign(treated=run.treatment["treated"].to_numpy())
-    per_sample(run).to_parquet(output / "per_sample.parquet", index=False)
+    named(per_sample(run), run.data).to_parquet(output / "per_sample.parquet", index=False)
     numbers = repair_result(run)
     sheet = repair_sheet([numbers], run.config.name)
     return written(replace(run, scores=scores), numbers, sheet, output, run.histories)
@@ -92,7 +93,7 @@ def write_evaded(run: Evaded, output: Path) -> dict[str, Any]:
         for (share, protocol), tables in run.tables.items()
         for arm, table in tables.items()
     ]
-    pd.concat(every).to_parquet(output / "per_sample.parquet", index=False)
+    named(pd.concat(every), run.data).to_parquet(output / "per_sample.parquet", index=False)
     numbers = evaded_result(run)
     return written(run, numbers, evaded_sheet([numbers], run.config.name), output)
 
@@ -105,7 +106,7 @@ def written(
     histories: dict[str, pd.DataFrame] | None = None,
 ) -> dict[str, Any]:
     """Write result.json, the scores and a sheet; histories: the curves of trainings, by arm, to be tracked."""
-    run.scores.to_parquet(output / "scores.parquet", index=False)
+    named(run.scores, run.data).to_parquet(output / "scores.parquet", index=False)
     record = [(name, f"{value:.4g}") for name, value in run.record.items()]
     found = [Part("record", "How the scores were found", header=("", "value"), rows=record)] if record else []
     settings = json.dumps(run.settings, indent=2)

@@ -219,6 +219,7 @@ CASES = [
          "data.test_size=null"]),
     case("data.target", "sex", REPAIRED | TREATED, TABLE),
     case("data.columns", "[age]", REPAIRED, TABLE),
+    case("data.name", "key", REPAIRED, [*TABLE, "data.path=inputs/named.csv"]),
     case("data.drop", "[job]", REPAIRED, TABLE),
     case("data.categories", "[age]", REPAIRED, TABLE),
     case("data.numbers", "[age] data.categories=null", REPAIRED, [*TABLE, "data.path=inputs/commas.csv",
@@ -353,6 +354,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_inputs(inputs)
     table = pd.read_csv(inputs / "table.csv")
     table.head(120).to_csv(inputs / "other.csv", index=False)
+    table.assign(key=rng.permutation(len(table)) / 7).to_csv(inputs / "named.csv", index=False)
     table.tail(90).to_csv(inputs / "third.csv", index=False)
     table.assign(age=table["age"].astype(str) + ",5").to_csv(inputs / "commas.csv", index=False)
     table.assign(hours=table["hours"].mask(table.index.isin([0, 50, 100]), 1e9)).to_csv(
