@@ -102,6 +102,27 @@ def test_files_stay_small(file: Path) -> None:
     assert len(file.read_text("utf-8").splitlines()) <= 400
 
 
+MOST, MOST_IN_PUBLIC = 7, 10  # parameters of a function
+PUBLIC = {"api.score", "models.language.lora"}  # beside stages: of the library, and networks that settings name
+OF_TORCH = {"influence.forward_mode.chosen"}  # in place of a function of torch, whose parameters it has
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_functions_take_few_parameters(file: Path) -> None:
+    """Stages and public functions take a few more, by keyword from the eighth on."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if not isinstance(node, ast.FunctionDef) or f"{module_of(file)}.{node.name}" in OF_TORCH:
+            continue
+        given = [each.arg for each in (*node.args.posonlyargs, *node.args.args) if each.arg not in ("self", "cls")]
+        count = len(given) + len(node.args.kwonlyargs)
+        stage = any(
+            isinstance(mark, ast.Call) and ast.unparse(mark.func) == "stage" for mark in node.decorator_list
+        )
+        public = stage or f"{module_of(file)}.{node.name}" in PUBLIC
+        assert count <= (MOST_IN_PUBLIC if public else MOST), node.name
+        assert len(given) <= MOST or not stage, node.name
+
+
 TEXT = {"read_text", "write_text", "to_csv"}
 
 

@@ -14,15 +14,19 @@ def reads(*settings: str) -> frozenset[str]:
 
 
 class Choice(Enum):
-    """A closed choice, written and shown by its value; a member may name the settings that it reads."""
+    """A closed choice, written and shown by its value.
+
+    A member may name the settings that it reads, and bring the words that pages have for it.
+    """
 
     _value_: str
     reads: frozenset[str]
+    words: str
 
-    def __new__(cls, value: str, reads: frozenset[str] = frozenset()) -> Choice:
-        """Make a member of its value and of what it reads."""
+    def __new__(cls, value: str, reads: frozenset[str] = frozenset(), words: str = "") -> Choice:
+        """Make a member of its value, of the settings that it reads, and of its words."""
         member = object.__new__(cls)
-        member._value_, member.reads = value, reads
+        member._value_, member.reads, member.words = value, reads, words
         return member
 
     def __str__(self) -> str:
@@ -164,32 +168,62 @@ class Method(Choice):
             "objective", "parameters", "attacked_train", "members", "direction", "cosine", "precision", "compile"
         ),
     )
-    self_influence = "self_influence", reads("parameters", "attacked_train")
-    loss = "loss"
-    adversarial_loss = "adversarial_loss", reads("attacked")
-    confident_learning = "confident_learning", reads("folds")
-    random = "random"
-    oracle = "oracle"
+    self_influence = "self_influence", reads("parameters", "attacked_train"), "-|grad loss_i|^2"
+    loss = "loss", reads(), "-loss_i, one forward pass"
+    adversarial_loss = "adversarial_loss", reads("attacked"), "-loss_i of the sample attacked at the model"
+    confident_learning = (
+        "confident_learning",
+        reads("folds"),
+        "the probability of the label by models that have not seen the sample ({folds} folds), less 1 if the "
+        "label is called wrong",
+    )
+    random = "random", reads(), "a random number, at no cost: the control"
+    oracle = "oracle", reads(), "what is known of the noise, at no cost"
 
 
 class Members(Choice):
     """The points of parameter space that an alignment is summed over."""
 
     single = "single"
-    dropout = "dropout", reads("count", "max_rate")
-    gaussian = "gaussian", reads("count", "std")
-    checkpoints = "checkpoints", reads("checkpoints")
+    dropout = "dropout", reads("count", "max_rate"), "; mean of {count} dropout sub-networks"
+    gaussian = "gaussian", reads("count", "std"), "; mean of {count} noisy copies"
+    checkpoints = (
+        "checkpoints",
+        reads("checkpoints"),
+        "; summed over {checkpoints} checkpoints of the training (TracIn)",
+    )
 
 
 class Direction(Choice):
     """What is done to the gradient of the objective before training gradients are aligned with it."""
 
-    identity = "identity"
-    hessian = "hessian", reads("damping")
-    cg = "cg", reads("damping", "iterations", "tolerance")
-    lissa = "lissa", reads("damping", "iterations", "tolerance", "scale")
-    ekfac = "ekfac", reads("damping")
-    datainf = "datainf", reads("damping")
+    identity = "identity", reads(), "grad v . grad loss_i, exact"
+    hessian = (
+        "hessian",
+        reads("damping"),
+        "grad v . (H + {damping:g} I)^-1 grad loss_i, H the exact Hessian of the mean loss",
+    )
+    cg = (
+        "cg",
+        reads("damping", "iterations", "tolerance"),
+        "grad v . (G + {damping:g} I)^-1 grad loss_i by conjugate gradient: {iterations} steps, or a relative "
+        "residual of {tolerance:g}",
+    )
+    lissa = (
+        "lissa",
+        reads("damping", "iterations", "tolerance", "scale"),
+        "grad v . (G + {damping:g} I)^-1 grad loss_i by {iterations} terms of a Neumann series (LiSSA)",
+    )
+    ekfac = (
+        "ekfac",
+        reads("damping"),
+        "grad v . (G + {damping:g} I)^-1 grad loss_i, G in Kronecker factors with corrected eigenvalues",
+    )
+    datainf = (
+        "datainf",
+        reads("damping"),
+        "the same with a mean of inverses; damping {damping:g} of the mean squared gradient",
+    )
 
 
 class Recipe(Choice):
@@ -251,9 +285,23 @@ class Doubt(Choice):
 class Peer(Choice):
     """Scores of other libraries, that the cost of a score is compared with."""
 
-    captum_tracin = "captum_tracin"
-    dattri_tracin = "dattri_tracin"
-    dattri_trak = "dattri_trak"
+    captum_tracin = (
+        "captum_tracin",
+        reads(),
+        "grad v . grad loss_i, exact: TracInCP of captum at one checkpoint, batches of one (its best)",
+    )
+    dattri_tracin = (
+        "dattri_tracin",
+        reads(),
+        "grad v . grad loss_i, exact: TracInAttributor of dattri at one checkpoint, no projection, batches of 512 "
+        "(its best)",
+    )
+    dattri_trak = (
+        "dattri_trak",
+        reads(),
+        "TRAK, by TRAKAttributor of dattri at one checkpoint: 512 random projections (its default), batches of "
+        "512",
+    )
 
 
 class Clock(Choice):
@@ -273,9 +321,19 @@ class Subsets(Choice):
 class TreatmentName(Choice):
     """What is done to the samples with the lowest scores."""
 
-    remove = "remove", reads("budget", "threshold", "balance")
-    relabel = "relabel", reads("budget", "threshold", "balance")
-    reweight = "reweight"
+    remove = "remove", reads("budget", "threshold", "balance"), "Removing, random removal"
+    relabel = "relabel", reads("budget", "threshold", "balance"), "Relabelling, random relabelling"
+    reweight = "reweight", reads(), "Weighing less, the same weights shuffled"
+
+    @property
+    def verb(self) -> str:
+        """The treatment as a sentence of a page begins with it."""
+        return self.words.split(", ")[0]
+
+    @property
+    def control(self) -> str:
+        """The random control of the treatment."""
+        return self.words.split(", ")[1]
 
 
 AUTO = "auto"  # a budget: to be chosen

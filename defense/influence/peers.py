@@ -87,16 +87,15 @@ def dattri_pairs(
     train: Split,
     validation: Split,
     *,
-    batch_size: int,
-    validation_batch_size: int,
+    batch_sizes: tuple[int, int],
     normalized: bool = False,
     projected: bool = False,
 ) -> Tensor:
     """Return the score of each pair (n, V) by dattri: TracIn, or Grad-Dot where every rate is 1.
 
-    The gradients of the validation samples are computed anew for every batch of training samples: large batches
-    are best. normalized: cosines instead of inner products (CosIn, Grad-Cos). projected: from 512 random
-    projections of the gradients, as dattri does unless told otherwise; inexact.
+    batch_sizes: of training and validation samples. The gradients of the latter are computed anew for every batch
+    of the former: large batches are best. normalized: cosines instead of inner products (CosIn, Grad-Cos).
+    projected: from 512 random projections of the gradients, as dattri does unless told otherwise; inexact.
     """
     from dattri.algorithm.tracin import TracInAttributor
     from dattri.task import AttributionTask
@@ -106,7 +105,7 @@ def dattri_pairs(
         logits = functional_call(model, parameters, (picture[None],))
         return nn.functional.cross_entropy(logits, label[None])
 
-    loaders = DataLoader(pairs(train), batch_size), DataLoader(pairs(validation), validation_batch_size)
+    loaders = DataLoader(pairs(train), batch_sizes[0]), DataLoader(pairs(validation), batch_sizes[1])
     with silent_bars(), torch.no_grad(), default_dtype(next(model.parameters()).dtype):  # scores are kept in it
         task = AttributionTask(loss, model.eval(), [state for state, _ in checkpoints])
         rates = torch.tensor([rate for _, rate in checkpoints])
@@ -207,7 +206,7 @@ PEERS: dict[Peer, Library] = {
     Peer.captum_tracin: Library("captum", at_model(captum_scores), exact=True),
     Peer.dattri_tracin: Library(
         "dattri",
-        at_model(dattri_scores, batch_size=BATCH_SIZE, validation_batch_size=BATCH_SIZE),
+        at_model(dattri_scores, batch_sizes=(BATCH_SIZE, BATCH_SIZE)),
         exact=True,
     ),
     Peer.dattri_trak: Library("dattri", trak_scores, exact=False),

@@ -82,7 +82,7 @@ def candidates(spec: Treat) -> list[Treat]:
     return [
         replace(spec, name=name, budget=budget)
         for name in spec.names
-        for budget in (spec.budgets if name is not TreatmentName.reweight else spec.budgets[:1])
+        for budget in (spec.budgets if "budget" in name.reads else spec.budgets[:1])
     ]
 
 

@@ -133,7 +133,7 @@ def rows_of(result: Result, number: int, output: Path) -> list[Row]:
         MCNEMAR: None if math.isnan(p_value) else p_value,
         CONTENT: json.dumps(content),
     }
-    return [{**common, **row} for row in ROWS[task](result)]
+    return [{**common, **row} for row in ROWS.get(task, scored(lambda result: [{}]))(result)]
 
 
 def without_units(content: Result, task: Task) -> Result:
@@ -240,7 +240,6 @@ ROWS: dict[Task, Callable[[Result], list[Row]]] = {
     Task.defend: by_arm,
     Task.repair: by_arm,
     Task.evade: by_share,
-    Task.detect: scored(lambda result: [{}]),
     Task.faithfulness: scored(by_target),
     Task.order: scored(by_damping),
     Task.speed: scored(by_work),

@@ -14,7 +14,7 @@ from defense.reporting.reading import is_rival, objective_of, proxy_of, read
 from defense.reporting.selection import advice
 from defense.reporting.statistics import Mean, paired_difference
 from defense.reporting.sweeps import Result, column_of, group, row_of, swept
-from defense.reporting.tables import RIVALS, arms_of, lookup
+from defense.reporting.tables import arms_of, lookup
 
 WORST = "adaptive.worst"
 OBJECTIVE, BALANCE = "objective", "treatment.balance="  # of a sweep: what belongs to the row beside the scorer
@@ -91,7 +91,11 @@ class Setting:
     @property
     def rival(self) -> str:
         """What the control is called."""
-        return "the random control" if self.is_automatic else RIVALS[self.runs[0]["config"]["treatment"]["name"]]
+        return (
+            "the random control"
+            if self.is_automatic
+            else TreatmentName(self.runs[0]["config"]["treatment"]["name"]).control
+        )
 
 
 def settings_of(results: Sequence[Result]) -> list[Setting]:

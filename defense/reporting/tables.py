@@ -8,7 +8,6 @@ from typing import Any
 from defense.reporting.escaping import visible
 
 ARMS = ("baseline", "control", "defended", "proxy")  # proxy: the model of another recipe that scores come from
-RIVALS = {"remove": "random removal", "relabel": "random relabelling", "reweight": "the same weights shuffled"}
 
 
 def arms_of(arms: Collection[str]) -> list[str]:

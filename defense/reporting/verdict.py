@@ -12,13 +12,6 @@ from defense.reporting.outcomes import accuracies, difference, treated
 from defense.reporting.reading import proxy_of
 from defense.reporting.record import Run, Scoring
 from defense.reporting.statistics import Mean
-from defense.reporting.tables import RIVALS
-
-VERBS = {
-    TreatmentName.remove: "Removing",
-    TreatmentName.relabel: "Relabelling",
-    TreatmentName.reweight: "Weighing less",
-}
 
 
 def verdict(run: Run, health: Health) -> str:
@@ -40,11 +33,11 @@ def verdict(run: Run, health: Health) -> str:
     choice = ""
     if run.candidates is not None:
         choice = f" (chosen from {len(run.candidates) - 1} candidates on held-out validation)"
-    outcome = f"not distinguishable from {RIVALS[str(config.treatment.name)]}"
+    outcome = f"not distinguishable from {config.treatment.name.control}"
     if gain.differs_from_zero:
         outcome = "more than the choice of test samples explains; whether luck of retraining does, seeds can tell"
     said = (
-        f"{VERBS[config.treatment.name]} the {count} of {total} training samples that {scorer_of(run)} ranks "
+        f"{config.treatment.name.verb} the {count} of {total} training samples that {scorer_of(run)} ranks "
         f"lowest{aim(config)}{among(run)}{choice} took accuracy under adaptive attack from "
         f"{arms['baseline']:.1f} % to {arms['defended']:.1f} %, as many at random to {arms['control']:.1f} %: "
         f"{gain.mean:+.1f} points over random (95 % interval over test samples {gain.low:+.1f} to "

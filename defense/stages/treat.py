@@ -80,7 +80,7 @@ def control(
     """
     suggestion = Suggestion.by(scores, classes)
     order = random_scores(len(train), seed=seed).numpy()
-    if spec.name is TreatmentName.reweight:
+    if "budget" not in spec.name.reads:
         shuffled = defended.table[["weight", "treated"]].to_numpy()[np.argsort(order, kind="stable")]
         return Treatment(
             untreated(train).table.assign(weight=shuffled[:, 0].astype(float), treated=shuffled[:, 1].astype(bool))

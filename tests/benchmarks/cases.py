@@ -213,8 +213,8 @@ class Case:
     note: str = ""
 
 
-DATTRI = partial(dattri, batch_size=512, validation_batch_size=512)
-EXAMPLE = partial(dattri, batch_size=64, validation_batch_size=1000, projected=True)
+DATTRI = partial(dattri, batch_sizes=(512, 512))
+EXAMPLE = partial(dattri, batch_sizes=(64, 1000), projected=True)
 SLOW = "not run on resnet18: gradients of single samples by vmap take seconds each there"
 CASES = (
     Case("forward pass", forward, (12, 5, 3, 1)),

@@ -31,7 +31,7 @@ VALIDATION = doubles(make_split(3, 4, SHAPE, seed=1))
 NETWORKS = {"mlp": partial(mlp, hidden=[12]), "cnn": partial(cnn, width=4)}
 PEERS = {
     "captum": partial(captum_scores, batch_size=4),
-    "dattri": partial(dattri_scores, batch_size=4, validation_batch_size=2),
+    "dattri": partial(dattri_scores, batch_sizes=(4, 2)),
 }
 
 
@@ -112,9 +112,7 @@ def test_each_pair(cosine: bool) -> None:
     """Against dattri's Grad-Dot and Grad-Cos: the score of a validation set of one sample."""
     model = network("cnn")
     checkpoints = [(deepcopy(model.state_dict()), 1.0)]
-    expected = dattri_pairs(
-        model, checkpoints, TRAIN, VALIDATION, batch_size=4, validation_batch_size=2, normalized=cosine
-    )
+    expected = dattri_pairs(model, checkpoints, TRAIN, VALIDATION, batch_sizes=(4, 2), normalized=cosine)
     for column in range(len(VALIDATION)):
         close(scored(model, VALIDATION.subset(torch.tensor([column])), cosine=cosine), expected[:, column])
 

@@ -149,6 +149,21 @@ def test_a_score_is_not_computed_again_for_what_its_scorer_does_not_read(
         assert not computed_in(tmp_path / str(number)), change
 
 
+def test_cells_of_a_grid_share_the_trainings_that_have_the_same_samples(tmp_path: Path) -> None:
+    """Two scorers, three budgets, two seeds: of 36 trainings the baseline and the controls are shared."""
+    store, asked = tmp_path / "store", 0
+    for seed in (1, 2):
+        for scorer in ("random", "oracle"):
+            for budget in (0.05, 0.1, 0.2):
+                folder = tmp_path / f"{seed} {scorer} {budget}"
+                words = [f"seed={seed}", f"scorer={scorer}", f"treatment.budget={budget}"]
+                found = run_in(folder, *TINY, f"store={store}", *words)
+                asked += sum(label.startswith("train_") for label in found["keys"])
+    assert asked == 36
+    baselines, controls, defended = 2, 2 * 3, 2 * 2 * 3
+    assert len(list(store.glob("train/*/manifest.json"))) == baselines + controls + defended
+
+
 CHECKS = {"check_baseline", "check_control", "check_defended"}
 RECHECKED = {
     "evaluation.checked=12": CHECKS,
