@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from defense.cli.arguments import arguments, several
-from defense.cli.errors import MENDABLE, of_hydra, one_line
+from defense.cli.errors import IN_ONE_LINE, of_hydra, one_line
 from defense.cli.folders import below, enter, own
 from defense.cli.leftovers import remove_unbegun
 from defense.cli.multirun import SWEEP_ID, failing_alone
@@ -48,7 +48,7 @@ def job(composed: DictConfig) -> None:
                 cell(composed, folder, overrides, alone="BasicLauncher" in hydra_config.launcher["_target_"])
         else:
             cell(composed, folder, overrides, alone=True)
-    except MENDABLE as error:
+    except IN_ONE_LINE as error:
         remove_unbegun(hydra_config.output_subdir)
         fail(error)
 
@@ -91,7 +91,7 @@ def main() -> None:
         sys.argv[1:] = arguments(sys.argv[1:])
         with one_writes(sys.argv):
             job()
-    except MENDABLE as error:
+    except IN_ONE_LINE as error:
         fail(several(error, sys.argv[1:]))
     except BrokenPipeError:  # whoever reads has read enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -91,7 +91,7 @@ class Evaluation:
 class Measurement:
     """One row per sample of each part, in order of the splits; what one arm makes of it as it is."""
 
-    table: pd.DataFrame  # id, part: test or given, label, prediction, and group where it is known
+    table: pd.DataFrame  # id, part: test or given, label, prediction, and group if it is known
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def load(kind: type[Artifact], folder: Path) -> Artifact:
 
 
 def save_table(table: pd.DataFrame, folder: Path, name: str) -> None:
-    """Write `table` as one Parquet file, or as several where it is long, each with some of the rows in order."""
+    """Write `table` as one Parquet file, or as several if it is long, each with some of the rows in order."""
     count = max(1, ceil(len(table) / ROWS))
     for number in range(count):
         file = f"{name}-{number:05}-of-{count:05}.parquet" if count > 1 else f"{name}.parquet"
@@ -153,7 +153,7 @@ def save_table(table: pd.DataFrame, folder: Path, name: str) -> None:
 
 
 def load_table(folder: Path, name: str) -> pd.DataFrame:
-    """Read a table that `save_table` wrote; raises FileNotFoundError where a part of it is missing."""
+    """Read a table that `save_table` wrote; raises FileNotFoundError if a part of it is missing."""
     whole = folder / f"{name}.parquet"
     files = sorted(folder.glob(f"{name}-*-of-*.parquet"))
     if whole.exists() or not files:

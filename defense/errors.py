@@ -21,6 +21,10 @@ class InputError(ValueError):
         return InputError, (self.field, as_typed(self.field, self.value), self.expected)
 
 
+# in one line, without a traceback: there is nothing to debug in this project
+USER_ERRORS = (InputError, FloatingPointError, NotADirectoryError, PermissionError, FileExistsError)
+
+
 def as_typed(field: str, value: object) -> str:
     """Return a value as it is typed: null, true and false in a setting, whose name has a dot; else Python's."""
     return WORDS[value] if "." in field and (value is None or isinstance(value, bool)) else str(value)

@@ -27,7 +27,7 @@ from defense.runtime.checkpoint import NoCheckpoint
 from defense.runtime.devices import make_fabric
 from defense.runtime.progress import no_progress
 from defense.stages.treat import untreated
-from tests.calls import in_turn, restore, train
+from tests.calls import restore, run_suite, train
 
 LOGGER = logging.getLogger("auto-attack")
 
@@ -86,7 +86,7 @@ def by_suite(
     """Attack with a suite of the project: one part for each of its attacks, of one restart each."""
     clock = Clock()
     options = {"classes": classes, "batch_size": suite.batch_size, "seed": seed, "progress": no_progress}
-    found = in_turn(model, split, suite.attacks, threat, checkpoint=clock, **options)
+    found = run_suite(model, split, suite.attacks, threat, checkpoint=clock, **options)
     seconds = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
     return [Part(name, stands, own) for (name, stands), own in zip(found.standing.items(), seconds, strict=True)]
 

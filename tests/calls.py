@@ -32,7 +32,7 @@ from defense.data.splits import Dataset, Split
 from defense.data.validation import Validation
 from defense.influence import alignment, batching, per_sample
 from defense.influence.members import Member
-from defense.influence.problem import Problem
+from defense.influence.problem import ScoringContext
 from defense.models.build import Design
 from defense.models.checkpoints import Checkpoint
 from defense.robustness import probe as probing
@@ -52,8 +52,7 @@ from defense.stages import score as score_stage
 from defense.stages import train as train_stage
 from defense.stages import treat as treat_stage
 from defense.stages.trained import Given, Trained
-from defense.training import converge as converging
-from defense.training import loop, recipes
+from defense.training import lbfgs, loop, recipes
 from defense.training import validation as validating
 from defense.training.inputs import Criteria, Measure, TrainingSet
 from defense.training.recipes import Losses
@@ -121,9 +120,9 @@ def fit(model: nn.Module, train: Split, recipe: Train, **given: Any) -> Any:
     return _optimize(loop.fit, model, train, recipe, **given)
 
 
-def converge(model: nn.Module, train: Split, recipe: Train, **given: Any) -> Any:
-    """Call `converge`."""
-    return _optimize(converging.converge, model, train, recipe, **given)
+def fit_lbfgs(model: nn.Module, train: Split, recipe: Train, **given: Any) -> Any:
+    """Call `fit_lbfgs`."""
+    return _optimize(lbfgs.fit_lbfgs, model, train, recipe, **given)
 
 
 def _optimize(
@@ -183,7 +182,7 @@ def perturb(
     return suites.perturb(Attacker(model, threat, classes, batch_size, seed), split, attack, runtime(**parts))
 
 
-def in_turn(
+def run_suite(
     model: nn.Module,
     split: Split,
     attacks: Mapping[str, Attack],
@@ -194,8 +193,8 @@ def in_turn(
     seed: int,
     **parts: Any,
 ) -> suites.Attacked:
-    """Call `in_turn`."""
-    return suites.in_turn(Attacker(model, threat, classes, batch_size, seed), split, attacks, runtime(**parts))
+    """Call `run_suite`."""
+    return suites.run_suite(Attacker(model, threat, classes, batch_size, seed), split, attacks, runtime(**parts))
 
 
 def probe(
@@ -347,28 +346,28 @@ def plant(
     return plant_stage.plant(runtime(**parts), given, train, spec, ball=ball, batch_size=batch_size, seed=seed)
 
 
-def scores_of(suggestion: treat_stage.Suggestion) -> Scores:
+def scores_of(suggestion: treat_stage.RankedSamples) -> Scores:
     """Return scores that suggest a treatment."""
     columns = {"score": suggestion.scores, "prediction": suggestion.predictions, "label": suggestion.labels}
     return Scores(pd.DataFrame(columns), pd.DataFrame())
 
 
-def treat(train: Split, suggestion: treat_stage.Suggestion, spec: Treat) -> Treatment:
+def treat(train: Split, suggestion: treat_stage.RankedSamples, spec: Treat) -> Treatment:
     """Call the stage treat."""
     return treat_stage.treat(runtime(), train, scores_of(suggestion), spec, classes=suggestion.classes)
 
 
 def control(
-    train: Split, defended: Treatment, suggestion: treat_stage.Suggestion, spec: Treat, seed: int
+    train: Split, defended: Treatment, suggestion: treat_stage.RankedSamples, spec: Treat, seed: int
 ) -> Treatment:
     """Call the stage control."""
     classes = suggestion.classes
     return treat_stage.control(runtime(), train, scores_of(suggestion), defended, spec, classes=classes, seed=seed)
 
 
-def gathered(split: Split, size: int, function: Any, *, part: str, **parts: Any) -> Tensor:
-    """Call `gathered`."""
-    return batching.gathered(split, size, function, runtime(label=part, **parts))
+def map_batches(split: Split, size: int, function: Any, *, part: str, **parts: Any) -> Tensor:
+    """Call `map_batches`."""
+    return batching.map_batches(split, size, function, runtime(label=part, **parts))
 
 
 def directional_derivatives(
@@ -419,7 +418,7 @@ def problem(
     seed: int = 0,
     states: Sequence[Checkpoint] = (),
     **parts: Any,
-) -> Problem:
+) -> ScoringContext:
     """Return what a scorer may look at."""
     own = runtime(**parts)
-    return Problem(model, train, attacked, validation, objective, scorer, seed, states, runtime=own)
+    return ScoringContext(model, train, attacked, validation, objective, scorer, seed, states, runtime=own)

@@ -16,17 +16,9 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from defense.errors import InputError
+from defense.errors import USER_ERRORS
 
-MENDABLE = (
-    InputError,
-    FloatingPointError,  # numbers of a model or a sample: nothing to debug in this project, so no traceback
-    HydraException,
-    OmegaConfBaseException,
-    NotADirectoryError,
-    PermissionError,
-    FileExistsError,
-)
+IN_ONE_LINE = (*USER_ERRORS, HydraException, OmegaConfBaseException)
 REFUSED = (ValueError, TypeError, LookupError, AttributeError, AssertionError, ImportError, OSError)
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -43,7 +35,7 @@ def of_hydra(error: BaseException) -> bool:
 
 def one_line(error: BaseException) -> str:
     """Return what is wrong and what would be valid, without Hydra's advice on how to debug Hydra."""
-    if not isinstance(error, MENDABLE):
+    if not isinstance(error, IN_ONE_LINE):
         words = [f"{type(error).__name__}: {error}", *([str(error.__cause__)] if error.__cause__ else [])]
         return " ".join(" ".join([*words, *place_of(error)]).split())
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None

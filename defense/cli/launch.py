@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from defense.config.schema import Config
-from defense.errors import InputError
+from defense.errors import USER_ERRORS, InputError
 from defense.runtime.devices import join_process_group, make_fabric
-from defense.runtime.processes import MENDABLE, leave, spawned
+from defense.runtime.processes import leave, spawned
 from defense.runtime.ranks import RankInfo, external_rank_info
 from defense.tasks.registry import run
 
@@ -26,7 +26,7 @@ Result = dict[str, Any]
 def launched(config: Config, output: Path, overrides: list[str]) -> Result:
     """Run one cell in as many processes as `config.fabric` asks for; see `defense.tasks.registry.run`.
 
-    Raises InputError where it was started in another number of them, and RuntimeError where one dies of something
+    Raises InputError if it was started in another number of them, and RuntimeError if one dies of something
     that nobody can mend.
     """
     info, wanted = external_rank_info(), config.fabric.processes
@@ -58,7 +58,7 @@ def ending_all() -> Iterator[None]:
     """Let an error end this process, though a sweep would go on: the others may wait for it."""
     try:
         yield
-    except MENDABLE as error:
+    except USER_ERRORS as error:
         print(f"defense: {error}", file=sys.stderr)
         leave(2)
     except Exception:

@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from defense.cli.errors import MENDABLE, one_line
+from defense.cli.errors import IN_ONE_LINE, one_line
 from defense.cli.folders import begin, uncounted
 from defense.cli.leftovers import made, note
 from defense.cli.preflight import NUMBERED, check_cells
@@ -50,7 +50,7 @@ def failing_alone(folder: Path, overrides: list[str]) -> Iterator[None]:
         yield
     except Exception as error:
         line = one_line(error)
-        log.error("failed: %s", line, exc_info=None if isinstance(error, MENDABLE) else error)
+        log.error("failed: %s", line, exc_info=None if isinstance(error, IN_ONE_LINE) else error)
         said = {"overrides": overrides, "error": line, "log": LOG}
         (folder / RESULT).unlink(missing_ok=True)  # as where it could not be tracked
         from defense.artifacts import write_json  # torch: not for --help
@@ -93,7 +93,7 @@ class Report(Callback):
             alone_in(folder, as_typed(config.hydra.sweep)["subdir"])
             if self.sweep is not None:
                 begin(folder, self.sweep, self.cells)
-        except MENDABLE as error:
+        except IN_ONE_LINE as error:
             print(f"defense: {one_line(error)}", file=sys.stderr)
             sys.exit(2)
         for name in (RESULT, FAILED):
@@ -114,7 +114,7 @@ class Report(Callback):
             print(f"\n{summed_up(results, len(failures), time.monotonic() - self.begin)}")
         except Exception as error:
             page = False
-            if not isinstance(error, MENDABLE):
+            if not isinstance(error, IN_ONE_LINE):
                 traceback.print_exc()
             print(f"defense: no page of this sweep: {one_line(error)}", file=sys.stderr)
         for name, cell in zip(names_of(failures), failures, strict=True):

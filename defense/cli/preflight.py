@@ -19,7 +19,7 @@ BY_SETTINGS = "${hydra.job.override_dirname}"
 
 
 def check_cells(config: DictConfig) -> int | None:
-    """Return how many cells a sweep will have, None where that is not known beforehand.
+    """Return how many cells a sweep will have, None if that is not known beforehand.
 
     Raises HydraException if it has none, and InputError if two would have one folder.
     """

@@ -64,7 +64,7 @@ def find_results(paths: Sequence[Path], sweep: str | None = None) -> list[Result
     """Return the content of every result.json below `paths`, with its folder and the command of its sweep, if any.
 
     In the folder of a sweep those of the last one into it count, or of the one named `sweep`. Raises InputError
-    where there is none, unless all that there is below a path has failed.
+    if there is none, unless all that there is below a path has failed.
     """
     results = []
     commands: dict[Path, str] = {}
@@ -100,7 +100,7 @@ def multirun_of(folder: Path) -> Path | None:
 def find_failures(paths: Sequence[Path], sweep: str | None = None) -> list[Failure]:
     """Return every cell below `paths` that left a failed.json and no result; see `find_results`.
 
-    Raises InputError where the file is another.
+    Raises InputError if the file is another.
     """
     from defense.reporting.sheet import Failure
 
@@ -123,7 +123,7 @@ def in_number(file: Path) -> list[tuple[int, str]]:
 
 
 def read_result(file: Path) -> Result:
-    """Return the content of a result.json; raises KeyError or ValueError where it is not one."""
+    """Return the content of a result.json; raises KeyError or ValueError if it is not one."""
     text = file.read_text(encoding="utf-8")
     result: Result = storable(json.loads(text)) if "\\ud" in text else json.loads(text)
     check_result(result)

@@ -21,7 +21,7 @@ MODE = "hydra.mode=MULTIRUN"  # what Hydra makes of -m
 def read_sweep(file: Path) -> dict[str, Any]:
     """Return what the `hydra` node of a multirun.yaml says of sweeper and overrides, as typed: ${...} stays.
 
-    Raises InputError where the file is another.
+    Raises InputError if the file is another.
     """
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(file))
@@ -40,7 +40,7 @@ def as_typed(node: Any) -> Any:
 def command_of_sweep(file: Path) -> str:
     """Return the command that a sweep was started with; without where things were kept.
 
-    Of several sweeps into one folder it is the last one's. Raises InputError where the file is another.
+    Of several sweeps into one folder it is the last one's. Raises InputError if the file is another.
     """
     given = read_sweep(file)["overrides"]
     words = [str(word) for word in (*given["task"], *given["hydra"])]
@@ -50,9 +50,9 @@ def command_of_sweep(file: Path) -> str:
 
 
 def cells_of_sweep(file: Path) -> int | None:
-    """Return how many cells a sweep was to have; None where that is not known beforehand.
+    """Return how many cells a sweep was to have; None if that is not known beforehand.
 
-    Raises InputError where the file is another.
+    Raises InputError if the file is another.
     """
     said = read_sweep(file)
     cells = planned(said["sweeper"], said["overrides"]["task"])
@@ -60,7 +60,7 @@ def cells_of_sweep(file: Path) -> int | None:
 
 
 def planned(sweeper: Mapping[str, Any], task: Sequence[str], loader: Any = None) -> list[list[str]] | None:
-    """Return the overrides of each cell of a sweep; None where they are not known beforehand.
+    """Return the overrides of each cell of a sweep; None if they are not known beforehand.
 
     Hydra's own sweeper has a cell for every combination; what another does is seen when it runs. A loader of
     configs knows what a glob stands for.

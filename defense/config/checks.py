@@ -103,7 +103,7 @@ def check(config: Config) -> None:
 
 
 def check_devices(devices: Devices, train: Train) -> None:
-    """Raise InputError where the number of processes is not valid, or does not fit the recipe."""
+    """Raise InputError if the number of processes is not valid, or does not fit the recipe."""
     for field, value in (("devices", devices.devices), ("num_nodes", devices.num_nodes)):
         within(f"fabric.{field}", value, value >= 1, "a whole number of at least 1")
     within("fabric.strategy", devices.strategy, devices.strategy in STRATEGIES, f"one of {', '.join(STRATEGIES)}")
@@ -113,7 +113,7 @@ def check_devices(devices: Devices, train: Train) -> None:
 
 
 def check_train(train: Train) -> None:
-    """Raise InputError where the numbers of a recipe are not valid."""
+    """Raise InputError if the numbers of a recipe are not valid."""
     within("train.learning_rate", train.learning_rate, 0 < train.learning_rate < inf, "a number above 0")
     within("train.momentum", train.momentum, 0 <= train.momentum < 1, "a number in [0, 1)")
     within("train.weight_decay", train.weight_decay, 0 <= train.weight_decay < inf, "a number of at least 0")
@@ -125,7 +125,7 @@ def check_train(train: Train) -> None:
 
 
 def check_unread(train: Train, scorer: Scorer) -> None:
-    """Raise InputError where something is asked for that needs batches or epochs, which lbfgs does not have."""
+    """Raise InputError if something is asked for that needs batches or epochs, which lbfgs does not have."""
     for field, value, valid in (
         ("train.recipe", train.recipe, train.recipe is Recipe.standard),
         ("scorer.proxy", scorer.proxy, scorer.proxy in (None, Recipe.standard)),
@@ -139,7 +139,7 @@ def check_unread(train: Train, scorer: Scorer) -> None:
 
 
 def check_harm(config: Config) -> None:
-    """Raise InputError where the numbers of a planted harm are not valid, or the data have noise of their own."""
+    """Raise InputError if the numbers of a planted harm are not valid, or the data have noise of their own."""
     data = config.data
     within("data.harm_rate", data.harm_rate, 0 < data.harm_rate < 1, "a fraction in (0, 1)")
     within("data.spread", data.spread, 0 < data.spread < inf, "a number above 0")
@@ -156,7 +156,7 @@ UNTREATED = tuple(task for task in Task if "treatment" not in task.reads)
 
 
 def check_treatment(spec: Treat, task: Task) -> None:
-    """Raise InputError where the numbers of the treatment are not valid, or are not read by the task."""
+    """Raise InputError if the numbers of the treatment are not valid, or are not read by the task."""
     auto, budget, threshold, balance = spec.budget == AUTO, spec.budget, spec.threshold, spec.balance
     within("treatment.balance", balance, balance in BALANCES, f"one of {', '.join(BALANCES)}")
     within("treatment.threshold", threshold, threshold is None or isfinite(threshold), "a number, or null")
@@ -189,7 +189,7 @@ def check_threat(field: str, threat: Threat, *, usual: float | None = None) -> N
 
 
 def check_suite(suite: Evaluation) -> None:
-    """Raise InputError where the attacks of a suite are not valid."""
+    """Raise InputError if the attacks of a suite are not valid."""
     if not {attack.name for attack in suite.attacks.values()} - {AttackName.square}:
         named = ", ".join(suite.attacks) or "{}"
         raise InputError("evaluation.attacks", named, "expected at least one attack that uses gradients")
@@ -200,7 +200,7 @@ def check_suite(suite: Evaluation) -> None:
 
 
 def check_attack(field: str, attack: Attack) -> None:
-    """Raise InputError where the numbers of one attack are not valid."""
+    """Raise InputError if the numbers of one attack are not valid."""
     within(f"{field}.steps", attack.steps, attack.steps >= 1, "a whole number of at least 1")
     for name, number_ in (("queries", attack.queries), ("restarts", attack.restarts)):
         within(f"{field}.{name}", number_, number_ >= 1, "a whole number of at least 1")
@@ -215,7 +215,7 @@ UNSET: dict[str, object] = {"outliers": Outliers.refuse, "unreadable": Unreadabl
 
 
 def check_source(data: Data) -> None:
-    """Raise InputError where something is set that the source does not read."""
+    """Raise InputError if something is set that the source does not read."""
     readers_by_name = {
         name: [member for field, member in found if field == "source"] for name, found in readers_of(Data).items()
     }
@@ -239,7 +239,7 @@ def check_source(data: Data) -> None:
 
 
 def check_text(config: Config) -> None:
-    """Raise InputError where texts are to be attacked or changed like pictures."""
+    """Raise InputError if texts are to be attacked or changed like pictures."""
     data, train, scorer = config.data, config.train, config.scorer
     if data.source is not Source.text:
         return
@@ -267,7 +267,7 @@ TIMED = (Method.alignment, Method.self_influence, Method.loss, Method.random)  #
 
 
 def check_numbers(name: str, scorer: Scorer) -> None:
-    """Raise InputError where the numbers of a scorer, the settings `name`, are not valid."""
+    """Raise InputError if the numbers of a scorer, the settings `name`, are not valid."""
     for field, value in (("count", scorer.count), ("iterations", scorer.iterations), ("seeds", scorer.seeds)):
         within(f"{name}.{field}", value, value >= 1, "a whole number of at least 1")
     within(f"{name}.folds", scorer.folds, scorer.folds >= 2, "a whole number of at least 2")
@@ -284,7 +284,7 @@ def check_numbers(name: str, scorer: Scorer) -> None:
 
 
 def check_members(name: str, scorer: Scorer, train: Train) -> None:
-    """Raise InputError where a scorer, the settings `name`, takes checkpoints and the training keeps none."""
+    """Raise InputError if a scorer, the settings `name`, takes checkpoints and the training keeps none."""
     if scorer.members is Members.checkpoints:
         if train.optimizer is Optimizer.lbfgs or train.epochs < 2:
             raise InputError(f"{name}.members", scorer.members, "expected a training of several epochs, by sgd")
@@ -292,7 +292,7 @@ def check_members(name: str, scorer: Scorer, train: Train) -> None:
 
 
 def check_speed(config: Config) -> None:
-    """Raise InputError where what is to be timed is not valid; what only a timing reads, of a timing alone."""
+    """Raise InputError if what is to be timed is not valid; what only a timing reads, of a timing alone."""
     spec = config.speed
     within("speed.rounds", spec.rounds, spec.rounds >= 1, "a whole number of at least 1")
     within("speed.seconds", spec.seconds, 0 < spec.seconds < inf, "a number above 0")
@@ -322,7 +322,7 @@ def check_speed(config: Config) -> None:
 
 
 def check_evade(config: Config) -> None:
-    """Raise InputError where the numbers of task=evade are not valid, or it is asked what it cannot say."""
+    """Raise InputError if the numbers of task=evade are not valid, or it is asked what it cannot say."""
     shares, ratio = config.evade.shares, config.evade.ratio
     within("evade.shares", shares, bool(shares) and all(0 < s <= 1 for s in shares), "fractions in (0, 1]")
     apart = len({f"{share:g}" for share in shares}) == len(shares)
@@ -345,7 +345,7 @@ def check_evade(config: Config) -> None:
 
 
 def check_order(order: Order) -> None:
-    """Raise InputError where the numbers of task=order are not valid."""
+    """Raise InputError if the numbers of task=order are not valid."""
     inverse = order.reference is not Direction.identity
     within("order.reference", order.reference, inverse, "an inverse, as hessian or cg: identity is ip itself")
     valid = bool(order.dampings) and all(0 < damping < inf for damping in order.dampings)

@@ -95,7 +95,7 @@ def kind_of(setting: str) -> str:
 
 
 def typed_attack(field: str, spec: Any) -> Attack:
-    """Return one attack from its settings, a mapping or an Attack; raises InputError where they do not fit."""
+    """Return one attack from its settings, a mapping or an Attack; raises InputError if they do not fit."""
     if not isinstance(spec, dict | Attack):
         raise InputError(field, spec, "expected the settings of an attack, as in {name: pgd, steps: 20}")
     try:
@@ -107,7 +107,7 @@ def typed_attack(field: str, spec: Any) -> Attack:
 
 
 def typed_scorer(field: str, spec: Any, base: Scorer) -> Scorer:
-    """Return `base` with the settings of `spec`, a mapping; raises InputError where they do not fit."""
+    """Return `base` with the settings of `spec`, a mapping; raises InputError if they do not fit."""
     if not isinstance(spec, Mapping):
         raise InputError(field, spec, "expected what it has other than scorer, as in {direction: ekfac}")
     known = [each.name for each in fields(Scorer)]
@@ -181,7 +181,7 @@ def shown(value: Any) -> str:
 
 
 def chosen(group: str, name: str) -> Config:
-    """Return the settings with one choice of a group; raises InputError where conf/ has no such file."""
+    """Return the settings with one choice of a group; raises InputError if conf/ has no such file."""
     return composed(f"{group}={choice_of(group, name)}")
 
 

@@ -76,7 +76,7 @@ def number_samples(
 
 
 def existing(path: str | None, field: str, expected: str) -> Path:
-    """Return the path that a setting names; raises InputError where it is not given or not there."""
+    """Return the path that a setting names; raises InputError if it is not given or not there."""
     if path is None:
         raise InputError(field, "null", f"expected {expected}")
     if not Path(path).exists():
@@ -85,7 +85,7 @@ def existing(path: str | None, field: str, expected: str) -> Path:
 
 
 def decoded(path: str, field: str, expected: str) -> str:
-    """Return the text of a file; raises InputError where it is not there or not in UTF-8."""
+    """Return the text of a file; raises InputError if it is not there or not in UTF-8."""
     try:
         found = Path(path).read_bytes()
         if found.startswith(b"PK\x03\x04"):

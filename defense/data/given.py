@@ -44,7 +44,7 @@ def halves(given: Given, *, seed: int) -> dict[str, Split]:
     """Return the halves `validation` and `test`: no origin in both, of every class about as many in each.
 
     Origins come in random order, and each goes to the half that has fewer of its class, which is that of most of
-    its samples. Raises InputError where a class has fewer than two origins.
+    its samples. Raises InputError if a class has fewer than two origins.
     """
     labels, origins = given.split.truth.cpu().numpy(), given.origins.numpy()
     order = torch.randperm(int(origins.max()) + 1, generator=generator(derive(seed, "split", "given"))).tolist()

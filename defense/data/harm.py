@@ -129,7 +129,7 @@ def stamped(split: Split, spec: Data) -> Split:
 
 
 def check_harm(train: Split, spec: Data, *, classes: int) -> None:
-    """Raise InputError where a harm cannot be planted in this training split; costs nothing."""
+    """Raise InputError if a harm cannot be planted in this training split; costs nothing."""
     if spec.harm is Harm.none:
         return
     if round(spec.harm_rate * len(train)) < 1:
@@ -150,7 +150,7 @@ def check_harm(train: Split, spec: Data, *, classes: int) -> None:
 
 
 def whole(train: Split, spec: Data, *, classes: int) -> Split:
-    """Return the split; raises InputError where its harm leaves no sample with the label of a class."""
+    """Return the split; raises InputError if its harm leaves no sample with the label of a class."""
     missing = set(range(classes)) - set(train.labels.tolist())
     if missing:
         valid = f"leaves no training sample with label {min(missing)}; expected a lower rate"

@@ -29,7 +29,7 @@ def load(spec: Data, *, seed: int, cache: Path | None = None) -> Dataset:
 
     Harm is in the training samples alone; what takes a trained model is left to `defense.stages.plant`.
     Validation and test carry the known truth: the objective is measured on a small trusted set. Raises InputError
-    where sizes, labels or harm do not fit.
+    if sizes, labels or harm do not fit.
     """
     collection = readable(collected(spec, seed=seed), spec, cache)
     check_rare(collection, spec)

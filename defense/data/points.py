@@ -53,7 +53,7 @@ def moons(spec: Data, *, seed: int) -> Collection:
 
 
 def size(spec: Data) -> int:
-    """Return how many points there are to draw; raises InputError where a split has no size."""
+    """Return how many points there are to draw; raises InputError if a split has no size."""
     sizes = {part: getattr(spec, f"{part}_size") for part in ("train", "validation", "test")}
     for part, count in sizes.items():
         if count is None:

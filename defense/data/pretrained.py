@@ -18,7 +18,7 @@ CARRIED = "model"  # the folder of a package that its encoder lies in, as in gt-
 
 @cache
 def place_of(name: str) -> str:
-    """Return the folder of an encoder; raises OSError or ValueError where there is none.
+    """Return the folder of an encoder; raises OSError or ValueError if there is none.
 
     name: a folder with config.json; or an installed package that has such a folder `model` in it; or a name of
     Hugging Face, which is fetched unless it was before. Nothing is asked of the network for the former two.

@@ -28,7 +28,7 @@ class Split:
     images: Images
     labels: Tensor  # int64 (n,): what a model is trained on, or tested against
     truth: Tensor  # int64 (n,): the labels before any known noise
-    groups: Tensor | None = None  # int64 (n,): whom a fairness objective compares; None where that is not known
+    groups: Tensor | None = None  # int64 (n,): whom a fairness objective compares; None if that is not known
 
     def __len__(self) -> int:
         return len(self.ids)

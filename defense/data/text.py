@@ -198,7 +198,7 @@ def given_of(spec: Data, classes: Sequence[str], *, first: int) -> Given | None:
 
 
 def texts_of(spec: Data) -> list[str]:
-    """Return the columns of text; raises InputError where there are none."""
+    """Return the columns of text; raises InputError if there are none."""
     if not spec.text or len(spec.text) > 2:
         raise InputError("data.text", spec.text, "expected one column of text, or two that are compared")
     return list(spec.text)
@@ -207,7 +207,7 @@ def texts_of(spec: Data) -> list[str]:
 def tokens_of(rows: Sequence[Row], columns: Sequence[str], spec: Data) -> Texts:
     """Return the `columns` of every row as token ids, cut or filled up to `spec.length`.
 
-    Raises InputError where the tokenizer cannot be loaded, or has nothing to fill up with.
+    Raises InputError if the tokenizer cannot be loaded, or has nothing to fill up with.
     """
     name = str(spec.tokenizer)
     with loading("data.tokenizer", name) as place:

@@ -24,7 +24,7 @@ from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from defense.data.splits import Split
-from defense.influence.batching import fitted, gathered
+from defense.influence.batching import map_batches, with_auto_batch_size
 from defense.influence.finite import finite
 from defense.influence.forward_mode import LeanBatchNorm, load_forward_mode
 from defense.influence.layout import layout
@@ -141,9 +141,10 @@ def directional_derivatives(
 ) -> Tensor:
     """Return d/dt loss_i(theta + t direction) at t = 0 for each sample of `split`: (n,), on the CPU.
 
-    The model is in eval mode meanwhile and comes back untouched. derivative: how one batch is done, see
-    `Derivatives`, whose fallback is said in the log. runtime: see `gathered`. Raises FloatingPointError that names
-    the id of the first sample whose derivative is not finite.
+    The model is in eval mode meanwhile and comes back untouched. derivative: computes one batch, see
+    `Derivatives`, whose fallback is logged. runtime: see `map_batches`. Raises FloatingPointError that names the id
+    of the first
+    sample whose derivative is not finite.
     """
     formed = derivative if isinstance(derivative, Derivatives) else Derivatives(derivative)
 
@@ -154,7 +155,7 @@ def directional_derivatives(
             values = formed(model, member, direction, arranged(x), labels)
             return finite(values, split, rows, "the score of training sample")
 
-        return gathered(split, size, one_batch, runtime or Runtime(label="derivatives"))
+        return map_batches(split, size, one_batch, runtime or Runtime(label="derivatives"))
 
     with evaluating(model):
-        return fitted(batch_size, split, one_pass)
+        return with_auto_batch_size(batch_size, split, one_pass)

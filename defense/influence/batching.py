@@ -21,7 +21,7 @@ T = TypeVar("T")
 SIZES = {"cpu": 128, "cuda": 1024}  # samples; of other devices as of the CPU
 
 
-def gathered(
+def map_batches(
     split: Split,
     size: int,
     function: Callable[[slice, Tensor, Tensor], Tensor],
@@ -56,11 +56,11 @@ def gathered(
     return ranks.gather(raise_on_all(ranks, own))
 
 
-def fitted(batch_size: int | None, split: Split, run: Callable[[int], T]) -> T:
+def with_auto_batch_size(batch_size: int | None, split: Split, run: Callable[[int], T]) -> T:
     """Return run(size), a pass over `split` in batches of `size`.
 
     A number is taken as given. None starts from `SIZES`, and where memory runs out the pass starts again with
-    half of it, which is said in the log. Raises InputError where memory runs out on the number given, or on one
+    half of it, which is said in the log. Raises InputError if memory runs out on the number given, or on one
     sample.
     """
     size = batch_size

@@ -10,7 +10,7 @@ from defense.errors import InputError
 
 
 def check_cleanlab() -> None:
-    """Raise InputError where cleanlab is not installed."""
+    """Raise InputError if cleanlab is not installed."""
     try:
         import cleanlab  # noqa: F401
     except ImportError as error:

@@ -10,7 +10,7 @@ from defense.data.splits import Split
 def finite(values: Tensor, split: Split, rows: slice, what: str) -> Tensor:
     """Return `values` (b, ...) of the samples at `rows` of `split`.
 
-    Raises FloatingPointError, as in "`what` 17 is not finite", with the id of the first sample where they are not.
+    Raises FloatingPointError, as in "`what` 17 is not finite", with the id of the first sample if they are not.
     """
     good = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
     if not bool(good.all()):

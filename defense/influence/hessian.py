@@ -29,7 +29,7 @@ ROWS = 16  # of the matrix at once: more of them leave the cache
 
 
 def check_size(parameters: Parameters, field: str) -> None:
-    """Raise InputError where there are more parameters than a dense matrix is made for."""
+    """Raise InputError if there are more parameters than a dense matrix is made for."""
     count = sum(value.numel() for value in parameters.values())
     if count > LARGEST:
         found = f"the dense Hessian of {count} parameters is too large; expected at most {LARGEST}, or cg"
@@ -112,7 +112,7 @@ class Tridiagonal:
         return float(eigvalsh_tridiagonal(self.diagonal, self.beside, select="i", select_range=(0, 0))[0])
 
     def solve(self, right: np.ndarray, damping: float) -> np.ndarray:
-        """Return (H + damping I)^-1 right (p,). Raises InputError where the matrix is singular."""
+        """Return (H + damping I)^-1 right (p,). Raises InputError if the matrix is singular."""
         bands = np.zeros((3, len(right)))
         bands[0, 1:] = bands[2, :-1] = self.beside
         bands[1] = self.diagonal + damping

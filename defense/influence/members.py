@@ -110,7 +110,7 @@ def members_of(
 ) -> list[Member]:
     """Return the members that `scorer` describes; `example` is one batch of pictures, `states` are checkpoints.
 
-    Raises InputError where checkpoints are asked for and there are none.
+    Raises InputError if checkpoints are asked for and there are none.
     """
     member = single(model, pattern=scorer.parameters)
     seed = derive(seed, "members")

@@ -22,7 +22,7 @@ from defense.config.schema import Objective
 from defense.data.splits import Split
 from defense.data.validation import Validation
 from defense.errors import InputError
-from defense.influence.batching import fitted
+from defense.influence.batching import with_auto_batch_size
 from defense.influence.finite import finite
 from defense.influence.members import Member, Parameters, installed
 from defense.influence.per_sample import backward, differentiating
@@ -95,7 +95,7 @@ def objective_value(logits: Mapping[str, Tensor], validation: Validation, object
 
 
 def check_objective(objective: Objective, split: Split, classes: int) -> None:
-    """Raise InputError where a term of `objective` cannot be computed on the validation samples of `split`."""
+    """Raise InputError if a term of `objective` cannot be computed on the validation samples of `split`."""
     blank = torch.zeros((len(split), classes), device=split.labels.device)
     for name in objective.weights:
         function = OBJECTIVES[name]
@@ -147,18 +147,18 @@ def value_and_gradient(
     """
 
     def one_pass(size: int) -> tuple[float, Parameters]:
-        return carried_back(model, member, split, function, size, ranks)
+        return gradient_in_batches(model, member, split, function, size, ranks)
 
     with evaluating(model):
-        return fitted(batch_size, split, one_pass)
+        return with_auto_batch_size(batch_size, split, one_pass)
 
 
-def carried(model: nn.Module, x: Tensor, cotangent: Tensor) -> Tensor:
+def batch_share(model: nn.Module, x: Tensor, cotangent: Tensor) -> Tensor:
     """Return the scalar whose gradient by the parameters is the share of one batch in grad v."""
     return (model(x) * cotangent).sum()
 
 
-def carried_back(
+def gradient_in_batches(
     model: nn.Module,
     member: Member,
     split: Split,
@@ -187,7 +187,7 @@ def carried_back(
         def carry_own() -> None:
             for rows, x, _ in split.batches(size, start=mine.start, stop=mine.stop):
                 with differentiating(model):
-                    added = backward(partial(carried, model, x, cotangent[rows]), parameters)
+                    added = backward(partial(batch_share, model, x, cotangent[rows]), parameters)
                 for total, add in zip(gradient.values(), added, strict=True):
                     total += add
 

@@ -30,9 +30,7 @@ from defense.data.splits import Split
 
 BATCH_SIZE = 512  # of dattri: its fastest, as gradients of validation samples are made anew for every batch
 DIRECTIONS = 512  # random ones that TRAK projects gradients on; dattri's default
-RIDGE = (
-    1e-6  # on the diagonal of TRAK's kernel, which has no inverse where there are fewer samples than directions
-)
+RIDGE = 1e-6  # on the diagonal of TRAK's kernel, which has no inverse if there are fewer samples than directions
 State = tuple[dict[str, Tensor], float]  # the state of the model, and the learning rate there
 
 

@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from defense.data.splits import Split
 from defense.errors import InputError, is_out_of_memory
-from defense.influence.batching import fitted, gathered
+from defense.influence.batching import map_batches, with_auto_batch_size
 from defense.influence.finite import finite
 from defense.influence.members import Member, Parameters, installed, logits_at, masked
 from defense.models.contract import coarse, first_line
@@ -195,7 +195,7 @@ def squared_norms(
 ) -> Tensor:
     """Return |g_i|^2 for each sample of `split`: (n,), on the CPU.
 
-    gradients: how they are formed; runtime: see `gathered`. Raises FloatingPointError that names the id of the
+    gradients: how they are formed; runtime: see `map_batches`. Raises FloatingPointError that names the id of the
     first sample for which it is not finite.
     """
     formed = gradients or Gradients()
@@ -206,7 +206,7 @@ def squared_norms(
 
     def one_pass(size: int) -> Tensor:
         own = (runtime or Runtime()).named(member.name, "squared norms")
-        return gathered(split, chunk_of(member, size), one_batch, own)
+        return map_batches(split, chunk_of(member, size), one_batch, own)
 
     with evaluating(model):
-        return fitted(batch_size, split, one_pass)
+        return with_auto_batch_size(batch_size, split, one_pass)

@@ -58,7 +58,7 @@ def in_tf32(derivative: Derivative) -> Derivative:
 
 
 def in_bf16(derivative: Derivative) -> Derivative:
-    """Return the derivative in bfloat16; raises InputError where the model does not run in it.
+    """Return the derivative in bfloat16; raises InputError if the model does not run in it.
 
     Everything is cast, for torch.autocast does not reach into forward mode: it loses the type of a dual number.
     """
@@ -84,7 +84,7 @@ REDUCED: dict[str, Callable[[Derivative], Derivative]] = {"32-true": full, "tf32
 
 
 def check_precision(scorer: Scorer, device: torch.device) -> None:
-    """Raise InputError where the device has no such precision."""
+    """Raise InputError if the device has no such precision."""
     if scorer.precision == "tf32" and device.type != "cuda":
         raise InputError("scorer.precision", "tf32", f"no effect on {device.type}; expected 32-true or bf16")
 

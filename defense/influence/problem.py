@@ -23,12 +23,12 @@ from defense.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)
-class Problem:
+class ScoringContext:
     """What a scorer may look at."""
 
     model: nn.Module
     train: Split  # as trained on
-    attacked: Split | None  # the same, attacked at the model; None where no setting asks for it
+    attacked: Split | None  # the same, attacked at the model; None if no setting asks for it
     validation: Validation | None
     objective: Objective | None
     scorer: Scorer
@@ -65,17 +65,17 @@ class Problem:
         return Derivatives(derivative_for(self.scorer, forward_derivative), self.gradients)
 
     def needs_attacked(self) -> Split:
-        """Return the attacked training samples; raises InputError where there are none."""
+        """Return the attacked training samples; raises InputError if there are none."""
         if self.attacked is None:
             raise InputError("scorer", self.scorer.name, "expected attacked training samples")
         return self.attacked
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoreResult:
     """The scores (n,), what they are the sum of, and how the computation went."""
 
     total: Tensor
-    parts: dict[str, Tensor] = field(default_factory=dict)  # by objective, where there are several
-    members: dict[str, Tensor] = field(default_factory=dict)  # by member, where there are several
+    parts: dict[str, Tensor] = field(default_factory=dict)  # by objective, if there are several
+    members: dict[str, Tensor] = field(default_factory=dict)  # by member, if there are several
     record: Record = field(default_factory=dict)

@@ -17,7 +17,7 @@ from defense.config.schema import Objective, Scorer
 from defense.data.splits import Split
 from defense.errors import InputError
 from defense.influence.alignment import directional_derivatives
-from defense.influence.batching import fitted, gathered
+from defense.influence.batching import map_batches, with_auto_batch_size
 from defense.influence.confident import check_cleanlab, label_quality
 from defense.influence.curvature import Curvature
 from defense.influence.directions import Record, check_real, direction_of
@@ -27,7 +27,7 @@ from defense.influence.members import Member, Parameters, members_of, single
 from defense.influence.objectives import Part, check_objective, parts_of
 from defense.influence.per_sample import length_of, squared_norms
 from defense.influence.precision import check_precision, rank_correlation
-from defense.influence.problem import Problem, Scored
+from defense.influence.problem import ScoreResult, ScoringContext
 from defense.models.contract import check_function
 from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
@@ -46,7 +46,7 @@ def check_scorer(
     classes: int,
     noise_known: bool,
 ) -> None:
-    """Raise InputError where a scorer cannot work on this model and data; costs nothing."""
+    """Raise InputError if a scorer cannot work on this model and data; costs nothing."""
     if scorer.method is Method.oracle and not noise_known:
         raise InputError("scorer", scorer.name, "expected data with known noise, as data.harm plants it")
     if scorer.method is Method.confident_learning:
@@ -63,7 +63,7 @@ def check_scorer(
         check_objective(objective, validation, classes)
 
 
-def alignment(problem: Problem) -> Scored:
+def alignment(problem: ScoringContext) -> ScoreResult:
     """score_i = sum_m weight_m sum_p weight_p  u_mp . grad loss_i(theta_m),  u_mp = P grad v_p(theta_m).
 
     With `scorer.cosine` each product is divided by |u_mp| |grad loss_i|.
@@ -75,16 +75,16 @@ def alignment(problem: Problem) -> Scored:
     by_member: dict[str, Tensor] = {}
     record: Record = {}
     for member in members_of(problem.model, example, problem.scorer, problem.states, seed=problem.seed):
-        scores, said = load_or_compute(problem.common, member.name, partial(at_member, problem, member))
+        scores, said = load_or_compute(problem.common, member.name, partial(member_scores, problem, member))
         for name, values in scores.items():
             by_part[name] = by_part.get(name, 0) + member.weight * values
         by_member[member.name] = sum_of([weights[name] * values for name, values in scores.items()])
         record |= {f"{member.name} {key}": value for key, value in said.items()}
     total = sum_of([weights[name] * values for name, values in by_part.items()])
-    return Scored(total, by_part if len(by_part) > 1 else {}, by_member if len(by_member) > 1 else {}, record)
+    return ScoreResult(total, by_part if len(by_part) > 1 else {}, by_member if len(by_member) > 1 else {}, record)
 
 
-def at_member(problem: Problem, member: Member) -> Computed:
+def member_scores(problem: ScoringContext, member: Member) -> Computed:
     """Return the scores (n,) at one member for every term of the objective, and how they were found."""
     scores: dict[str, Tensor] = {}
     record: Record = {}
@@ -93,7 +93,7 @@ def at_member(problem: Problem, member: Member) -> Computed:
     parts = parts_of(problem.model, member, validation, objective, batch_size=size, ranks=problem.runtime.ranks)
     check_gradient(parts)
     for part in parts:
-        scores[str(part.name)], said = aligned(problem, member, part)
+        scores[str(part.name)], said = term_scores(problem, member, part)
         record |= {f"{part.name} {key}": value for key, value in said.items()} | {
             f"{part.name} objective": part.value
         }
@@ -108,7 +108,7 @@ def check_gradient(parts: Sequence[Part]) -> None:
         raise InputError("objective", names, found)
 
 
-def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Record]:
+def term_scores(problem: ScoringContext, member: Member, part: Part) -> tuple[Tensor, Record]:
     """Return u . grad loss_i (n,) at one member for one term, and how u was found.
 
     Rank 0 finds an inverse and sends it to the others.
@@ -121,7 +121,7 @@ def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Recor
         return direction_of(part.gradient, curvature, scorer)
 
     def solved() -> tuple[Parameters, Record]:
-        return compute_on_rank_zero(runtime.ranks, partial(fitted, size, problem.train, solve))
+        return compute_on_rank_zero(runtime.ranks, partial(with_auto_batch_size, size, problem.train, solve))
 
     found, record = load_or_compute(problem.common, f"{label} direction", solved)
     direction = {name: found[name] for name in member.parameters}  # in the order that jvp wants
@@ -147,13 +147,13 @@ def aligned(problem: Problem, member: Member, part: Part) -> tuple[Tensor, Recor
     return scores, record
 
 
-def self_influence(problem: Problem) -> Scored:
+def self_influence(problem: ScoringContext) -> ScoreResult:
     """score_i = -|grad loss_i|^2: samples that move the model most are suspected (Pruthi et al. 2020)."""
     member = single(problem.model, pattern=problem.scorer.parameters)
-    return Scored(-norms_of(problem, member))
+    return ScoreResult(-norms_of(problem, member))
 
 
-def norms_of(problem: Problem, member: Member) -> Tensor:
+def norms_of(problem: ScoringContext, member: Member) -> Tensor:
     """Return |grad loss_i|^2 (n,) at one member."""
     return squared_norms(
         problem.model,
@@ -165,27 +165,27 @@ def norms_of(problem: Problem, member: Member) -> Tensor:
     )
 
 
-def loss(problem: Problem) -> Scored:
+def loss(problem: ScoringContext) -> ScoreResult:
     """score_i = -loss_i of the training sample as it is."""
-    return Scored(-losses_of(problem, problem.train))
+    return ScoreResult(-losses_of(problem, problem.train))
 
 
-def adversarial_loss(problem: Problem) -> Scored:
+def adversarial_loss(problem: ScoringContext) -> ScoreResult:
     """score_i = -loss_i of the attacked training sample."""
-    return Scored(-losses_of(problem, problem.needs_attacked()))
+    return ScoreResult(-losses_of(problem, problem.needs_attacked()))
 
 
-def losses_of(problem: Problem, split: Split) -> Tensor:
+def losses_of(problem: ScoringContext, split: Split) -> Tensor:
     """Return the cross-entropy of each sample: (n,), on the CPU.
 
     Raises FloatingPointError that names the id of the first sample for which it is not finite.
     """
-    _, losses = judged(problem.model, split, problem.scorer.batch_size, ranks=problem.runtime.ranks)
+    _, losses = predict_with_losses(problem.model, split, problem.scorer.batch_size, ranks=problem.runtime.ranks)
     return finite(losses, split, slice(None), "the score of training sample")
 
 
 @torch.no_grad()
-def judged(
+def predict_with_losses(
     model: nn.Module, split: Split, batch_size: int | None, *, ranks: Ranks = SINGLE_PROCESS
 ) -> tuple[Tensor, Tensor]:
     """Return prediction int64 (n,) and cross-entropy (n,) of each sample, on the CPU; no logits are kept."""
@@ -196,34 +196,34 @@ def judged(
         return torch.stack([logits.argmax(1).to(losses.dtype), losses], dim=1)  # exact below 2^24 classes
 
     def one_pass(size: int) -> tuple[Tensor, Tensor]:
-        found = gathered(split, size, one_batch, Runtime(ranks=ranks))
+        found = map_batches(split, size, one_batch, Runtime(ranks=ranks))
         return found[:, 0].long(), found[:, 1]
 
     with evaluating(model):
-        return fitted(batch_size, split, one_pass)
+        return with_auto_batch_size(batch_size, split, one_pass)
 
 
-def confident_learning(problem: Problem) -> Scored:
+def confident_learning(problem: ScoringContext) -> ScoreResult:
     """score_i = p_i(label_i) of models that have not seen i, less 1 where confident learning calls it wrong."""
     if problem.held_out is None:
         raise InputError(
             "scorer", problem.scorer.name, "expected predictions of models that have not seen the samples"
         )
-    return Scored(label_quality(problem.train.labels, problem.held_out))
+    return ScoreResult(label_quality(problem.train.labels, problem.held_out))
 
 
-def random(problem: Problem) -> Scored:
+def random(problem: ScoringContext) -> ScoreResult:
     """score_i uniform in [-1, 1): the rival that every scorer must beat."""
-    return Scored(random_scores(len(problem.train), seed=problem.seed))
+    return ScoreResult(random_scores(len(problem.train), seed=problem.seed))
 
 
-def oracle(problem: Problem) -> Scored:
+def oracle(problem: ScoringContext) -> ScoreResult:
     """score_i below zero where the label is known to be wrong: what perfect detection would reach.
 
     A random number in [0, 1) breaks ties, so that a budget larger than the noise goes on at random.
     """
     ties = torch.rand(len(problem.train), generator=generator(problem.seed, "oracle ties"))
-    return Scored(ties - (problem.train.labels != problem.train.truth).cpu().float())
+    return ScoreResult(ties - (problem.train.labels != problem.train.truth).cpu().float())
 
 
 def sum_of(tensors: list[Tensor]) -> Tensor:
@@ -231,7 +231,7 @@ def sum_of(tensors: list[Tensor]) -> Tensor:
     return torch.stack(tensors).sum(0)
 
 
-METHODS: dict[Method, Callable[[Problem], Scored]] = {
+METHODS: dict[Method, Callable[[ScoringContext], ScoreResult]] = {
     Method.alignment: alignment,
     Method.self_influence: self_influence,
     Method.loss: loss,

@@ -23,7 +23,7 @@ def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
 
     `settings["_target_"]` is the dotted path of a class or function; the other settings are its keyword
     arguments. Of what the data tells (input_shape, classes, mean, std) it is given what its signature names.
-    Raises InputError where the path leads nowhere, the arguments do not fit, or the output is not (b, classes).
+    Raises InputError if the path leads nowhere, the arguments do not fit, or the output is not (b, classes).
     """
     path = str(settings.get("_target_"))
     builder = locate(path)

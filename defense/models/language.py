@@ -29,7 +29,7 @@ SCALE = 0.25  # of the entries of a feature: at 1 the head would outrun the upda
 class Encoded(nn.Module):
     """Texts as token ids int64 (b, 1, T, L), or as states (b, T, L, width) -> logits (b, classes).
 
-    States are what the lowest layers make of a text, `below` of them: zeros where there is no token.
+    States are what the lowest layers make of a text, `below` of them: zeros if there is no token.
     """
 
     def __init__(self, encoder: Any, *, below: int, texts: int, classes: int, dropout: float) -> None:
@@ -64,7 +64,7 @@ class Encoded(nn.Module):
 
 
 def layers_of(encoder: Any) -> nn.ModuleList:
-    """Return the layers of an encoder; raises StopIteration where they are no list."""
+    """Return the layers of an encoder; raises StopIteration if they are no list."""
     count = encoder.config.num_hidden_layers
     return next(part for part in encoder.modules() if isinstance(part, nn.ModuleList) and len(part) == count)
 

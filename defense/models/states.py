@@ -25,7 +25,7 @@ ROOM = 4.0  # GiB, of states in memory
 FEW = 8  # samples that are made for themselves: a look at two must not wait for thousands
 
 
-class States:
+class CachedFeatures:
     """n samples of T texts as states float32 (n, T, L, width), made when a batch first asks for them."""
 
     def __init__(self, texts: Texts, name: str, layers: int | None, below: int) -> None:
@@ -38,21 +38,21 @@ class States:
     @cached_property
     def values(self) -> Tensor:
         """All of them, on the device of the texts."""
-        return states_of(self.texts, *self.made)
+        return features_of(self.texts, *self.made)
 
     def take(self, indices: Tensor) -> Tensor:
         """Return the states at `indices` as float32 (b, T, L, width)."""
         if len(indices) <= FEW:
-            return states_of.__wrapped__(self.texts.subset(indices), *self.made)
+            return features_of.__wrapped__(self.texts.subset(indices), *self.made)
         return self.values[indices.to(self.values.device)]
 
-    def subset(self, indices: Tensor) -> States:
+    def subset(self, indices: Tensor) -> CachedFeatures:
         """Return the samples at `indices`, in that order."""
-        return States(self.texts.subset(indices), *self.made)
+        return CachedFeatures(self.texts.subset(indices), *self.made)
 
-    def to(self, device: torch.device) -> States:
+    def to(self, device: torch.device) -> CachedFeatures:
         """Return the same samples on `device`."""
-        return States(self.texts.to(device), *self.made)
+        return CachedFeatures(self.texts.to(device), *self.made)
 
     def digest(self) -> str:
         """Return a hash of what the states are made from: no rounding of a device is in it."""
@@ -76,8 +76,10 @@ def prepared(settings: dict[str, Any], data: Dataset, model: nn.Module) -> Datas
             "all layers of %s are run for every batch: states would take %.0f GiB", settings["encoder"], taken
         )
         return data
-    bring = partial(brought, name=str(settings["encoder"]), layers=settings.get("layers"), below=model.below)
-    if not apart(model, data.train.subset(torch.arange(min(8, len(data.train)))), bring):
+    bring = partial(
+        with_cached_features, name=str(settings["encoder"]), layers=settings.get("layers"), below=model.below
+    )
+    if not can_be_split(model, data.train.subset(torch.arange(min(8, len(data.train)))), bring):
         log.info("all layers of %s are run for every batch: it cannot be taken apart", settings["encoder"])
         return data
     parts: dict[str, Any] = {name: bring(getattr(data, name)) for name in ("train", "validation", "test")}
@@ -85,7 +87,7 @@ def prepared(settings: dict[str, Any], data: Dataset, model: nn.Module) -> Datas
 
 
 @torch.no_grad()
-def apart(model: Encoded, few: Split, bring: Callable[[Split], Split]) -> bool:
+def can_be_split(model: Encoded, few: Split, bring: Callable[[Split], Split]) -> bool:
     """Return whether the model says the same of texts and of what the layers below make of them."""
     own = copy.deepcopy(model).to(few.labels.device).eval()
     rows = torch.arange(len(few))
@@ -95,15 +97,15 @@ def apart(model: Encoded, few: Split, bring: Callable[[Split], Split]) -> bool:
         return False
 
 
-def brought(split: Split, name: str, layers: int | None, below: int) -> Split:
+def with_cached_features(split: Split, name: str, layers: int | None, below: int) -> Split:
     """Return the samples with their texts as what the lowest layers make of them, `below` of all."""
     assert isinstance(split.images, Texts)
-    return split.with_images(States(split.images, name, layers, below))
+    return split.with_images(CachedFeatures(split.images, name, layers, below))
 
 
 @lru_cache(maxsize=8)  # the splits of one run; the next run in this process has the same, most of the time
 @torch.no_grad()
-def states_of(texts: Texts, name: str, layers: int | None, below: int, *, size: int = 64) -> Tensor:
+def features_of(texts: Texts, name: str, layers: int | None, below: int, *, size: int = 64) -> Tensor:
     """Return the states (n, T, L, width) behind the lowest layers, `below` of those that are used."""
     device = texts.tokens.device
     encoder = copy.deepcopy(pretrained(name, layers)).to(device).eval()

@@ -1,7 +1,7 @@
 """treatment.budget=auto: which treatment, and of how many samples?
 
 Chosen by accuracy under adaptive attack on a part of validation that neither the objective nor the training
-looked at. Every candidate has a random control of its own there; where none beats it, nothing is treated. What is
+looked at. Every candidate has a random control of its own there; if none beats it, nothing is treated. What is
 chosen is trained again, from other first weights and beside another control and another baseline: the best of
 several trainings owes some of its accuracy to luck, which would else be reported as a gain.
 """
@@ -28,7 +28,7 @@ AGAIN = 1  # index of the trainings: first weights and a control of their own
 class Chosen:
     """What to do with the training split, and what that was chosen from."""
 
-    spec: Treat  # of budget 0 where nothing beats its control
+    spec: Treat  # of budget 0 if nothing beats its control
     candidates: pd.DataFrame  # treatment, budget, control, defended (in percent), gain, low, high, chosen
 
 

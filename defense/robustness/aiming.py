@@ -26,7 +26,7 @@ def at_each_target(
     """Return pictures (b, C, H, W) attacked toward the `count` likeliest other classes, the likeliest first.
 
     Pairs of a sample and a target go b at a time; once a sample is mistaken its other pairs are left out. It
-    comes back as it was where none succeeds, and where it was mistaken from the start.
+    comes back as it was if none succeeds, and where it was mistaken from the start.
     """
     with torch.no_grad():
         logits: Tensor = model(x)

@@ -4,7 +4,7 @@
 
 For a linear f = w . x + b that is x - ratio (w . x + b) / (w . w) w: with ratio 1 the point lands on the
 boundary. For others the way to the boundary is found by such steps (DeepFool, Moosavi-Dezfooli et al. 2016),
-and all of it is lengthened by `ratio`. It has no bound but `reach`, where that is given, and leaves the
+and all of it is lengthened by `ratio`. It has no bound but `reach`, if that is given, and leaves the
 range of features. Source: the evasion attack
 of Yang et al., TMLR 2026, arXiv 2405.17490, where ratio is 1.3.
 """
@@ -22,7 +22,7 @@ def evade(model: nn.Module, x: Tensor, *, ratio: float, reach: float | None = No
     """Return points (b, C, H, W) moved across the boundary of `model`, which is in eval mode and of two classes.
 
     Each is moved from the side that it is on, whatever its label; where the gradient is zero it stays. reach: how
-    far at most, in L2: what would go farther stops there. Raises FloatingPointError where a way is not finite.
+    far at most, in L2: what would go farther stops there. Raises FloatingPointError if a way is not finite.
     """
     with torch.enable_grad():
         start = margins(model, x.detach())[0].abs().clamp_min(torch.finfo(x.dtype).tiny)

@@ -33,7 +33,7 @@ LEVELS = 4  # of eps, above the one of the threat
 
 
 def chosen(labels: Tensor, count: int, *, seed: int) -> Tensor:
-    """Return the rows of `count` samples, or of all where there are fewer, every class in its share; in order."""
+    """Return the rows of `count` samples, or of all if there are fewer, every class in its share; in order."""
     labels = labels.cpu()
     count = min(count, len(labels))
     order = torch.randperm(len(labels), generator=generator(seed, "checked"))
@@ -80,7 +80,7 @@ def probe(attacker: Attacker, split: Split, runtime: Runtime) -> tuple[pd.DataFr
         clean = right(model, split, batch_size)
         stands, broken, regained = {0.0: clean}, ~clean, torch.zeros_like(clean)
         for eps in levels:
-            # where nothing stands any more, nothing can in a larger ball: it contains the smaller one
+            # if nothing stands any more, nothing can in a larger ball: it contains the smaller one
             stands[eps] = stand(ONCE, torch.zeros_like(clean) if broken.all() else clean, eps)
             regained |= stands[eps] & broken
             broken |= ~stands[eps]
@@ -108,7 +108,7 @@ def right(model: nn.Module, split: Split, batch_size: int) -> Tensor:
 def attempted(attacker: Attacker, split: Split, attack: Attack, which: Tensor) -> tuple[Tensor, Tensor]:
     """Attack the samples `which`, bool (n,); return where the model is right then, and how far the attack went.
 
-    right: bool (n,), False where nothing was attacked. reach: float64 (n, 3), the distance in eps, minus the
+    right: bool (n,), False if nothing was attacked. reach: float64 (n, 3), the distance in eps, minus the
     lowest pixel, and the highest.
     """
     stands, rows = torch.zeros_like(which), which.nonzero().flatten()

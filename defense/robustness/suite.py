@@ -19,9 +19,9 @@ from defense.errors import InputError, out_of_memory_names
 from defense.models.modes import channels_last, evaluating, frozen
 from defense.models.predict import predict
 from defense.randomness import derive
+from defense.robustness.attack_pass import AttackPass, correct_and_losses, finite_logits
 from defense.robustness.attacks import AUTOATTACK, Attacker, perturb_batch, tiles
 from defense.robustness.ball import farthest
-from defense.robustness.turn import Turn, finite_logits, judged
 from defense.runtime.checkpoint import ThrottledCheckpoint
 from defense.runtime.distributed import (
     Ranks,
@@ -52,7 +52,7 @@ def perturb(attacker: Attacker, split: Split, attack: Attack, runtime: Runtime) 
     FloatingPointError for logits that are not finite. runtime: its ranks share the batches.
     """
     if attack.name is AttackName.autoattack:
-        return in_turn(attacker, split, {"autoattack": attack}, runtime).pictures
+        return run_suite(attacker, split, {"autoattack": attack}, runtime).pictures
     size, ranks = attacker.batch_size, runtime.ranks
     mine = shard_batches(ranks, len(split), size)
     out = torch.empty((len(mine), *split.images.shape))
@@ -64,7 +64,7 @@ def perturb(attacker: Attacker, split: Split, attack: Attack, runtime: Runtime) 
         out[: len(known)] = known
         for rows, x, labels in split.batches(size, start=mine.start + len(known), stop=mine.stop):
             done = rows.stop - mine.start
-            worst = at_worst(attacker, x, labels, attack, first=rows.start)
+            worst = worst_of_restarts(attacker, x, labels, attack, first=rows.start)
             out[rows.start - mine.start : done] = worst.cpu()
             if checkpoint.due():
                 checkpoint.save(part, {"pictures": out[:done]})
@@ -75,7 +75,7 @@ def perturb(attacker: Attacker, split: Split, attack: Attack, runtime: Runtime) 
         return ranks.gather(raise_on_all(ranks, own))
 
 
-def at_worst(attacker: Attacker, x: Tensor, labels: Tensor, attack: Attack, *, first: int) -> Tensor:
+def worst_of_restarts(attacker: Attacker, x: Tensor, labels: Tensor, attack: Attack, *, first: int) -> Tensor:
     """Return pictures (b, C, H, W), from row `first` on, as the worst restart of `attack` leaves them."""
     model, threat, classes, seed = attacker.model, attacker.threat, attacker.classes, attacker.seed
     best, highest = x, torch.full((len(x),), -torch.inf, device=x.device)
@@ -83,7 +83,7 @@ def at_worst(attacker: Attacker, x: Tensor, labels: Tensor, attack: Attack, *, f
     for restart in range(attack.restarts):
         purpose = (restarted(seed, restart), "attack", attack.name.value, first)
         tried = perturb_batch(model, x, labels, attack, threat, classes=classes, purpose=purpose)
-        right, losses = judged(model, tried, labels)
+        right, losses = correct_and_losses(model, tried, labels)
         better = (~right & ~mistaken) | ((right != mistaken) & (losses > highest))
         mistaken = mistaken | ~right
         best = torch.where(better.view(-1, 1, 1, 1), tried, best)
@@ -91,7 +91,7 @@ def at_worst(attacker: Attacker, x: Tensor, labels: Tensor, attack: Attack, *, f
     return best
 
 
-def in_turn(attacker: Attacker, split: Split, attacks: Mapping[str, Attack], runtime: Runtime) -> Attacked:
+def run_suite(attacker: Attacker, split: Split, attacks: Mapping[str, Attack], runtime: Runtime) -> Attacked:
     """Attack `split` with each of `attacks`, every one on the samples that the ones before have left standing.
 
     Each restart is a try of its own. A sample that is wrong without attack counts as broken from the start, since
@@ -125,7 +125,7 @@ def in_turn(attacker: Attacker, split: Split, attacks: Mapping[str, Attack], run
 
             batches = list(filter(len, after[-1].nonzero().flatten().split(batch_size)))
             mine = [batches[index] for index in shard(ranks, len(batches))]
-            turn = Turn(model, split, pictures, highest, after[-1].clone(), number)
+            turn = AttackPass(model, split, pictures, highest, after[-1].clone(), number)
             raise_on_all(ranks, partial(turn.take, mine, attempt, seen, checkpoint, rank_name(ranks, "try")))
             turn.tell(ranks, batches, mine)
             after.append(turn.stands)
@@ -145,7 +145,7 @@ def unattacked(model: nn.Module, split: Split, batch_size: int, ranks: Ranks) ->
 
 
 def check_shape(field: str, attacks: Iterable[tuple[str, Attack]], threat: Threat, shape: tuple[int, ...]) -> None:
-    """Raise InputError where pictures (C, H, W) are too small for the radius (named `field`), or for an attack.
+    """Raise InputError if pictures (C, H, W) are too small for the radius (named `field`), or for an attack.
 
     attacks: each with the name of its setting.
     """

@@ -26,7 +26,7 @@ WAITING = timedelta(days=30)  # one waits while another computes alone; whoever 
 def make_fabric(devices: Devices, info: RankInfo | None = None) -> Fabric:
     """Return the device of one process, the one at `place` of several.
 
-    Raises InputError where it is not there or cannot do the precision.
+    Raises InputError if it is not there or cannot do the precision.
     """
     accelerator, precision = devices.accelerator, devices.precision
     own: dict[str, Any] = {"plugins": [LightningEnvironment()]}  # one device each: what srun says is not for it
@@ -47,7 +47,7 @@ def make_fabric(devices: Devices, info: RankInfo | None = None) -> Fabric:
 def index_of(device: torch.device, count: int, info: RankInfo | None) -> int:
     """Return which device of a machine is the one of the process at `place`.
 
-    Raises InputError where there are not `count`. Where srun shows each process a device of its own, that is the
+    Raises InputError if there are not `count`. Where srun shows each process a device of its own, that is the
     first one that it sees.
     """
     there = torch.cuda.device_count() if device.type == "cuda" else 1
@@ -61,7 +61,7 @@ def index_of(device: torch.device, count: int, info: RankInfo | None) -> int:
 def join_process_group(info: RankInfo, device: torch.device) -> Ranks:
     """Return the ranks of the processes that share the run, this one on `device`, once all have come.
 
-    Raises InputError where they do not come. It stays for the next run of a sweep; see `part`.
+    Raises InputError if they do not come. It stays for the next run of a sweep; see `part`.
     """
     if not dist.is_initialized():
         if device.type == "cuda":

@@ -17,7 +17,7 @@ held: list[Lock] = []  # by this process, until it ends: a context on a GPU last
 
 
 def take_one() -> None:
-    """Make one GPU the only one that this process sees, where there are several: one that no other job has taken.
+    """Make one GPU the only one that this process sees, if there are several: one that no other job has taken.
 
     To be called before CUDA is initialised; a process that has taken one keeps it. Where a launcher has given the
     process a GPU (Ray, SLURM), that is the one that it sees. Where all are taken, it shares one, which is said.

@@ -55,7 +55,7 @@ class Lock:
 def seize(path: Path) -> Lock | None:
     """Take the lock at `path` and write into it who has it; None where another process has it.
 
-    Raises OSError where the file cannot be made, or the file system has no locks.
+    Raises OSError if the file cannot be made, or the file system has no locks.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     _held.add(descriptor)

@@ -22,13 +22,12 @@ from typing import Any
 
 import torch
 
-from defense.errors import InputError
+from defense.errors import USER_ERRORS
 from defense.runtime.devices import leave_process_group
 from defense.runtime.distributed import sendable
 from defense.runtime.ranks import RankInfo
 
 Work = Callable[..., Any]  # (info, *arguments) of a process; to be found by its name in its module
-MENDABLE = (InputError, FloatingPointError, NotADirectoryError, PermissionError, FileExistsError)  # in one line
 SETTLING = 1.0  # seconds in which the others may say what they died of, before the first is believed
 LOOKING = 0.02  # seconds between two looks
 MEMBER = "import sys; from defense.runtime.processes import member; member(sys.argv[1])"
@@ -124,7 +123,7 @@ def member(path: str) -> None:
     try:
         said = pickle.dumps(Report(time.monotonic(), result=given.work(given.info, *given.arguments)))
         leave_process_group()
-    except MENDABLE as error:
+    except USER_ERRORS as error:
         said = pickle.dumps(Report(time.monotonic(), error=sendable(error)))
     except KeyboardInterrupt:
         os._exit(130)
@@ -152,7 +151,7 @@ def leave(code: int) -> None:
 
 @dataclass(frozen=True)
 class Log:
-    """Where a process writes its log, and how: a file, or the terminal where there is none."""
+    """Where a process writes its log, and how: a file, or the terminal if there is none."""
 
     file: str | None
     form: str | None

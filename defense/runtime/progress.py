@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-EVERY = 10.0  # seconds between two lines where there is no terminal
+EVERY = 10.0  # seconds between two lines if there is no terminal
 
 
 Progress = Callable[..., None]  # (done, total, **numbers): parts done, parts in all, numbers to show beside

@@ -25,7 +25,7 @@ from defense.store.stage import stage
 def movers(count: int, share: float, *, seed: int) -> Tensor:
     """Return which of `count` points are moved, bool (n,): round(share * n), with those of a smaller share.
 
-    Raises InputError where that is none.
+    Raises InputError if that is none.
     """
     if not round(share * count):
         raise InputError("evade.shares", share, f"moves none of {count} points; expected a larger share")

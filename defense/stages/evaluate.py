@@ -16,7 +16,7 @@ from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.models.predict import predict
 from defense.robustness.attacks import Attacker
-from defense.robustness.suite import in_turn
+from defense.robustness.suite import run_suite
 from defense.runtime.runtime import Runtime
 from defense.stages.trained import Model
 from defense.store.stage import stage, unread
@@ -47,7 +47,7 @@ def evaluate(
     attack only if it is right without one, since staying put is open to every attacker.
     """
     attacker = Attacker(model.network, threat, model.classes, suite.batch_size, seed)
-    attacked = in_turn(attacker, test, suite.attacks, runtime)
+    attacked = run_suite(attacker, test, suite.attacks, runtime)
     predicted = partial(predict, model.network, batch_size=suite.batch_size, ranks=runtime.ranks)
     labels = test.labels.cpu()
     adaptive = {f"adaptive.{name}": stands.numpy() for name, stands in attacked.standing.items()}

@@ -14,7 +14,7 @@ from defense.config.schema import Objective, Scorer
 from defense.data.splits import Split
 from defense.data.validation import Validation
 from defense.influence.alignment import directional_derivatives
-from defense.influence.batching import fitted
+from defense.influence.batching import with_auto_batch_size
 from defense.influence.curvature import Curvature
 from defense.influence.directions import Record, direction_of
 from defense.influence.members import Parameters, single
@@ -53,7 +53,7 @@ def reference(
         specs = [replace(scorer, damping=damping) for damping in dampings]
         return [direction_of(gradient, curvature, spec) for spec in specs]
 
-    found = fitted(size, train, solved)
+    found = with_auto_batch_size(size, train, solved)
     for damping, (direction, said) in zip(dampings, found, strict=True):
         scores = directional_derivatives(
             network, member, train, direction, batch_size=size, runtime=runtime.named(f"{damping:g}")

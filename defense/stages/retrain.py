@@ -28,7 +28,7 @@ def parts_of_train(subsets: Subsets, size: int, count: int | None, *, seed: int)
     """Return which of `size` samples each retraining keeps: bool (m, size).
 
     leave_one_out: all but one, for `count` samples drawn at random, or each in turn. halves: `count` random ones.
-    Raises InputError where `count` does not fit.
+    Raises InputError if `count` does not fit.
     """
     chance = generator(seed, "subsets")
     if subsets is Subsets.leave_one_out:

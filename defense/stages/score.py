@@ -12,7 +12,7 @@ from defense.artifacts import HeldOut, Scores
 from defense.config.schema import Objective, Scorer
 from defense.data.splits import Split
 from defense.data.validation import Validation
-from defense.influence.scorers import METHODS, Problem, judged
+from defense.influence.scorers import METHODS, ScoringContext, predict_with_losses
 from defense.models.checkpoints import Checkpoint
 from defense.runtime.runtime import Runtime
 from defense.stages.trained import Model
@@ -43,11 +43,11 @@ def score(
     each is a column of its own.
     """
     network, probabilities = model.network, held_out.tensors["probabilities"] if held_out else None
-    problem = Problem(
+    problem = ScoringContext(
         network, train, attacked, validation, objective, scorer, seed, states, probabilities, runtime
     )
     scored = METHODS[scorer.method](problem)
-    prediction, losses = judged(network, train, scorer.batch_size, ranks=runtime.ranks)
+    prediction, losses = predict_with_losses(network, train, scorer.batch_size, ranks=runtime.ranks)
     table = pd.DataFrame(
         {
             "id": train.ids.numpy(),

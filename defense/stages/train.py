@@ -20,16 +20,16 @@ from defense.runtime.checkpoint import ThrottledCheckpoint, packed, unpacked
 from defense.runtime.distributed import SharedCheckpoint
 from defense.runtime.runtime import Runtime
 from defense.store.stage import stage
-from defense.training.converge import converge
-from defense.training.epochs import Choice, EpochEnd
+from defense.training.epochs import EpochEnd, EpochSelection
 from defense.training.inputs import Criteria, TrainingSet
+from defense.training.lbfgs import fit_lbfgs
 from defense.training.loop import fit
 from defense.training.recipes import losses_of
 from defense.training.validation import measuring
 
 OPTIMIZERS: dict[Optimizer, Callable[..., Iterator[EpochEnd]]] = {
     Optimizer.sgd: fit,
-    Optimizer.lbfgs: converge,
+    Optimizer.lbfgs: fit_lbfgs,
 }
 TRAINED_ON = ("train.images", "train.labels", "validation.images", "validation.labels", "classes")
 SEEN = ("table.keep", "table.label", "table.weight")  # of a treatment
@@ -89,7 +89,7 @@ def train_network(
     known = unpacked(kept) if kept else nothing
     history: list[dict[str, float]] = known["history"]
     checkpoints: dict[int, Tensors] = known["checkpoints"]
-    choice = Choice(recipe)
+    choice = EpochSelection(recipe)
     choice.load(known["choice"])
     measure = measuring(data.validation, training, runtime, classes=data.classes, seed=seed)
     ends = OPTIMIZERS[recipe.optimizer](

@@ -22,7 +22,7 @@ READ = ("table.score", "table.prediction", "table.label")  # of scores
 
 
 @dataclass(frozen=True)
-class Suggestion:
+class RankedSamples:
     """The samples in order of the training split, as a treatment looks at them."""
 
     scores: np.ndarray  # float (n,): the lowest are treated
@@ -31,7 +31,7 @@ class Suggestion:
     classes: int
 
     @classmethod
-    def by(cls, scores: Scores, classes: int) -> Suggestion:
+    def by(cls, scores: Scores, classes: int) -> RankedSamples:
         """Return what scores suggest."""
         score, prediction, label = (scores.table[name].to_numpy() for name in ("score", "prediction", "label"))
         return cls(score, prediction, label, classes)
@@ -56,9 +56,9 @@ def treat(
 
     Raises InputError if the treatment leaves a class without samples.
     """
-    suggestion = Suggestion.by(scores, classes)
-    rows = chosen(suggestion, spec) if "budget" in spec.name.reads else np.arange(len(train))
-    treated = TREATMENTS[spec.name](untreated(train), suggestion, rows)
+    ranked = RankedSamples.by(scores, classes)
+    rows = chosen(ranked, spec) if "budget" in spec.name.reads else np.arange(len(train))
+    treated = TREATMENTS[spec.name](untreated(train), ranked, rows)
     return no_class_lost(treated, train, spec)
 
 
@@ -76,31 +76,31 @@ def control(
     """Return the treatment of equal size with its samples drawn at random.
 
     Of remove and relabel: as many samples (in every class, where the budget is balanced), treated the same way. Of
-    reweight: the same weights, shuffled. Raises InputError where there is nothing else to draw.
+    reweight: the same weights, shuffled. Raises InputError if there is nothing else to draw.
     """
-    suggestion = Suggestion.by(scores, classes)
+    ranked = RankedSamples.by(scores, classes)
     order = random_scores(len(train), seed=seed).numpy()
     if "budget" not in spec.name.reads:
         shuffled = defended.table[["weight", "treated"]].to_numpy()[np.argsort(order, kind="stable")]
         return Treatment(
             untreated(train).table.assign(weight=shuffled[:, 0].astype(float), treated=shuffled[:, 1].astype(bool))
         )
-    touched = chosen(suggestion, spec)
-    if 0 < len(touched) == len(changeable(suggestion, spec)) < len(train):
-        found = f"the model gives {len(touched)} of {len(train)} samples another label"
-        valid = f"expected a budget below {len(touched) / len(train):.2g}, so that a control can be drawn"
+    selected = chosen(ranked, spec)
+    if 0 < len(selected) == len(eligible_rows(ranked, spec)) < len(train):
+        found = f"the model gives {len(selected)} of {len(train)} samples another label"
+        valid = f"expected a budget below {len(selected) / len(train):.2g}, so that a control can be drawn"
         raise InputError("treatment.budget", spec.budget, f"{found}; {valid}")
-    treated = TREATMENTS[spec.name](untreated(train), suggestion, alike(touched, suggestion, spec, order))
+    treated = TREATMENTS[spec.name](untreated(train), ranked, random_rows(selected, ranked, spec, order))
     return no_class_lost(treated, train, spec)
 
 
-def chosen(suggestion: Suggestion, spec: Treat) -> np.ndarray:
-    """Return the rows to treat: below `threshold` where it is given, else the round(budget * n) lowest scores.
+def chosen(ranked: RankedSamples, spec: Treat) -> np.ndarray:
+    """Return the rows to treat: below `threshold` if it is given, else the round(budget * n) lowest scores.
 
-    They are taken from the `changeable` rows, and are fewer where there are not as many. With balance "class" the
+    They are taken from the `eligible_rows`, and are fewer if there are not as many. With balance "class" the
     budget is spent in every class alike. Ties go to the lower row.
     """
-    scores, labels, rows = suggestion.scores, suggestion.labels, changeable(suggestion, spec)
+    scores, labels, rows = ranked.scores, ranked.labels, eligible_rows(ranked, spec)
     if spec.threshold is not None:
         return rows[scores[rows] < spec.threshold]
     if spec.balance == "class":
@@ -109,19 +109,21 @@ def chosen(suggestion: Suggestion, spec: Treat) -> np.ndarray:
     return rows[lowest(scores[rows], round(spec.budget * len(scores)))]
 
 
-def changeable(suggestion: Suggestion, spec: Treat) -> np.ndarray:
+def eligible_rows(ranked: RankedSamples, spec: Treat) -> np.ndarray:
     """Return the rows that a treatment can change: of relabel those that the model gives another label."""
-    if spec.name is TreatmentName.relabel and suggestion.classes > 2:
-        return np.flatnonzero(suggestion.predictions != suggestion.labels)
-    return np.arange(len(suggestion.labels))
+    if spec.name is TreatmentName.relabel and ranked.classes > 2:
+        return np.flatnonzero(ranked.predictions != ranked.labels)
+    return np.arange(len(ranked.labels))
 
 
-def alike(touched: np.ndarray, suggestion: Suggestion, spec: Treat, order: np.ndarray) -> np.ndarray:
-    """Return as many rows as are `touched`, lowest in `order`; as many per class where the budget is balanced."""
-    labels, rows = suggestion.labels, changeable(suggestion, spec)
+def random_rows(selected: np.ndarray, ranked: RankedSamples, spec: Treat, order: np.ndarray) -> np.ndarray:
+    """Return as many rows as are `selected`, lowest in `order`; as many per class where the budget is balanced."""
+    labels, rows = ranked.labels, eligible_rows(ranked, spec)
     if spec.balance != "class":
-        return rows[lowest(order[rows], len(touched))]
-    classes = [(rows[labels[rows] == label], int((labels[touched] == label).sum())) for label in np.unique(labels)]
+        return rows[lowest(order[rows], len(selected))]
+    classes = [
+        (rows[labels[rows] == label], int((labels[selected] == label).sum())) for label in np.unique(labels)
+    ]
     return np.concatenate([own[lowest(order[own], count)] for own, count in classes])
 
 
@@ -131,7 +133,7 @@ def lowest(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def no_class_lost(treatment: Treatment, train: Split, spec: Treat) -> Treatment:
-    """Return the treatment; raises InputError where a class of the training split has no sample left."""
+    """Return the treatment; raises InputError if a class of the training split has no sample left."""
     table = treatment.table
     lost = set(train.labels.tolist()) - set(table["label"][table["keep"]])
     if lost:
@@ -143,33 +145,33 @@ def no_class_lost(treatment: Treatment, train: Split, spec: Treat) -> Treatment:
     return treatment
 
 
-def remove(treatment: Treatment, suggestion: Suggestion, rows: np.ndarray) -> Treatment:
+def remove(treatment: Treatment, ranked: RankedSamples, rows: np.ndarray) -> Treatment:
     """Leave the samples at `rows` out."""
     keep = treatment.table["keep"].to_numpy().copy()
     keep[rows] = False
     return Treatment(treatment.table.assign(keep=keep, treated=~keep))
 
 
-def relabel(treatment: Treatment, suggestion: Suggestion, rows: np.ndarray) -> Treatment:
+def relabel(treatment: Treatment, ranked: RankedSamples, rows: np.ndarray) -> Treatment:
     """Give the samples at `rows` the label that the model gives them; for two classes the other one."""
-    labels = suggestion.labels.copy()
-    labels[rows] = 1 - labels[rows] if suggestion.classes == 2 else suggestion.predictions[rows]
+    labels = ranked.labels.copy()
+    labels[rows] = 1 - labels[rows] if ranked.classes == 2 else ranked.predictions[rows]
     return Treatment(treatment.table.assign(label=labels, treated=np.isin(np.arange(len(labels)), rows)))
 
 
-def reweight(treatment: Treatment, suggestion: Suggestion, rows: np.ndarray) -> Treatment:
+def reweight(treatment: Treatment, ranked: RankedSamples, rows: np.ndarray) -> Treatment:
     """Weigh every sample by exp of the z-score of its score, clipped to at most 2, and then divided by the mean.
 
     Clipped first: a few scores far above the others would else take nearly all the weight.
     """
-    scores = suggestion.scores.astype(float)
+    scores = ranked.scores.astype(float)
     spread = scores.std()
     raw = np.exp(((scores - scores.mean()) / spread if spread > 0 else np.zeros_like(scores)).clip(max=np.log(2)))
     weights = raw / raw.mean()
     return Treatment(treatment.table.assign(weight=weights, treated=weights < 1))
 
 
-TREATMENTS: dict[TreatmentName, Callable[[Treatment, Suggestion, np.ndarray], Treatment]] = {
+TREATMENTS: dict[TreatmentName, Callable[[Treatment, RankedSamples, np.ndarray], Treatment]] = {
     TreatmentName.remove: remove,
     TreatmentName.relabel: relabel,
     TreatmentName.reweight: reweight,

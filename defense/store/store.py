@@ -196,7 +196,7 @@ def write(artifact: Any, identity: dict[str, Any], part: Path) -> None:
 
 
 def read(kind: type[Artifact], entry: Path) -> Artifact:
-    """Return the artifact of an entry that verifies; raises InputError where it cannot be read all the same."""
+    """Return the artifact of an entry that verifies; raises InputError if it cannot be read all the same."""
     try:
         return load(kind, entry)
     except MemoryError:
@@ -207,7 +207,7 @@ def read(kind: type[Artifact], entry: Path) -> Artifact:
 
 
 def verified_manifest(entry: Path) -> dict[str, Any] | None:
-    """Return the manifest of a finished entry whose files have their checksums, or None where there is none.
+    """Return the manifest of a finished entry whose files have their checksums, or None if there is none.
 
     An entry that does not verify is renamed to `<key>.corrupt-<time>` with a warning. Raises PermissionError.
     """

@@ -22,7 +22,7 @@ from defense.config.choices import Clock, Direction, Members, Method, Peer
 from defense.config.schema import Scorer
 from defense.errors import InputError
 from defense.influence.peers import PEERS, Library
-from defense.influence.scorers import METHODS, Problem, check_scorer
+from defense.influence.scorers import METHODS, ScoringContext, check_scorer
 from defense.models.build import build
 from defense.pipeline.run import Run, ScoredModel
 from defense.stages.race import CLOCKS, Timed, race
@@ -111,7 +111,7 @@ def threads_of(clock: Clock) -> Iterator[None]:
 def chosen(peers: Sequence[Peer] | None, device: torch.device) -> tuple[dict[Peer, Library], dict[str, str]]:
     """Return the libraries to time, and of those that are not installed the package that each needs.
 
-    Raises InputError where one that was asked for is not installed, or the run is not on the CPU.
+    Raises InputError if one that was asked for is not installed, or the run is not on the CPU.
     """
     wanted = list(PEERS) if peers is None else list(dict.fromkeys(peers))
     if wanted and device.type != "cpu":
@@ -142,7 +142,7 @@ def calls_on(
     def by_scorer(scorer: Scorer) -> Answer:
         states = scored.model.checkpoints if scorer.members is Members.checkpoints else ()
         objective, seed = config.objective, config.seed
-        problem = Problem(network, train, None, validation, objective, scorer, seed, states)
+        problem = ScoringContext(network, train, None, validation, objective, scorer, seed, states)
         found = METHODS[scorer.method](problem)
         return Answer(found.total, found.record)
 

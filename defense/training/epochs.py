@@ -50,7 +50,7 @@ class Best:
             self.weights = {name: tensor.clone() for name, tensor in end.weights.items()}
 
 
-class Choice:
+class EpochSelection:
     """Which epoch of a training by `recipe` is kept."""
 
     def __init__(self, recipe: Train) -> None:

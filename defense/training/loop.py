@@ -20,11 +20,11 @@ from defense.randomness import derive, global_seed
 from defense.runtime.distributed import Ranks, rank_seed
 from defense.runtime.runtime import Runtime
 from defense.training.augment import augment, plan_epoch
-from defense.training.course import Course
 from defense.training.epochs import EpochEnd
 from defense.training.inputs import Criteria, TrainingSet
-from defense.training.network import compiled, compiling_names, laid_out
+from defense.training.network import compiled, compiling_names, to_channels_last
 from defense.training.norms import BATCH_NORM, whole_batches
+from defense.training.state import TrainingState
 
 UNTRAINED = 0.25  # part of averaged weights that may be those of the start
 READ_EVERY = 50  # steps: to read a number the host waits until a GPU has caught up with it
@@ -61,11 +61,11 @@ def fit(
     # 1/256, as much as a small perturbation. In `fabric.autocast` it is what the layers are given that is rounded.
     _, wrapped_optimizer = fabric.setup(model, optimizer)
     model.train()
-    network = compiled(laid_out(model, recipe), recipe)
+    network = compiled(to_channels_last(model, recipe), recipe)
     average = averaged(model, recipe.ema, steps=recipe.epochs * steps)
     result = average.module if average else model
-    measured = laid_out(result, recipe)  # not compiled: there would be a program for each mode and size of batch
-    course = Course(model, optimizer, scheduler, average, fabric.strategy.precision)
+    measured = to_channels_last(result, recipe)  # not compiled: each mode and size of batch is a program
+    course = TrainingState(model, optimizer, scheduler, average, fabric.strategy.precision)
     for epoch in range(course.begin(after), recipe.epochs):
         plan = plan_epoch(len(train), crop=recipe.crop, flip=recipe.flip, seed=seed, epoch=epoch)
         order = plan.order[keep[plan.order]]
@@ -111,7 +111,7 @@ def fit(
 def broadcast_weights(model: nn.Module, recipe: Train, smallest: int, ranks: Ranks) -> None:
     """Give all processes the weights of that of rank 0, whatever a user's network draws them from.
 
-    Raises InputError where the `smallest` batch has not a sample for each, or they cannot train together.
+    Raises InputError if the `smallest` batch has not a sample for each, or they cannot train together.
     """
     if ranks.size == 1:
         return
@@ -152,7 +152,7 @@ def make_optimizer(model: nn.Module, recipe: Train, *, total_steps: int) -> tupl
 def averaged(model: nn.Module, decay: float | None, *, steps: int) -> AveragedModel | None:
     """Return a copy of `model` that becomes decay * copy + (1 - decay) * model with every update, buffers too.
 
-    Raises InputError where after so many `steps` too much of the first weights is left in it.
+    Raises InputError if after so many `steps` too much of the first weights is left in it.
     """
     if decay is None:
         return None
@@ -202,7 +202,7 @@ class Tally:
         self.sums[2] += len(labels)
 
     def read(self, recipe: Train, epoch: int) -> None:
-        """Bring `numbers` up to date; raises InputError where the loss is not finite."""
+        """Bring `numbers` up to date; raises InputError if the loss is not finite."""
         sums = self.sums.clone()
         self.ranks.sum([sums])
         loss, right = (sums[:2] / sums[2]).tolist()

@@ -26,7 +26,7 @@ class ChannelsLast(nn.Module):
         return out
 
 
-def laid_out(model: nn.Module, recipe: Train) -> nn.Module:
+def to_channels_last(model: nn.Module, recipe: Train) -> nn.Module:
     """Return `model`, the parameters being the same objects, in the layout of `recipe`."""
     return ChannelsLast(model) if recipe.channels_last else model
 

@@ -65,7 +65,7 @@ def attacked(
 ) -> Tensor:
     """Return the pictures attacked at `network` in eval mode, as Madry et al. 2018 train; it comes back as it was.
 
-    labels: int64 (b,), or probabilities (b, classes). Raises FloatingPointError where there is no finite gradient.
+    labels: int64 (b,), or probabilities (b, classes). Raises FloatingPointError if there is no finite gradient.
     """
     purpose = (seed, "attack", attack.name.value)
     with evaluating(network), frozen(network):

@@ -355,13 +355,13 @@ def test_a_score_that_is_not_finite_is_one_line_and_exit_code_2(
     from defense.influence import scorers
 
     def broken(model: Any, split: Any, batch_size: int | None, **others: Any) -> Any:
-        predictions, losses = judged(model, split, batch_size, **others)
+        predictions, losses = predict_with_losses(model, split, batch_size, **others)
         losses[5] = np.nan
         rows.append(int(split.ids[5]))
         return predictions, losses
 
     rows: list[int] = []
-    judged = scorers.judged
+    predict_with_losses = scorers.predict_with_losses
     monkeypatch.setattr(scorers, "judged", broken)
     code, _, err = command(*TINY, "scorer=loss")
     assert code == 2

@@ -18,7 +18,7 @@ from defense.config.schema import Attack, Data, Scorer, Threat, Train, Treat
 from defense.data.validation import Validation
 from defense.models.checkpoints import Checkpoint
 from defense.runtime.progress import no_progress
-from defense.stages.treat import Suggestion
+from defense.stages.treat import RankedSamples
 from tests.calls import perturb, score, treat
 from tests.conftest import TINY, changed, make_split
 
@@ -93,7 +93,7 @@ def test_treatments(name: TreatmentName, threshold: float | None) -> None:
     rng = np.random.default_rng(0)
     train = make_split(30, 3, (1, 2, 2))
     labels = train.labels.numpy()
-    suggestion = Suggestion(rng.normal(size=30), (labels + 1) % 3, labels, 3)
+    suggestion = RankedSamples(rng.normal(size=30), (labels + 1) % 3, labels, 3)
     spec = replace(changed().treatment, name=name, threshold=threshold)
     known = {field for field, value in read(spec).items() if value is not None}
     assert looked_at(spec, lambda treatment: treat(train, suggestion, treatment)) <= known | {"threshold"}

@@ -14,14 +14,14 @@ from defense.config.schema import Objective, Scorer
 from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence import batching
-from defense.influence.batching import fitted
-from defense.influence.scorers import METHODS, Problem
+from defense.influence.batching import with_auto_batch_size
+from defense.influence.scorers import METHODS, ScoringContext
 from defense.runtime import checkpoint as checkpoint
 from defense.runtime.checkpoint import NoCheckpoint
 from defense.runtime.distributed import SingleProcess
 from defense.runtime.progress import no_progress
 from defense.store.store import FileCheckpointer
-from tests.calls import gathered, problem, score
+from tests.calls import map_batches, problem, score
 from tests.conftest import doubles, make_split, scorer
 
 TRAIN, HELD_OUT = doubles(make_split(40, 3, (1, 3, 3))), doubles(make_split(24, 3, (1, 3, 3), seed=1))
@@ -47,8 +47,8 @@ def network(room: float = float("inf"), error: RuntimeError | None = None) -> nn
     return Small(room, error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")).eval()
 
 
-def given(model: nn.Module, spec: Scorer) -> Problem:
-    return Problem(model, TRAIN, TRAIN, Validation(HELD_OUT, HELD_OUT), UTILITY, spec, 0)
+def given(model: nn.Module, spec: Scorer) -> ScoringContext:
+    return ScoringContext(model, TRAIN, TRAIN, Validation(HELD_OUT, HELD_OUT), UTILITY, spec, 0)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ def test_one_sample_that_does_not_fit_is_an_error_and_so_is_anything_else() -> N
 
 def test_the_first_size_is_that_of_the_device_or_of_the_split(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(batching.SIZES, "cpu", 16)
-    assert fitted(None, TRAIN, int) == 16
-    assert fitted(None, TRAIN.subset(torch.arange(3)), int) == 3
-    assert fitted(1000, TRAIN, int) == 1000
+    assert with_auto_batch_size(None, TRAIN, int) == 16
+    assert with_auto_batch_size(None, TRAIN.subset(torch.arange(3)), int) == 3
+    assert with_auto_batch_size(1000, TRAIN, int) == 1000
 
 
 @pytest.mark.parametrize("method", [Method.alignment, Method.self_influence])
@@ -118,7 +118,7 @@ def test_a_killed_pass_goes_on_with_the_next_batch(
     progress = FileCheckpointer(tmp_path)
     seen = []
 
-    def given(progress, kept) -> Problem:  # type: ignore[no-untyped-def]
+    def given(progress, kept) -> ScoringContext:  # type: ignore[no-untyped-def]
         both = Validation(HELD_OUT, HELD_OUT)
         spec = scorer(method=method, batch_size=7)
         return problem(model, TRAIN, None, both, UTILITY, spec, progress=progress, checkpoint=kept)
@@ -152,7 +152,7 @@ def test_rows_that_were_kept_of_other_batches_are_not_taken_for_these(
     monkeypatch.setattr(checkpoint, "KEPT_EVERY", 0.0)
 
     def rows_in(size: int) -> list[float]:
-        found = gathered(
+        found = map_batches(
             TRAIN,
             size,
             lambda rows, x, labels: torch.arange(rows.start, rows.stop).double(),

@@ -15,7 +15,7 @@ from defense.data.splits import Split
 from defense.data.validation import Validation
 from defense.influence.members import single
 from defense.influence.objectives import value_and_gradient
-from defense.influence.scorers import METHODS, Problem
+from defense.influence.scorers import METHODS, ScoringContext
 from tests.conftest import make_split, scorer
 
 UTILITY = Objective({ObjectiveName.utility: 1.0}, positive=1)
@@ -50,7 +50,7 @@ def split(seed: int = 0, broken: tuple[int, ...] = ()) -> Split:
 def test_every_scorer_names_the_first_training_sample(settings: dict[str, object], batch_size: int | None) -> None:
     train, held_out = split(broken=(13, 7)), split(1)
     spec = scorer(batch_size=batch_size, **settings)
-    given = Problem(network(), train, train, Validation(held_out, held_out), UTILITY, spec, 0)
+    given = ScoringContext(network(), train, train, Validation(held_out, held_out), UTILITY, spec, 0)
     with pytest.raises(FloatingPointError, match="the score of training sample 107 is not finite"):
         METHODS[spec.method](given)
 

@@ -17,7 +17,7 @@ from defense.influence.members import single
 from defense.influence.objectives import mean_loss, value_and_gradient
 from defense.influence.peers import PEERS as LIBRARIES
 from defense.influence.peers import RIDGE, State, captum_scores, dattri_pairs, dattri_scores, trak_scores
-from defense.influence.scorers import METHODS, Problem
+from defense.influence.scorers import METHODS, ScoringContext
 from defense.models.networks import cnn, mlp
 from defense.runtime.progress import no_progress
 from tests.calls import directional_derivatives
@@ -80,7 +80,7 @@ def scored(model: nn.Module, validation: Split, *, cosine: bool) -> Tensor:
     objective = Objective({ObjectiveName.utility: 1.0}, positive=1)
     sets = Validation(validation, validation)
     spec = scorer(batch_size=4, cosine=cosine)
-    problem = Problem(model, TRAIN, None, sets, objective, spec, seed=0)
+    problem = ScoringContext(model, TRAIN, None, sets, objective, spec, seed=0)
     return METHODS[Method.alignment](problem).total
 
 

@@ -15,7 +15,7 @@ from defense.errors import InputError
 from defense.influence.alignment import forward_derivative
 from defense.influence.members import Member, dropout, single
 from defense.influence.precision import check_precision, derivative_for, in_bf16, in_tf32, rank_correlation
-from defense.influence.scorers import METHODS, Problem, check_scorer
+from defense.influence.scorers import METHODS, ScoringContext, check_scorer
 from defense.models.networks import cnn
 from defense.runtime.progress import no_progress
 from tests.calls import directional_derivatives
@@ -36,8 +36,8 @@ def network() -> nn.Module:
     return model.eval()
 
 
-def problem(spec: Scorer) -> Problem:
-    return Problem(network(), TRAIN, None, Validation(HELD_OUT, HELD_OUT), UTILITY, spec, 0)
+def problem(spec: Scorer) -> ScoringContext:
+    return ScoringContext(network(), TRAIN, None, Validation(HELD_OUT, HELD_OUT), UTILITY, spec, 0)
 
 
 def rank_correlation_by_hand(a: Tensor, b: Tensor) -> float:

@@ -16,7 +16,7 @@ from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.directions import DIRECTIONS
 from defense.influence.members import dropout, gaussian, masked, single
-from defense.influence.scorers import METHODS, Problem, check_scorer
+from defense.influence.scorers import METHODS, ScoringContext, check_scorer
 from defense.models.checkpoints import Checkpoint
 from defense.runtime.runtime import Runtime
 from defense.store.store import FileCheckpointer
@@ -37,13 +37,13 @@ def network() -> nn.Sequential:
     return nn.Sequential(*layers).double().eval()
 
 
-def problem(model: nn.Module | None = None, objective: Objective = UTILITY, **changes: Any) -> Problem:
+def problem(model: nn.Module | None = None, objective: Objective = UTILITY, **changes: Any) -> ScoringContext:
     spec = scorer(**{"batch_size": 7} | changes)
     validation = Validation(CLEAN, ADVERSARIAL)
-    return Problem(model or network(), TRAIN, ATTACKED, validation, objective, spec, 0)
+    return ScoringContext(model or network(), TRAIN, ATTACKED, validation, objective, spec, 0)
 
 
-def run(given: Problem) -> Tensor:
+def run(given: ScoringContext) -> Tensor:
     return METHODS[given.scorer.method](given).total
 
 

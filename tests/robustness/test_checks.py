@@ -21,7 +21,7 @@ from defense.robustness.checks import CHECKS, Finding, judge
 from defense.robustness.probe import chosen
 from defense.runtime.progress import no_progress
 from defense.stages.treat import untreated
-from tests.calls import in_turn, probe, restore, train
+from tests.calls import probe, restore, run_suite, train
 from tests.conftest import DEFAULT, data, recipe, threat
 
 Trained = dict[str, nn.Module]
@@ -54,7 +54,7 @@ def findings(model: nn.Module, dataset: Dataset, spec: Threat, *, count: int = 1
     """Return what the checks say of `model` beside the suite that runs by default."""
     part = dataset.test.subset(chosen(dataset.test.labels, count, seed=0))
     common = {"classes": dataset.classes, "batch_size": 64, "seed": 0, "progress": no_progress}
-    suite = in_turn(model, part, DEFAULT.evaluation.attacks, spec, **common).standing.values()
+    suite = run_suite(model, part, DEFAULT.evaluation.attacks, spec, **common).standing.values()
     return judge(*probe(model, part, spec, **common), list(suite)[-1].numpy())
 
 

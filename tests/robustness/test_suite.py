@@ -17,7 +17,7 @@ from defense.data.splits import Split
 from defense.errors import InputError
 from defense.robustness.suite import Attacked, check_shape, parts
 from defense.runtime.progress import no_progress
-from tests.calls import in_turn, perturb
+from tests.calls import perturb, run_suite
 from tests.conftest import threat
 
 FGSM = Attack(AttackName.fgsm, steps=1)
@@ -56,7 +56,7 @@ def run(
     attacks: dict[str, Attack], *, eps: str = "0.1", progress: Callable[..., None] = no_progress, **more
 ) -> Attacked:  # type: ignore[no-untyped-def]
     common = {"classes": 2, "batch_size": more.pop("batch_size", 4), "seed": 0, "progress": progress}
-    return in_turn(more.pop("model", Counting()), SPLIT, attacks, threat(eps=eps), **common, **more)
+    return run_suite(more.pop("model", Counting()), SPLIT, attacks, threat(eps=eps), **common, **more)
 
 
 def test_what_is_broken_is_not_attacked_again() -> None:
@@ -214,7 +214,7 @@ def test_of_what_stands_the_picture_of_highest_loss_is_kept(monkeypatch: pytest.
     labels = torch.zeros(1, dtype=torch.int64)
     split = Split(torch.arange(1), TensorImages(torch.full((1, 1, 1, 1), 0.1)), labels, labels)
     common = {"classes": 2, "batch_size": 4, "seed": 0, "progress": no_progress}
-    found = in_turn(Counting(), split, {"a": PGD, "b": FGSM}, threat(eps=0.4), **common)
+    found = run_suite(Counting(), split, {"a": PGD, "b": FGSM}, threat(eps=0.4), **common)
     assert found.standing["b"].tolist() == [True]
     assert float(found.pictures) == pytest.approx(0.45)
 

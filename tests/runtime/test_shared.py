@@ -30,7 +30,7 @@ from defense.runtime.ranks import RankInfo
 from defense.stages.retrain import parts_of_train
 from defense.stages.treat import untreated
 from defense.store.store import FileCheckpointer
-from tests.calls import attack, evaluate, fit, in_turn, losses_of, perturb, retrain, score, train
+from tests.calls import attack, evaluate, fit, losses_of, perturb, retrain, run_suite, score, train
 from tests.conftest import data, recipe, scorer, threat
 
 pytestmark = pytest.mark.slow
@@ -238,7 +238,7 @@ def resumed(ranks: Ranks, folder: Path) -> dict[str, Any]:
             network(), digits().test, suite["pgd"], threat(), progress=progress, checkpoint=kept, **attacks
         ),
         "in turn": lambda progress, kept: (
-            in_turn(
+            run_suite(
                 network(), digits().test, suite, threat(), progress=progress, checkpoint=kept, **attacks
             ).pictures
         ),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from defense.config.choices import TreatmentName
 from defense.config.schema import Treat
 from defense.errors import InputError
-from defense.stages.treat import Suggestion, untreated
+from defense.stages.treat import RankedSamples, untreated
 from tests.calls import control, order_of, treat
 from tests.conftest import DEFAULT, make_split
 
@@ -26,8 +26,8 @@ def spec(**changes: Any) -> Treat:
     return Treat(**defaults | changes)
 
 
-def suggestion(scores: np.ndarray) -> Suggestion:
-    return Suggestion(scores, PREDICTIONS, LABELS, classes=4)
+def suggestion(scores: np.ndarray) -> RankedSamples:
+    return RankedSamples(scores, PREDICTIONS, LABELS, classes=4)
 
 
 SCORES = np.random.default_rng(1).normal(size=40)
@@ -82,7 +82,7 @@ def test_relabelling_gives_the_label_that_the_model_gives() -> None:
 def test_two_classes_are_swapped() -> None:
     split = make_split(20, 2, (1, 2, 2))
     labels = split.labels.numpy()
-    two = Suggestion(np.arange(20.0), labels, labels, classes=2)  # the model agrees with the label
+    two = RankedSamples(np.arange(20.0), labels, labels, classes=2)  # the model agrees with the label
     table = treat(split, two, spec(name=TreatmentName.relabel, budget=0.2)).table
     assert table["label"].tolist() == [*(1 - labels[:4]), *labels[4:]]
 
@@ -109,7 +109,7 @@ def test_a_score_far_above_the_others_does_not_take_all_the_weight() -> None:
 def test_what_the_model_agrees_with_is_not_relabelled() -> None:
     """Else a budget is spent on samples whose label stays, and a control changes more labels than the defence."""
     agreed = np.where(np.arange(40) < 20, LABELS, PREDICTIONS)
-    some = Suggestion(SCORES, agreed, LABELS, classes=4)
+    some = RankedSamples(SCORES, agreed, LABELS, classes=4)
     relabelled = spec(name=TreatmentName.relabel)
     defended = treat(SPLIT, some, relabelled)
     other_label = np.arange(20, 40)

@@ -15,7 +15,7 @@ from defense.data.splits import Dataset
 from defense.models.build import build
 from defense.runtime.progress import no_progress
 from defense.training.recipes import standard_loss
-from tests.calls import converge, measuring
+from tests.calls import fit_lbfgs, measuring
 from tests.conftest import recipe, threat
 
 DECAY = 0.05
@@ -34,7 +34,7 @@ def converged(
     count = len(data.train)
     model = build(SETTINGS, data, seed=seed)
     spec = recipe(**{"epochs": 2000, "tolerance": 1e-9, "weight_decay": DECAY} | changes)
-    ends = converge(
+    ends = fit_lbfgs(
         model,
         data.train,
         spec,

@@ -18,7 +18,7 @@ from defense.data.splits import Dataset
 from defense.runtime.progress import no_progress
 from defense.stages.treat import untreated
 from defense.training import recipes
-from defense.training.epochs import Choice, EpochEnd
+from defense.training.epochs import EpochEnd, EpochSelection
 from tests.calls import train
 from tests.conftest import recipe, threat
 
@@ -32,7 +32,7 @@ def ends(clean: list[float], robust: list[float]) -> Iterator[EpochEnd]:
         yield EpochEnd({"epoch": epoch, **dict(zip(names, numbers, strict=True))}, {"weight": weight})
 
 
-def seen_by(choice: Choice, given: Iterator[EpochEnd]) -> int:
+def seen_by(choice: EpochSelection, given: Iterator[EpochEnd]) -> int:
     """Return how many epochs there were when training ended."""
     count = 0
     for end in given:
@@ -59,7 +59,7 @@ CLEAN, ROBUST = [50.0, 90.0, 80.0, 90.0, 70.0], [10.0, 30.0, 40.0, 40.0, 35.0]
 )
 def test_the_epoch_that_is_kept(spec: Train, kept: int) -> None:
     """Of equal ones the later; what is kept is a copy."""
-    choice = Choice(spec)
+    choice = EpochSelection(spec)
     assert seen_by(choice, ends(CLEAN, ROBUST)) == 5
     assert choice.best.epoch == kept
     assert choice.best.weights["weight"].item() == kept
@@ -76,7 +76,7 @@ def test_the_epoch_that_is_kept(spec: Train, kept: int) -> None:
 def test_a_collapse_stops_fast(
     caplog: pytest.LogCaptureFixture, keep: Keep | None, robust: list[float], seen: int, kept: int | None
 ) -> None:
-    choice = Choice(recipe(recipe=Recipe.fast, keep=keep))
+    choice = EpochSelection(recipe(recipe=Recipe.fast, keep=keep))
     with caplog.at_level(logging.WARNING):
         assert seen_by(choice, ends([50, 60, 70, 80, 90], robust)) == seen
     assert ("robust accuracy on validation fell from 50.0 to 20.0 %" in caplog.text) == (kept is not None)
@@ -86,7 +86,7 @@ def test_a_collapse_stops_fast(
 
 def test_other_recipes_go_on_after_a_fall() -> None:
     for name in (Recipe.standard, Recipe.adversarial, Recipe.trades):
-        choice = Choice(recipe(recipe=name, keep=Keep.robust))
+        choice = EpochSelection(recipe(recipe=name, keep=Keep.robust))
         assert seen_by(choice, ends([50, 50, 50], [90, 10, 20])) == 3
         assert choice.best.epoch == 1
 

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingState:
     """The parts of a training run that have a state. Everything else follows from its settings and the epoch."""
 
     model: nn.Module
@@ -30,7 +30,7 @@ class Course:
         }
 
     def begin(self, state: dict[str, Any] | None) -> int:
-        """Take over a state, where there is one; return how many epochs it is after."""
+        """Take over a state, if there is one; return how many epochs it is after."""
         if state is None:
             return 0
         for name, part in vars(self).items():

@@ -31,7 +31,7 @@ from defense.training.validation import accuracy
 log = logging.getLogger(__name__)
 
 
-def converge(
+def fit_lbfgs(
     model: nn.Module,
     samples: TrainingSet,
     recipe: Train,

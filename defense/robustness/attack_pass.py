@@ -17,7 +17,7 @@ Attempt = Callable[[Tensor, Tensor, int], Tensor]  # pictures, labels, their fir
 
 
 @dataclass
-class Turn:
+class AttackPass:
     """What a try does to each sample of `split`, row by row, in place."""
 
     model: nn.Module
@@ -49,7 +49,7 @@ class Turn:
         for rows in filter(len, everything[done:].split(len(batches[0]) if batches else 1)):
             x, labels = self.split.images.take(rows), self.split.labels[rows.to(self.split.labels.device)]
             tried = attempt(x, labels, int(rows[0]))
-            right, losses = (found.cpu() for found in judged(self.model, tried, labels))
+            right, losses = (found.cpu() for found in correct_and_losses(self.model, tried, labels))
             worse = ~right | (losses > self.highest[rows])
             self.pictures[rows[worse]] = tried.cpu().float()[worse]
             self.highest[rows], self.stands[rows] = torch.maximum(self.highest[rows], losses), right
@@ -70,14 +70,14 @@ class Turn:
 
 
 @torch.no_grad()
-def judged(model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def correct_and_losses(model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return where the model is right on pictures (b, C, H, W), bool (b,), and its losses (b,)."""
     logits = finite_logits(model(x))
     return logits.argmax(1) == labels, F.cross_entropy(logits, labels, reduction="none")
 
 
 def finite_logits(logits: Tensor) -> Tensor:
-    """Return `logits`; raises FloatingPointError where one is not finite: the highest of NaN is no class."""
+    """Return `logits`; raises FloatingPointError if one is not finite: the highest of NaN is no class."""
     if not bool(logits.isfinite().all()):
         raise FloatingPointError("the model gives logits that are not finite; it cannot be attacked")
     return logits
