@@ -172,6 +172,7 @@ def compared(ref: str, text: str, folder: Path) -> bool:
     older = {name: [translated(word, known, "overrides") for word in words] for name, words in chosen.items()}
     for side in ("before", "now"):
         write_inputs(folder / side / "inputs")
+        write_texts(folder / side / "inputs")
     tree = folder / "tree"
     git("worktree", "add", "--detach", "--force", str(tree), ref, check=True)
     try:
@@ -234,11 +235,9 @@ def differences(now: dict[str, dict[str, str]], before: dict[str, dict[str, str]
 
 
 def write_inputs(folder: Path) -> None:
-    """Write a small table, pictures, texts and the folder of an encoder into `folder`."""
+    """Write a small table and pictures into `folder`."""
     import numpy as np
     import pandas as pd
-
-    from tests.texts import tiny_encoder, write_given, write_reviews
 
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -257,6 +256,12 @@ def write_inputs(folder: Path) -> None:
         test_x=rng.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8),
         test_y=test_y,
     )
+
+
+def write_texts(folder: Path) -> None:
+    """Write texts and the folder of an encoder into `folder`."""
+    from tests.texts import tiny_encoder, write_given, write_reviews
+
     write_reviews(folder / "train.tsv", 60)
     write_reviews(folder / "test.tsv", 30, seed=1)
     write_given(folder / "given.json", 20)

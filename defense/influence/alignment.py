@@ -142,9 +142,8 @@ def directional_derivatives(
     """Return d/dt loss_i(theta + t direction) at t = 0 for each sample of `split`: (n,), on the CPU.
 
     The model is in eval mode meanwhile and comes back untouched. derivative: computes one batch, see
-    `Derivatives`, whose fallback is logged. runtime: see `map_batches`. Raises FloatingPointError that names the id
-    of the first
-    sample whose derivative is not finite.
+    `Derivatives`, whose fallback is logged. runtime: see `map_batches`. Raises FloatingPointError that names the
+    id of the first sample whose derivative is not finite.
     """
     formed = derivative if isinstance(derivative, Derivatives) else Derivatives(derivative)
 

@@ -44,7 +44,7 @@ from defense.store.fingerprint import canonical
 from defense.store.stage import Stage
 from defense.tasks.registry import TASKS
 from tests.conftest import changed
-from tests.same_numbers import write_inputs
+from tests.same_numbers import write_inputs, write_texts
 from tests.texts import tiny_encoder
 
 
@@ -363,21 +363,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = {"train_y": np.arange(60) % 3, "test_y": np.arange(30) % 3}
     odd = {f"{part}_x": rng.integers(0, 256, (count, 3, 8, 3), dtype=np.uint8) for part, count in PARTS}
     np.savez(inputs / "odd.npz", **odd, **labels)
-    given = (inputs / "given.json").read_text(encoding="utf-8")
-    content = json.loads(given)
-    records = content["sst2"]
-    twice = [record | {"other": record["sentence"][::-1]} for record in records]
-    whole = {"sst2": twice, "mnli": twice[::-1][: len(twice) // 2]}
-    (inputs / "given.json").write_text(json.dumps(whole), encoding="utf-8")
-    (inputs / "other.json").write_text(json.dumps({"sst2": twice[: len(twice) // 2]}), encoding="utf-8")
-    tiny_encoder(inputs / "encoder2")
-    tokenizer = inputs / "encoder2/tokenizer.json"
-    words = tokenizer.read_text(encoding="utf-8")
-    content = json.loads(words)
-    vocabulary = content["model"]["vocab"]
-    *_, first, second = sorted(vocabulary, key=vocabulary.get)
-    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
-    tokenizer.write_text(json.dumps(content), encoding="utf-8")
     pictures = dict(np.load(inputs / "pictures.npz"))
     np.savez(inputs / "pictures.npz", **pictures, train_y_other=np.roll(pictures["train_y_noisy"], 1))
     for part, count in PARTS:
@@ -387,6 +372,25 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 picture = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
                 picture.save(inputs / f"folder/{part}/{name}/{number}.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def texts(files: Path) -> Path:
+    """The same folder with texts, and encoders of other tokens."""
+    inputs = files / "inputs"
+    write_texts(inputs)
+    records = json.loads((inputs / "given.json").read_text(encoding="utf-8"))["sst2"]
+    twice = [record | {"other": record["sentence"][::-1]} for record in records]
+    few = twice[: len(twice) // 2]
+    (inputs / "given.json").write_text(json.dumps({"sst2": twice, "mnli": few}), encoding="utf-8")
+    (inputs / "other.json").write_text(json.dumps({"sst2": few}), encoding="utf-8")
+    tokenizer = Path(tiny_encoder(inputs / "encoder2")) / "tokenizer.json"
+    content = json.loads(tokenizer.read_text(encoding="utf-8"))
+    vocabulary = content["model"]["vocab"]
+    *_, first, second = sorted(vocabulary, key=vocabulary.get)
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    tokenizer.write_text(json.dumps(content), encoding="utf-8")
+    return files
 
 
 PARTS = (("train", 60), ("test", 30))
@@ -402,11 +406,20 @@ def moved(walk: Any, context: list[str], change: str) -> set[str]:
     return {label.split()[0] for label in labels if before.get(label) != after.get(label)}
 
 
-@pytest.mark.parametrize("each", CASES, ids=str)
+def marked(each: Case) -> Any:
+    """Return a case that is skipped without the packages that it needs, and given the files that it needs."""
+    of_texts = each.context[:1] == TEXT[:1]
+    packages = ("transformers", "peft") if of_texts else ()
+    packages += ("cleanlab",) if "scorer.method=confident_learning" in each.context else ()
+    marks = [pytest.mark.extra(*packages)] if packages else []
+    return pytest.param(each, "texts" if of_texts else "files", marks=marks, id=str(each))
+
+
+@pytest.mark.parametrize(("each", "inputs"), map(marked, CASES))
 def test_a_knob_moves_the_keys_of_the_stages_that_read_it(
-    each: Case, walk: Any, files: Path, monkeypatch: pytest.MonkeyPatch
+    each: Case, inputs: str, walk: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(files)
+    monkeypatch.chdir(request.getfixturevalue(inputs))
     assert moved(walk, each.context, each.change) == each.moves
 
 
