@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from defense.config.checks import check
 from defense.config.choices import ObjectiveName
+from defense.config.reads import table_of_readers
 from defense.config.schema import Attack, Config, Evaluation, Objective, Scorer, plain
 from defense.config.tasks import Speed
 from defense.errors import InputError
@@ -40,6 +41,7 @@ def register() -> None:
     for chosen in (schema.model, schema.evaluation.attacks, schema.objective.weights, schema.speed.scorers):
         OmegaConf.set_struct(chosen, False)
     ConfigStore.instance().store(name="schema", node=schema)
+    OmegaConf.register_new_resolver("readers", table_of_readers, replace=True)  # for --help
 
 
 def composed(*overrides: str) -> Config:

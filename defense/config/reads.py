@@ -14,7 +14,15 @@ from typing import Any, get_args, get_origin, get_type_hints
 from defense.config.choices import Choice, Method, Task
 from defense.config.schema import Attack, Config, Data, Objective, Scorer, Train, Treat, plain
 
-PARTS = (Data, Train, Attack, Objective, Scorer, Treat)  # whose fields are not all read
+NAMES = {  # the classes of settings whose fields are not all read, with the part of the config that has them
+    Data: "data",
+    Train: "train",
+    Attack: "attack",
+    Objective: "objective",
+    Scorer: "scorer",
+    Treat: "treatment",
+}
+PARTS = tuple(NAMES)
 PASSED_ON = {"data.positive": "objective.positive", "data.crop": "train.crop", "data.flip": "train.flip"}
 ALIGNMENT = "a scorer of gradients, as scorer=ip,"
 
@@ -37,7 +45,7 @@ def readers_of(kind: type) -> dict[str, list[tuple[str, Choice]]]:
     found: dict[str, list[tuple[str, Choice]]] = {}
     for field, choice in choices_of(kind).items():
         for member in choice:
-            for name in member.reads:
+            for name in sorted(member.reads):
                 found.setdefault(name, []).append((field, member))
     return found
 
@@ -70,6 +78,20 @@ def read(settings: Any) -> dict[str, Any]:
     """Return the fields that settings read, by name, as plain values with defaults resolved."""
     names = reading(settings)
     return {name: value for name, value in plain(resolve(settings)).items() if name in names}
+
+
+def table_of_readers() -> str:
+    """Return, for --help, a line for each setting that only some choices read: the choices that do."""
+    lines = []
+    for kind, part in NAMES.items():
+        for field, readers in readers_of(kind).items():
+            if field in {each.name for each in fields(kind)}:
+                members: dict[str, list[str]] = {}
+                for choice, member in readers:
+                    members.setdefault(choice, []).append(str(member))
+                who = " or ".join(f"{choice}={','.join(names)}" for choice, names in members.items())
+                lines.append(f"{part}.{field}: {who}")
+    return "\n".join(lines)
 
 
 def resolve(settings: Any) -> Any:

@@ -402,6 +402,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(arguments: list[str], tmp
     if arguments == ["--help"]:
         for group in ("data", "model", "train", "attack", "objective", "scorer", "treatment", "evaluation"):
             assert f"\n{group}: " in done.stdout
+        assert "\ntrain.beta: recipe=trades\n" in done.stdout
 
 
 @pytest.mark.slow

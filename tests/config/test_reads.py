@@ -13,7 +13,7 @@ from torch import nn
 
 from defense.config.choices import AttackName, Direction, Harm, Members, Method, Norm, Source, TreatmentName
 from defense.config.compose import CONF, composed
-from defense.config.reads import names_read, read, readers_of, reading, unread
+from defense.config.reads import names_read, read, readers_of, reading, table_of_readers, unread
 from defense.config.schema import Attack, Data, Scorer, Threat, Train, Treat
 from defense.data.validation import Validation
 from defense.models.checkpoints import Checkpoint
@@ -119,6 +119,16 @@ def test_every_setting_that_some_choice_reads_says_which() -> None:
     assert readers["harm_eps"] == [("harm", Harm.poison)]
     assert [member for _, member in readers["spread"]] == [Source.blobs, Source.moons]
     assert "seed" not in readers
+
+
+def test_help_lists_every_setting_that_only_some_choices_read() -> None:
+    lines = table_of_readers().splitlines()
+    assert "train.validation_steps: recipe=adversarial,fast,trades or keep=robust" in lines
+    assert "objective.positive: weights=demographic_parity,equal_opportunity" in lines
+    named = {line.partition(":")[0] for line in lines}
+    for part, settings in (("data", Data), ("train", Train), ("attack", Attack), ("scorer", Scorer)):
+        always = names_read(settings, {})  # no choice is made: what is read whatever is chosen
+        assert {f"{part}.{field.name}" for field in fields(settings) if field.name not in always} <= named
 
 
 @pytest.mark.parametrize(
