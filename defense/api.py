@@ -30,7 +30,7 @@ from defense.runtime.runtime import Runtime
 from defense.stages.attack import attack as attack_stage
 from defense.stages.evaluate import evaluate as evaluate_stage
 from defense.stages.score import score as score_stage
-from defense.stages.trained import Given
+from defense.stages.trained import GivenNetwork
 
 log = logging.getLogger(__name__)
 ROUNDING = 1e-6  # by how much a pixel may miss [0, 1]
@@ -64,6 +64,7 @@ def score(
     """
     objective, scorer = scoring(objective, scorer)
     check_numbers("scorer", scorer)
+    check_whole("seed", seed, 0)
     if scorer.proxy is not None or scorer.seeds != 1:
         raise InputError("scorer", scorer, "trains models of its own; expected proxy null and seeds 1 here")
     model = as_model(model)
@@ -83,7 +84,7 @@ def score(
     both = Validation(held_out, held_out)
     scores = score_stage(
         Runtime(),
-        Given(model, classes),
+        GivenNetwork(model, classes),
         samples,
         both,
         objective,
@@ -92,7 +93,7 @@ def score(
         states=states,
         seed=seed,
     )
-    return torch.from_numpy(scores.table["score"].to_numpy()).float()
+    return torch.tensor(scores.table["score"].to_numpy(copy=True)).float()
 
 
 @torch.inference_mode(False)
@@ -123,7 +124,7 @@ def attack(
     split, threat, classes = prepared(model, samples, norm, eps, batch_size=batch_size, seed=seed)
     with global_seed(seed, "notebook"):  # of networks that draw from the global generator
         found = attack_stage(
-            Runtime(), Given(model, classes), split, spec, threat, batch_size=batch_size, seed=seed
+            Runtime(), GivenNetwork(model, classes), split, spec, threat, batch_size=batch_size, seed=seed
         )
     return found.tensors["pictures"].to(samples[0].device)
 
@@ -160,7 +161,7 @@ def evaluate(
     split, threat, classes = prepared(model, samples, norm, eps, batch_size=batch_size, seed=seed)
     with global_seed(seed, "notebook"):  # of networks that draw from the global generator
         suite = replace(spec, attacks=attacks, batch_size=batch_size)
-        table = evaluate_stage(Runtime(), Given(model, classes), split, suite, threat, seed=seed).table
+        table = evaluate_stage(Runtime(), GivenNetwork(model, classes), split, suite, threat, seed=seed).table
     columns = {"clean": "clean", **{name: f"adaptive.{name}" for name in attacks}, "worst": "adaptive.worst"}
     return {name: 100 * int(table[column].sum()) / len(table) for name, column in columns.items()}
 
@@ -169,9 +170,8 @@ def prepared(
     model: nn.Module, samples: Samples, norm: str, eps: float | str, *, batch_size: int, seed: int
 ) -> tuple[Split, Threat, int]:
     """Return the samples as a split, the threat model and the number of classes; raises InputError."""
-    for field, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if type(value) is not int or value < least:
-            raise InputError(field, repr(value), f"expected a whole number of at least {least}")
+    check_whole("batch_size", batch_size, 1)
+    check_whole("seed", seed, 0)
     if norm not in list(Norm.__members__):
         raise InputError("norm", norm, f"expected one of {', '.join(Norm.__members__)}")
     threat = Threat(Norm[norm], positive("eps", eps))
@@ -183,6 +183,12 @@ def prepared(
     if found := oddity(model, split, "model", type(model).__name__, most=few):
         log.warning("robust accuracy may look higher than it is: %s", found)
     return split, threat, classes
+
+
+def check_whole(field: str, value: object, least: int) -> None:
+    """Raise InputError unless a value is a whole number of at least `least`."""
+    if type(value) is not int or value < least:
+        raise InputError(field, repr(value), f"expected a whole number of at least {least}")
 
 
 def as_samples(field: str, samples: Samples) -> Split:

@@ -51,7 +51,7 @@ from defense.stages import retrain as retrain_stage
 from defense.stages import score as score_stage
 from defense.stages import train as train_stage
 from defense.stages import treat as treat_stage
-from defense.stages.trained import Given, Trained
+from defense.stages.trained import GivenNetwork, Trained
 from defense.training import lbfgs, loop, recipes
 from defense.training import validation as validating
 from defense.training.inputs import Criteria, Measure, TrainingSet
@@ -216,7 +216,7 @@ def attack(
     **parts: Any,
 ) -> AdversarialSet:
     """Call the stage attack."""
-    given = Given(model, classes)
+    given = GivenNetwork(model, classes)
     return attack_stage.attack(runtime(**parts), given, split, spec, threat, batch_size=batch_size, seed=seed)
 
 
@@ -232,7 +232,7 @@ def check(
     **parts: Any,
 ) -> Checks:
     """Call the stage check."""
-    given = Given(model, classes)
+    given = GivenNetwork(model, classes)
     return check_stage.check(runtime(**parts), given, test, threat, count=count, batch_size=batch_size, seed=seed)
 
 
@@ -252,7 +252,7 @@ def evaluate(
     """Call the stage evaluate."""
     return evaluate_stage.evaluate(
         runtime(**parts),
-        Given(model, classes),
+        GivenNetwork(model, classes),
         test,
         suite,
         threat,
@@ -279,7 +279,7 @@ def score(
     """Call the stage score."""
     return score_stage.score(
         runtime(**parts),
-        Given(model, 0),
+        GivenNetwork(model, 0),
         train,
         validation,
         objective,
@@ -342,7 +342,7 @@ def plant(
     **parts: Any,
 ) -> Planted:
     """Call the stage plant."""
-    given = Given(model, classes)
+    given = GivenNetwork(model, classes)
     return plant_stage.plant(runtime(**parts), given, train, spec, ball=ball, batch_size=batch_size, seed=seed)
 
 

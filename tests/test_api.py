@@ -505,3 +505,15 @@ def test_the_example_runs_and_the_package_is_light() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         defense.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("seed", [-1, "a", 0.5])
+def test_a_seed_of_scores_is_a_whole_number(seed: Any) -> None:
+    with pytest.raises(InputError, match=r"^seed=.*: expected a whole number of at least 0$"):
+        defense.score(network(), (X, Y), (X_VAL, Y_VAL), seed=seed)
+
+
+def test_scores_are_a_tensor_of_their_own(recwarn: pytest.WarningsRecorder) -> None:
+    found = defense.score(network(), (X, Y), (X_VAL, Y_VAL), scorer="loss")
+    assert found.dtype == torch.float32
+    assert not [each for each in recwarn if "writable" in str(each.message)]

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from defense.reporting.archive import Cells
     from defense.reporting.sheet import Failure, Sheet
 
-STORE = "defense-report store --list shows what is in the store, --prune removes what no run needs."
+STORE = (
+    "defense-report store --list shows what is in the store, --prune removes what no run needs, --why A B shows "
+    "how two entries differ."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -30,7 +30,9 @@ def find_cells(paths: Sequence[Path]) -> Cells:
     """
     from defense.reporting.archive import read_archive  # SciPy: not for --help
 
+    paths = [*{path.resolve(): path for path in paths}.values()]
     archives = {path: found for path in paths if (found := archive_of(path)) is not None}
+    paths = [path for path in paths if path not in archives or archives[path].parent not in {*paths} - {path}]
     folders = [path for path in paths if path not in archives]
     read = {path: read_archive(file) for path, file in archives.items()}
     results = [read[path].results if path in read else find_results([path]) for path in paths]
@@ -70,7 +72,7 @@ def find_results(paths: Sequence[Path], sweep: str | None = None) -> list[Result
     commands: dict[Path, str] = {}
     for path in paths:
         if not path.is_dir():
-            found = "a file" if path.exists() else "no such folder"
+            found = "a file" if path.exists() else "no such file or folder"
             raise InputError("PATH", path, f"{found}; expected the folder of a sweep, as in runs/<name>/<time>")
         files = sorted(left([path], RESULT, sweep), key=in_number)
         if not files and not left([path], FAILED, sweep):

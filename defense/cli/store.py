@@ -17,10 +17,9 @@ from defense.reporting.tables import markdown
 from defense.store.files import usable
 from defense.store.fingerprint import differences
 from defense.store.prune import KINDS, Pruned, StoreItem, items_in, needed_keys, prune
-from defense.store.store import MANIFEST
+from defense.store.store import MANIFEST, keyed
 
 STORE = Path("runs/store")
-UNKEYED = ("seconds", "files")  # parts of a manifest that are not in its key
 HOURS = 24.0  # longer than a run should take from the last use of an entry to its result.json
 
 
@@ -54,8 +53,7 @@ def run_store_command(arguments: Sequence[str]) -> str:
 def explain(store: Path, first: str, second: str) -> str:
     """Return what differs between the keys of two entries, as train/1f2e, a line each."""
     one, other = (manifest_of(store, name) for name in (first, second))
-    parts = [{name: part for name, part in each.items() if name not in UNKEYED} for each in (one, other)]
-    return "\n".join(differences(parts[0], parts[1])) or "nothing: both are one entry"
+    return "\n".join(differences(keyed(one), keyed(other))) or "nothing: both are one entry"
 
 
 def manifest_of(store: Path, name: str) -> dict[str, Any]:

@@ -99,6 +99,14 @@ def resolve(settings: Any) -> Any:
     return settings.resolved() if hasattr(settings, "resolved") else settings
 
 
+def attacks_validation(config: Config) -> bool:
+    """Return whether the validation split is attacked: for a report, a retraining or an objective that is read."""
+    if config.task in (Task.defend, Task.faithfulness):
+        return True
+    looks = "objective" in config.task.reads | reading(config.scorer) and config.objective.reads_adversarial
+    return looks and config.data.given_path is None and config.task is not Task.evade
+
+
 def unread(config: Config, overrides: Sequence[str]) -> list[str]:
     """Return a line for each override, as in train.beta=3, that nothing in the run reads: it names what would.
 

@@ -333,9 +333,3 @@ class Config:
     speed: Speed
     fabric: Devices
     track: Track
-
-    @property
-    def attacks_validation(self) -> bool:
-        """Whether the validation split is attacked: where an objective, a report or a retraining looks at it."""
-        looks = self.objective.reads_adversarial and self.data.given_path is None
-        return self.task in (Task.defend, Task.faithfulness) or (looks and self.task is not Task.evade)

@@ -11,6 +11,7 @@ from pathlib import Path
 from lightning_fabric import Fabric
 
 from defense.config.choices import AUTO, Direction, Harm, Keep, Recipe, Task
+from defense.config.reads import attacks_validation
 from defense.config.schema import Config, Training
 from defense.data.load import held_out, load
 from defense.data.splits import Dataset
@@ -50,7 +51,7 @@ def load_run(config: Config, fabric: Fabric | None = None, ranks: Ranks = SINGLE
     if config.task is Task.detect and config.data.harm is Harm.none and data.train.labels.equal(data.train.truth):
         raise InputError("task", config.task, "expected data with known noise, as data.harm plants it")
     model = build(config.model, data, seed=config.seed)  # fails here, before any compute, where it does not fit
-    used = {"attack": config.attack} if config.attacks_validation else {}
+    used = {"attack": config.attack} if attacks_validation(config) else {}
     if config.task is Task.defend:
         used |= {f"evaluation.attacks.{name}": attack for name, attack in config.evaluation.attacks.items()}
     check_shape("threat.eps", used.items(), config.threat, data.shape)

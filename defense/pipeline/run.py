@@ -9,7 +9,7 @@ from torch import Tensor
 
 from defense.artifacts import AdversarialSet, Evaluation, Measurement, Scores, Treatment
 from defense.config.choices import Harm, Optimizer, Recipe
-from defense.config.reads import reading
+from defense.config.reads import attacks_validation, reading
 from defense.config.schema import Config, Scorer, Train, Training, Treat, plain
 from defense.data.harm import stamped
 from defense.data.images import TensorImages
@@ -43,7 +43,7 @@ class ScoredModel:
 
     @property
     def label(self) -> str:
-        """What tells its stages from those of the baseline."""
+        """Its part of the labels of stages; none for the baseline."""
         return "" if self.name == "baseline" else self.name
 
 
@@ -79,7 +79,7 @@ class Run:
             spec = replace(self.config.train, recipe=recipe)
             model = self.train(name, untreated(self.data.train), spec, index=index)
             found = ScoredModel(name, model, recipe, None)
-            if self.config.attacks_validation:
+            if attacks_validation(self.config):
                 found = replace(found, adversarial=self.attack(found, "validation"))
             self.models[name] = found
         return self.models[name]

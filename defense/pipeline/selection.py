@@ -26,7 +26,7 @@ AGAIN = 1  # index of the trainings: first weights and a control of their own
 
 @dataclass(frozen=True)
 class Chosen:
-    """What to do with the training split, and what that was chosen from."""
+    """The treatment of the training split, with the candidates that it was chosen from."""
 
     spec: Treat  # of budget 0 if nothing beats its control
     candidates: pd.DataFrame  # treatment, budget, control, defended (in percent), gain, low, high, chosen

@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,12 +157,13 @@ def leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def column(values: Sequence[Any]) -> pa.Array:
     """Return values of one type as they are, integers beside floats as floats, and any others as text.
 
-    A text stays as it is; what is none is written as JSON.
+    A text stays as it is, other values are written as JSON; so are integers that a column of numbers cannot hold.
     """
     kinds = {type(value) for value in values if value is not None}
     for fitting, kind in (({bool}, pa.bool_()), ({int}, pa.int64()), ({int, float}, pa.float64())):
         if kinds and kinds <= fitting:
-            return pa.array(values, kind)
+            with suppress(OverflowError, pa.ArrowInvalid):
+                return pa.array(values, kind)
     return pa.array([as_text(value) for value in values], pa.string())
 
 

@@ -147,7 +147,8 @@ def gallery(run: Run) -> dict[str, list[Picture]]:
         for rank, (row, pixel) in enumerate(zip(table.itertuples(), pixels, strict=True), start=1):
             wrong = run.data.noise_known and row.label != row.truth
             (name,) = run.data.names_of([row.id])
-            facts = {"id": str(row.id), "name": name, "label": names[row.label]}
+            facts = {"id": str(row.id)} | ({"name": name} if name != str(row.id) else {})
+            facts |= {"label": names[row.label]}
             facts |= {"truth": names[row.truth]} if wrong else {}
             facts |= {"model says": names[row.prediction], "score": f"{row.score:.3g}"}
             stem, alt = f"{kind}_{rank:02d}", f"training sample {row.id}"

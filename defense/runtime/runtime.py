@@ -36,7 +36,7 @@ def cpu_fabric() -> Fabric:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What every stage takes beside what its result is made of; without a runner stages are computed in place."""
+    """The device, ranks, progress and checkpoint of a stage; without a runner it is computed in place."""
 
     fabric: Fabric = field(default_factory=cpu_fabric)
     ranks: Ranks = SINGLE_PROCESS
@@ -52,7 +52,7 @@ class Runtime:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What every key of the store holds of it: rounding depends on the kind of device and on the precision."""
+        """Its part of every key: rounding depends on the kind of device and on the precision."""
         return {"device": self.device.type, "precision": self.fabric.strategy.precision.precision}
 
     def named(self, *label: str) -> Runtime:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from math import prod
+from typing import Annotated
 
 from defense import models, robustness
 from defense.artifacts import AdversarialSet
+from defense.config.choices import reads
 from defense.config.schema import Attack, Threat
 from defense.data.splits import Split
 from defense.robustness.attacks import Attacker
@@ -22,7 +24,14 @@ log = logging.getLogger(__name__)
 
 @stage(version=5, code=(models, robustness), shared=True)
 def attack(
-    runtime: Runtime, model: Model, split: Split, spec: Attack, threat: Threat, *, batch_size: int, seed: int
+    runtime: Runtime,
+    model: Model,
+    split: Annotated[Split, reads("images", "labels")],
+    spec: Attack,
+    threat: Threat,
+    *,
+    batch_size: int,
+    seed: int,
 ) -> AdversarialSet:
     """Return `split` attacked at `model`; see `defense.robustness.suite.perturb`.
 

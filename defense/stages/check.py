@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from defense import models, robustness
 from defense.artifacts import Checks
+from defense.config.choices import reads
 from defense.config.schema import Threat
 from defense.data.splits import Split
 from defense.robustness.attacks import Attacker
@@ -15,7 +18,14 @@ from defense.store.stage import stage
 
 @stage(version=4, code=(models, robustness))
 def check(
-    runtime: Runtime, model: Model, test: Split, threat: Threat, *, count: int, batch_size: int, seed: int
+    runtime: Runtime,
+    model: Model,
+    test: Annotated[Split, reads("ids", "images", "labels")],
+    threat: Threat,
+    *,
+    count: int,
+    batch_size: int,
+    seed: int,
 ) -> Checks:
     """Return how `model` behaves on `count` test samples, every class in its share; the same for every arm.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import pandas as pd
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from defense import models, robustness
 from defense.artifacts import AdversarialSet, Evasion
+from defense.config.choices import reads
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError
@@ -35,7 +37,13 @@ def movers(count: int, share: float, *, seed: int) -> Tensor:
 
 @stage(version=3, code=(models, robustness))
 def evade(
-    runtime: Runtime, model: Model, split: Split, *, ratio: float, batch_size: int, reach: float | None = None
+    runtime: Runtime,
+    model: Model,
+    split: Annotated[Split, reads("images")],
+    *,
+    ratio: float,
+    batch_size: int,
+    reach: float | None = None,
 ) -> AdversarialSet:
     """Return every point of `split` moved across the boundary of `model`, at most as far as `reach` in L2."""
     network = model.network
@@ -53,16 +61,21 @@ def mixed(split: Split, moved: Tensor, chosen: Tensor) -> Split:
 
 @stage(version=3, code=(models, robustness))
 def judge(
-    runtime: Runtime, model: Model, test: Split, moved: Mapping[str, AdversarialSet], *, batch_size: int
+    runtime: Runtime,
+    model: Model,
+    test: Annotated[Split, reads("ids", "images", "labels")],
+    moved: Mapping[str, AdversarialSet],
+    *,
+    batch_size: int,
 ) -> Evasion:
     """Return whether `model` is right on each point as it is (clean), and moved in each way, all points moved."""
-    labels = test.labels.cpu()
+    network, labels = model.network, test.labels.cpu()
     splits = {"clean": test} | {
         name: test.with_images(TensorImages(each.tensors["pictures"].to(test.labels.device)))
         for name, each in moved.items()
     }
     right = {
-        name: (predict(model.network, split, batch_size=batch_size).argmax(1) == labels).numpy()
+        name: (predict(network, split, batch_size=batch_size).argmax(1) == labels).numpy()
         for name, split in splits.items()
     }
     return Evasion(pd.DataFrame({"id": test.ids.numpy(), **right}))

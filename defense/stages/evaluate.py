@@ -10,6 +10,7 @@ from torch import Tensor
 
 from defense import models, robustness
 from defense.artifacts import Evaluation
+from defense.config.choices import reads
 from defense.config.schema import Evaluation as Suite
 from defense.config.schema import Threat
 from defense.data.images import TensorImages
@@ -26,12 +27,12 @@ from defense.store.stage import stage, unread
 def evaluate(
     runtime: Runtime,
     model: Model,
-    test: Split,
+    test: Annotated[Split, reads("ids", "images", "labels")],
     suite: Annotated[Suite, unread("checked")],
     threat: Threat,
     *,
     frozen: Tensor | None = None,
-    stamped: Split | None = None,
+    stamped: Annotated[Split | None, reads("images")] = None,
     keep: bool = False,
     seed: int,
 ) -> Evaluation:
@@ -39,16 +40,17 @@ def evaluate(
 
     Beside it stands the class that the model gives to the sample as it is.
 
-    frozen: the test pictures (n, C, H, W) as the suite attacked them at the baseline; None where `model` is that
-    baseline, whose own attacks are the frozen ones. stamped: the test samples with a planted trigger, where there
+    frozen: the test pictures (n, C, H, W) as the suite attacked them at the baseline; None if `model` is that
+    baseline, whose own attacks are the frozen ones. stamped: the test samples with a planted trigger, if there
     is one; `triggered` is whether the model is right on those. keep: return the pictures. The attacks of a suite
     come in turn, each on the samples that those before it have left standing, so adaptive.<attack> is the accuracy
     after this attack and all before it, and adaptive.worst the accuracy after all. A sample counts as right under
     attack only if it is right without one, since staying put is open to every attacker.
     """
-    attacker = Attacker(model.network, threat, model.classes, suite.batch_size, seed)
+    network = model.network
+    attacker = Attacker(network, threat, model.classes, suite.batch_size, seed)
     attacked = run_suite(attacker, test, suite.attacks, runtime)
-    predicted = partial(predict, model.network, batch_size=suite.batch_size, ranks=runtime.ranks)
+    predicted = partial(predict, network, batch_size=suite.batch_size, ranks=runtime.ranks)
     labels = test.labels.cpu()
     adaptive = {f"adaptive.{name}": stands.numpy() for name, stands in attacked.standing.items()}
     worst = next(reversed(adaptive.values()))

@@ -18,9 +18,9 @@ from defense.store.stage import stage
 @stage(version=3, code=(models,), shared=True)
 def measure(runtime: Runtime, model: Model, parts: Mapping[str, Split], *, batch_size: int) -> Measurement:
     """Return the class that `model` gives to every sample of `parts`, by name, with its id, label and group."""
-    tables = []
+    network, tables = model.network, []
     for name, split in parts.items():
-        found = predict(model.network, split, batch_size=batch_size, ranks=runtime.ranks).argmax(1)
+        found = predict(network, split, batch_size=batch_size, ranks=runtime.ranks).argmax(1)
         columns = {"id": split.ids, "label": split.labels, "prediction": found}
         columns |= {} if split.groups is None else {"group": split.groups}
         tables.append(pd.DataFrame({key: value.cpu().numpy() for key, value in columns.items()}).assign(part=name))

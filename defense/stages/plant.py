@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Planting:
-    """What a harm is made from."""
+    """The model, samples and settings that a harm is made from."""
 
     model: nn.Module
     train: Split
@@ -50,7 +50,7 @@ class Planting:
 def plant(
     runtime: Runtime,
     model: Model,
-    train: Split,
+    train: Annotated[Split, reads("ids", "images", "labels")],
     spec: Annotated[Data, reads("harm", "harm_rate")],
     *,
     ball: Threat | None = None,

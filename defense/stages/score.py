@@ -64,7 +64,7 @@ def score(
 
 @stage(version=2, code=(influence, models))
 def score_mean(runtime: Runtime, each: Mapping[str, Scores]) -> Scores:
-    """Return `mean` of scores taken at several models, by name."""
+    """Return the mean of scores taken at several models, by name; see `mean`."""
     return mean(each)
 
 

@@ -31,7 +31,13 @@ OPTIMIZERS: dict[Optimizer, Callable[..., Iterator[EpochEnd]]] = {
     Optimizer.sgd: fit,
     Optimizer.lbfgs: fit_lbfgs,
 }
-TRAINED_ON = ("train.images", "train.labels", "validation.images", "validation.labels", "classes")
+TREATED_ON = (
+    "train.images",
+    "validation.images",
+    "validation.labels",
+    "classes",
+)  # its labels are the treatment's
+TRAINED_ON = ("train.labels", *TREATED_ON)
 SEEN = ("table.keep", "table.label", "table.weight")  # of a treatment
 
 
@@ -44,7 +50,7 @@ def shares_batches(arguments: Mapping[str, Any]) -> bool:
 def train(
     runtime: Runtime,
     design: Design,
-    data: Annotated[Dataset, reads(*TRAINED_ON)],
+    data: Annotated[Dataset, reads(*TREATED_ON)],
     training: Training,
     treatment: Annotated[Treatment, reads(*SEEN)],
 ) -> TrainedModel:

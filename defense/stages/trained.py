@@ -35,9 +35,9 @@ class Trained:
     design: Design
     artifact: TrainedModel
 
-    @cached_property
+    @property
     def network(self) -> nn.Module:
-        """The network, in eval mode, where the data are.
+        """The network, in eval mode, where the data are; made anew by each look, so that none stays on the device.
 
         The seed of its design matters if it draws anything that is neither a parameter nor a buffer.
         """
@@ -77,7 +77,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenNetwork:
     """A network of a notebook: it belongs to no run, and no store keeps what is computed with it."""
 
     network: nn.Module

@@ -75,7 +75,7 @@ def control(
 ) -> Treatment:
     """Return the treatment of equal size with its samples drawn at random.
 
-    Of remove and relabel: as many samples (in every class, where the budget is balanced), treated the same way. Of
+    Of remove and relabel: as many samples (in every class, if the budget is balanced), treated the same way. Of
     reweight: the same weights, shuffled. Raises InputError if there is nothing else to draw.
     """
     ranked = RankedSamples.by(scores, classes)
@@ -117,7 +117,7 @@ def eligible_rows(ranked: RankedSamples, spec: Treat) -> np.ndarray:
 
 
 def random_rows(selected: np.ndarray, ranked: RankedSamples, spec: Treat, order: np.ndarray) -> np.ndarray:
-    """Return as many rows as are `selected`, lowest in `order`; as many per class where the budget is balanced."""
+    """Return as many rows as are `selected`, lowest in `order`; as many per class if the budget is balanced."""
     labels, rows = ranked.labels, eligible_rows(ranked, spec)
     if spec.balance != "class":
         return rows[lowest(order[rows], len(selected))]

@@ -30,9 +30,9 @@ def canonical(value: Any, name: str = "key") -> Any:
     """Return a value as JSON can hold it; `name` says in errors where it stands.
 
     Equal numbers have one form, be they int, float, numpy's or -0.0. Enums count by their value, paths by their
-    text, settings by the fields that they read, tensors and arrays by dtype, shape and bytes, pictures by their
-    digest, and what has `digests` or an `identity` by these. Tensors by name, and a table, are one hash. Order
-    counts in lists, tuples and the attacks of a suite. Raises TypeError for anything else, as a function.
+    text, settings by the fields that they read. Tensors and arrays count by dtype, shape and bytes, pictures by
+    their digest. An object with `digests` or an `identity` counts by these. Tensors by name, and a table, are one
+    hash. Order counts in lists, tuples and the attacks of a suite. Raises TypeError for any other, as a function.
     """
     if value is None or isinstance(value, bool | str):
         return value
@@ -53,7 +53,9 @@ def canonical(value: Any, name: str = "key") -> Any:
         return int(value)
     if isinstance(value, Real):
         number = float(value)
-        return str(number) if not math.isfinite(number) else int(number) if number.is_integer() else number
+        return (
+            {"float": str(number)} if not math.isfinite(number) else int(number) if number.is_integer() else number
+        )
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, PARTS):
@@ -68,7 +70,7 @@ def canonical(value: Any, name: str = "key") -> Any:
     if isinstance(value, Mapping):
         if value and all(isinstance(each, Tensor | np.ndarray) for each in value.values()):
             return hash_of({str(key): digest_of(each) for key, each in value.items()})
-        return {str(canonical(key)): canonical(each, f"{name}.{key}") for key, each in value.items()}
+        return {named(key): canonical(each, f"{name}.{key}") for key, each in value.items()}
     if isinstance(value, Set):
         return sorted((canonical(each, name) for each in value), key=json.dumps)
     if isinstance(value, list | tuple):
@@ -76,8 +78,16 @@ def canonical(value: Any, name: str = "key") -> Any:
     raise TypeError(f"{name}: a {type(value).__name__} cannot be part of a key")
 
 
+def named(key: Any) -> str:
+    """Return the name of an entry of a mapping: a text as it is, others with their type."""
+    key = key.value if isinstance(key, Enum) else key
+    return key if isinstance(key, str) else f"{type(key).__name__} {key}"
+
+
 def digest_of(value: Tensor | np.ndarray) -> dict[str, Any]:
     """Return dtype, shape and the hash of the bytes of a tensor or array, in row-major order."""
+    if value.dtype == object:
+        raise TypeError("an array of objects cannot be part of a key")
     if isinstance(value, Tensor):
         content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     else:
@@ -87,10 +97,10 @@ def digest_of(value: Tensor | np.ndarray) -> dict[str, Any]:
 
 
 def digest_of_table(table: pd.DataFrame | pd.Series) -> dict[str, Any]:
-    """Return the number of rows and the hash of the columns, by name and in any order;."""
+    """Return the number of rows and the hash of the columns, by name and in any order."""
     columns = table.items() if isinstance(table, pd.DataFrame) else [(str(table.name), table)]
     found = {
-        str(name): digest_of(column.to_numpy()) if column.dtype.kind in "biuf" else column.astype(str).tolist()
+        str(name): column.astype(str).tolist() if column.dtype.kind not in "biuf" else digest_of(column.to_numpy())
         for name, column in columns
     }
     return {"rows": len(table), "sha256": hash_of(found)}

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, get_args, ge
 from defense.errors import InputError
 from defense.runtime.progress import no_progress, show_progress
 from defense.runtime.runtime import Runtime
-from defense.store.fingerprint import canonical
+from defense.store.fingerprint import canonical, hash_of
 from defense.store.store import FileCheckpointer, Store, Stored, read
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Stage:
 
     def is_as_before(self, name: str, value: Any) -> bool:
         """Return whether an argument has the value that stands for the time before it was added."""
-        return name in self.as_before and value == self.as_before[name]
+        return name in self.as_before and hash_of(canonical(value)) == hash_of(canonical(self.as_before[name]))
 
     def seen(self, name: str, value: Any) -> Any:
         """Return the part of an argument that the stage reads, by its annotation."""
@@ -131,6 +131,8 @@ def stage(
     def declare(function: Callable[Concatenate[Runtime, P], R]) -> Callable[Concatenate[Runtime, P], R]:
         together = shared if callable(shared) else lambda arguments: bool(shared)
         declared = Stage(function, version, code, together, as_before or {}, counts_ranks)
+        if declared.name in STAGES:
+            raise ValueError(f"two stages are called {declared.name}")
         STAGES[declared.name] = declared
 
         @wraps(function)
@@ -150,6 +152,8 @@ def stage(
 def part_of(value: Any, path: str) -> Any:
     """Return the part of an argument at a dotted path: attributes, then columns and entries."""
     for name in path.split("."):
+        if name in getattr(value, "digests", ()):  # a split hashes each of its fields once
+            return value.digests[name]
         value = getattr(value, name) if hasattr(value, name) else value[name]
     return value
 

@@ -176,7 +176,7 @@ class FileCheckpointer:
 def write(artifact: Any, identity: dict[str, Any], part: Path) -> None:
     """Write an artifact with its manifest into `part`, where its progress goes once all of it is on disk.
 
-    What a killed attempt has half written there is removed, and what this one has, where it fails.
+    Remove files that a killed attempt has half written there, and those of this one if it fails.
     """
     part.mkdir(exist_ok=True)
     remove_files(part)
@@ -219,6 +219,8 @@ def verified_manifest(entry: Path) -> dict[str, Any] | None:
         manifest: dict[str, Any] = json.loads((entry / MANIFEST).read_text(encoding="utf-8"))
         wrong = [name for name, known in manifest["files"].items() if checksum(entry / name) != known]
         problem = f"{wrong[0]} has another checksum" if wrong else None
+        if key_of(keyed(manifest)) != entry.name:
+            problem = "its manifest is of another key"
     except PermissionError:
         raise
     except (OSError, ValueError, KeyError) as error:
@@ -229,6 +231,11 @@ def verified_manifest(entry: Path) -> dict[str, Any] | None:
     entry.rename(aside)
     log.warning("%s is damaged (%s): set aside as %s and computed again", entry, problem, aside.name)
     return None
+
+
+def keyed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a manifest that its key is made of."""
+    return {name: value for name, value in manifest.items() if name not in ("seconds", "files")}
 
 
 def seal(entry: Path) -> bytes:

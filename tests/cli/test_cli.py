@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from defense.cli.errors import MENDABLE, one_line
+from defense.cli.errors import IN_ONE_LINE, one_line
 from tests.conftest import TINY, run_in
 
 Command = Callable[..., tuple[int, str, str]]
@@ -340,7 +340,7 @@ def test_bad_input_is_found_before_anything_is_computed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments, words = BAD[name]
-    with pytest.raises(MENDABLE) as error:  # of these the command makes one line
+    with pytest.raises(IN_ONE_LINE) as error:  # of these the command makes one line
         run_in(tmp_path / "run", *arguments)
     said = one_line(error.value)
     assert "\n" not in said
@@ -362,7 +362,7 @@ def test_a_score_that_is_not_finite_is_one_line_and_exit_code_2(
 
     rows: list[int] = []
     predict_with_losses = scorers.predict_with_losses
-    monkeypatch.setattr(scorers, "judged", broken)
+    monkeypatch.setattr(scorers, "predict_with_losses", broken)
     code, _, err = command(*TINY, "scorer=loss")
     assert code == 2
     assert err.strip().splitlines()[-1] == f"defense: the score of training sample {rows[0]} is not finite"

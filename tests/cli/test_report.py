@@ -248,7 +248,7 @@ def test_bad_input_is_one_line(
     assert said in line
     with pytest.raises(SystemExit):
         main([str(tmp_path / "nowhere")])
-    assert "no such folder" in capsys.readouterr().err
+    assert "no such file or folder" in capsys.readouterr().err
 
 
 def test_runs_of_several_tasks_are_not_mixed_and_the_page_is_written(

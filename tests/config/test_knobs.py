@@ -238,7 +238,7 @@ CASES = [
     case("data.harm_target", 1, ALL, [*SIZES, "data.harm=trigger"]),
     case("data.harm_patch", 2, SHOWN, [*SIZES, "data.harm=trigger"]),
     case("data.harm_eps", 0.3, {"plant"}, [*SIZES, "data.harm=poison"]),
-    case("data.image_size", 9, {"train", "score", "attack"}, FOLDER),
+    case("data.image_size", 9, {"train", "score"}, FOLDER),
     case("data.unreadable", "skip", set(), FOLDER),
     case("data.channels", "last", {"train", "score", "attack"}, [*NPZ, "data.path=inputs/odd.npz",
          "data.channels=first"]),
@@ -411,6 +411,7 @@ def marked(each: Case) -> Any:
     of_texts = each.context[:1] == TEXT[:1]
     packages = ("transformers", "peft") if of_texts else ()
     packages += ("cleanlab",) if "scorer.method=confident_learning" in each.context else ()
+    packages += ("fairlearn",) if "data.sensitive" in str(each) else ()
     marks = [pytest.mark.extra(*packages)] if packages else []
     return pytest.param(each, "texts" if of_texts else "files", marks=marks, id=str(each))
 

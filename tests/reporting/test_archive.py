@@ -258,7 +258,7 @@ def test_another_file_is_refused_in_one_line(
 def test_results_of_several_tasks_are_refused_as_before(sweeps: Path) -> None:
     with pytest.raises(SystemExit):
         main([str(sweeps / "defend/cells.parquet"), str(sweeps / "detect")])
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="no such file or folder"):
         find_cells([sweeps / "nowhere"])
 
 
@@ -267,6 +267,8 @@ def test_results_of_several_tasks_are_refused_as_before(sweeps: Path) -> None:
     [
         ([1, None, 3], "int64", [1, None, 3]),
         ([1, 2.5, None], "double", [1.0, 2.5, None]),
+        ([10**20, 1], "string", ["100000000000000000000", "1"]),
+        ([2**60 + 1, 0.5], "string", [str(2**60 + 1), "0.5"]),
         ([True, None], "bool", [True, None]),
         ([True, 2], "string", ["true", "2"]),
         ([0.1, "auto"], "string", ["0.1", "auto"]),

@@ -13,7 +13,7 @@ from defense.models.build import build
 from defense.runtime.progress import no_progress
 from defense.runtime.runtime import Runtime
 from defense.stages.reference import reference
-from defense.stages.trained import Given
+from defense.stages.trained import GivenNetwork
 from tests.calls import score
 from tests.conftest import scorer
 
@@ -26,7 +26,7 @@ def test_it_is_the_score_by_that_direction_at_every_damping(digits: Dataset, dir
     moved = TensorImages(1 - clean.images.take(torch.arange(len(clean))))
     validation = Validation(clean, clean.with_images(moved))
     objective = Objective({ObjectiveName.utility: 0.3, ObjectiveName.robustness: 0.7}, positive=1)
-    dampings, given, spec = [0.05, 2.0], Given(model, 10), scorer(direction=direction)
+    dampings, given, spec = [0.05, 2.0], GivenNetwork(model, 10), scorer(direction=direction)
     found = reference(Runtime(), given, digits.train, validation, objective, spec, dampings=dampings)
     assert found.table["id"].tolist() == digits.train.ids.tolist()
     record = dict(zip(found.record["name"], found.record["value"], strict=True))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -45,6 +46,10 @@ APART = [
     (torch.zeros(2), torch.zeros(2, dtype=torch.float64), torch.zeros(1, 2), torch.zeros(3), torch.ones(2)),
     (torch.zeros(2), -torch.zeros(2)),  # tensors count by their bits
     (Pair(1, 2), Pair(2, 1)),
+    (float("nan"), "nan"),
+    ({1: 0}, {"1": 0}, {None: 0}),
+    (pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [2, 1]}), pd.DataFrame({"b": [1, 2]})),
+    (pd.DataFrame({"a": ["x", None]}), pd.DataFrame({"a": ["x", ""]})),
 ]
 
 

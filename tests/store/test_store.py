@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -81,6 +82,14 @@ def test_damage_is_noticed_and_mended(
     assert not mended.reused
     assert "is damaged" in caplog.text
     assert once(Store(tmp_path), forbidden).reused
+
+
+def test_an_entry_under_the_name_of_another_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = (tmp_path / "score" / once(Store(tmp_path), scores, seed).key for seed in (0, 1))
+    shutil.rmtree(first)
+    second.rename(first)
+    assert not once(Store(tmp_path), scores).reused
+    assert "its manifest is of another key" in caplog.text
 
 
 def test_every_byte_of_an_entry_counts(tmp_path: Path) -> None:
