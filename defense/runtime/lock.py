@@ -112,7 +112,7 @@ def locked(path: Path, what: str) -> Iterator[Lock]:
     while (lock := seize(path)) is None:
         if time.monotonic() - begin >= FIRST + said * AGAIN:
             said += 1
-            log.info("waiting for %s: %s is at it", what, holder(path))
+            log.info("waiting for %s, locked by %s", what, holder(path))
         time.sleep(POLL)
     try:
         yield lock

@@ -114,8 +114,8 @@ def poison(planting: Planting) -> tuple[Tensor, Tensors]:
             pictures[rows] = moved.cpu()
             planting.progress(rows.stop, len(changed))
     if followed < len(changed) / 2:
-        said = "the model follows %d of %d poisons: within %g most are wrong labels rather; see data.harm_eps"
-        log.warning(said, followed, len(changed), ball.eps)
+        said = "the model takes %d of %d poisons for their target within %g, the others are wrong labels; raise %s"
+        log.warning(said, followed, len(changed), ball.eps, "data.harm_eps")
     return labels, {"pictures": pictures}
 
 

@@ -157,7 +157,8 @@ def averaged(model: nn.Module, decay: float | None, *, steps: int) -> AveragedMo
     if decay is None:
         return None
     if decay**steps > UNTRAINED:
-        found = f"after {steps} steps {100 * decay**steps:.0f} % of the average is the untrained start; lower it"
+        left = f"{100 * decay**steps:.0f} % of the first weights"
+        found = f"after {steps} steps the average still holds {left}; use a smaller decay"
         raise InputError("train.ema", decay, found)
     return AveragedModel(model, multi_avg_fn=ema_update(decay), use_buffers=True)
 

@@ -82,7 +82,7 @@ def test_who_waits_says_for_whom(
     monkeypatch.setattr(locking.time, "sleep", nap)
     with caplog.at_level(logging.INFO), locked(path, "train/abc"):
         pass
-    said = f"waiting for train/abc: process {process.pid} on {socket.gethostname()} is at it"
+    said = f"waiting for train/abc, locked by process {process.pid} on {socket.gethostname()}"
     assert [record.getMessage() for record in caplog.records] == [said] * 3  # after 0.2, 0.6 and 1.0 s
 
 

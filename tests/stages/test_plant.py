@@ -104,7 +104,7 @@ def test_without_a_radius_of_its_own_a_poison_stays_in_the_threat_model(
     assert float((pixels(found) - pixels(clean.train)).abs().max()) == pytest.approx(0.1, abs=1e-6)
     with torch.no_grad():
         followed = int((ordinary(pixels(found)).argmax(1) == found.labels)[found.labels != found.truth].sum())
-    assert f"the model follows {followed} of 60 poisons" in caplog.text
+    assert f"the model takes {followed} of 60 poisons for their target" in caplog.text
     caplog.clear()
     planted(ordinary, clean.train, harm=Harm.poison, harm_eps=0.3)
     assert not caplog.text
