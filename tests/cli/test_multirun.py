@@ -146,8 +146,10 @@ def swept(folder: Path, *arguments: str) -> dict[str, Any]:
         cell["keys"][label] for cell in cells.values() for label in cell["keys"] if label not in cell["reused"]
     ]
     assert sorted(computed) == sorted(keys)  # every stage once, by one of the cells
+    # keys below the first training are made of weights, whose last digits hang on the number of threads
     return {
-        name: {part: cell[part] for part in ("arms", "selection", "overrides", "keys")}
+        name: {part: cell[part] for part in ("arms", "selection", "overrides")}
+        | {"baseline": cell["keys"]["train_baseline"]}
         for name, cell in cells.items()
     }
 
