@@ -12,9 +12,9 @@ from time import perf_counter
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from tests.benchmarks.checkpoint import peak_of
 
 from tests.benchmarks.cases import GROUPS, Group, Sizes, shard_batches
+from tests.benchmarks.memory import peak_of
 from tests.benchmarks.report import Measured
 
 
