@@ -137,6 +137,7 @@ class Renaming:
     differ: dict[str, str] = field(default_factory=dict)  # of a number, as cell/name: why it may differ
 
 
+UNSEEING = r"scorer-(\w*loss|random|oracle|self_influence|confident\w+)"  # cells that look at no objective
 RENAMINGS = [
     Renaming(
         "df2ee47",
@@ -144,7 +145,7 @@ RENAMINGS = [
         differ={
             r".*per_sample\.parquet/name": "samples have names since, beside their ids",
             r".*tables/cells\.csv/\d+/label": "the table of cells has the labels of the page since",
-            r"(scorer-(\w*loss|random|oracle|self_influence|confident_learning)|recipe-\w+)/\./attack_validation/.*": "validation is attacked only if a scorer, a report or a retraining looks at it",
+            rf"({UNSEEING}|recipe-\w+)/\./attack_val.*": "validation is attacked only if something looks at it",
         },
     ),
 ]
