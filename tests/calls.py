@@ -35,6 +35,7 @@ from defense.influence.members import Member
 from defense.influence.problem import ScoringContext
 from defense.models.build import Design
 from defense.models.checkpoints import Checkpoint
+from defense.randomness import random_scores
 from defense.robustness import probe as probing
 from defense.robustness import suite as suites
 from defense.robustness.attacks import Attacker
@@ -398,8 +399,6 @@ def squared_norms(
 
 def order_of(count: int, seed: int) -> np.ndarray:
     """Return the random numbers that a control of this seed goes by."""
-    from defense.randomness import random_scores
-
     return random_scores(count, seed=seed).numpy()
 
 
