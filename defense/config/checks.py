@@ -179,9 +179,13 @@ def check_treatment(spec: Treat, task: Task) -> None:
         within("treatment.names", spec.names, bool(spec.names), "a treatment or more to choose from")
 
 
+SMALLEST_EPS = 1e-6  # 17 steps of float32 below 1
+
+
 def check_threat(field: str, threat: Threat, *, usual: float | None = None) -> None:
     """Raise InputError unless eps suits the norm; `usual` is an eps that is meant for Linf."""
     eps, shown = threat.eps, as_fraction(threat.eps)
+    within(field, shown, eps >= SMALLEST_EPS, f"at least {SMALLEST_EPS:g}: pixels are float32")
     if threat.norm is Norm.Linf:
         within(field, shown, eps <= 1, "at most 1, the whole range of a pixel")
     elif eps == usual or "/" in shown:
@@ -193,6 +197,9 @@ def check_suite(suite: Evaluation) -> None:
     if not {attack.name for attack in suite.attacks.values()} - {AttackName.square}:
         named = ", ".join(suite.attacks) or "{}"
         raise InputError("evaluation.attacks", named, "expected at least one attack that uses gradients")
+    for name in suite.masked:
+        blind = name in suite.attacks and suite.attacks[name].name is AttackName.square
+        within("evaluation.masked", name, blind, "the name of a square in evaluation.attacks")
     for name, attack in suite.attacks.items():
         check_attack(f"evaluation.attacks.{name}", attack)
         valid = name not in ("clean", "worst") and "." not in name
@@ -201,7 +208,8 @@ def check_suite(suite: Evaluation) -> None:
 
 def check_attack(field: str, attack: Attack) -> None:
     """Raise InputError if the numbers of one attack are not valid."""
-    within(f"{field}.steps", attack.steps, attack.steps >= 1, "a whole number of at least 1")
+    fewest = 2 if attack.name is AttackName.pma else 1  # a step for each half of its schedule
+    within(f"{field}.steps", attack.steps, attack.steps >= fewest, f"a whole number of at least {fewest}")
     for name, number_ in (("queries", attack.queries), ("restarts", attack.restarts)):
         within(f"{field}.{name}", number_, number_ >= 1, "a whole number of at least 1")
     if attack.step_size is not None:

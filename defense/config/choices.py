@@ -136,6 +136,7 @@ class AttackName(Choice):
     pgd = "pgd", reads("steps", "step_size", "random_start")
     apgd_ce = "apgd_ce", reads("steps")
     apgd_t = "apgd_t", reads("steps")
+    pma = "pma", reads("steps")
     fab_t = "fab_t", reads("steps")
     square = "square", reads("queries")
     cw = "cw", reads("steps")

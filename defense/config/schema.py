@@ -6,7 +6,7 @@ knowing Hydra. What a knob means stands beside it in conf/.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from math import inf, nan
@@ -279,6 +279,7 @@ class Evaluation:
     attacks: dict[str, Any]  # of Attack; Hydra could not add one to a typed dict
     batch_size: int
     checked: int = 0  # test samples of the health checks; in a notebook there are none
+    masked: list[str] = field(default_factory=list)  # squares that are tried on a few samples first: see run_suite
 
     def within(self, threat: Threat) -> Evaluation:
         """Return the suite with the step sizes that null stands for in a threat model."""

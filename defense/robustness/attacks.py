@@ -23,7 +23,8 @@ from defense.config.schema import Attack, Threat, usual_step
 from defense.errors import InputError
 from defense.randomness import derive, global_seed
 from defense.robustness.aiming import at_each_target, margin, margin_ratio
-from defense.robustness.ball import distance
+from defense.robustness.ball import distance, project
+from defense.robustness.probability_margin import margin_attack
 
 TorchAttack = Callable[[Tensor, Tensor], Tensor]
 PGD = {Norm.Linf: torchattacks.PGD, Norm.L2: torchattacks.PGDL2}
@@ -134,6 +135,11 @@ def apgd_t(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed:
     return partial(at_each_target, model, aimed, min(9, classes - 1))
 
 
+def pma(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
+    """The probability margin attack (Xie et al. 2025)."""
+    return lambda x, labels: margin_attack(model, x, labels, threat, steps=attack.steps)
+
+
 def fab_t(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
     """The shortest way over the linearised boundary to each of min(9, C - 1) classes (Croce and Hein 2020)."""
 
@@ -225,14 +231,7 @@ def bounded(attack: TorchAttack, threat: Threat) -> TorchAttack:
     """
 
     def run(x: Tensor, labels: Tensor) -> Tensor:
-        found = attack(x.clamp(OFF, 1 - OFF), labels).detach()
-        delta = (found - x).flatten(1)
-        if threat.norm is Norm.Linf:
-            delta = delta.clamp(-threat.eps, threat.eps)
-        else:
-            length = torch.linalg.vector_norm(delta, dim=1, keepdim=True).clamp_min(1e-12)
-            delta = delta * (threat.eps / length).clamp_max(1)
-        return (x + delta.view_as(x)).clamp(0, 1)
+        return project(x, attack(x.clamp(OFF, 1 - OFF), labels).detach(), threat)
 
     return run
 
@@ -242,6 +241,7 @@ ATTACKS: dict[AttackName, Callable[[nn.Module, Attack, Threat, int, int], TorchA
     AttackName.pgd: pgd,
     AttackName.apgd_ce: apgd_ce,
     AttackName.apgd_t: apgd_t,
+    AttackName.pma: pma,
     AttackName.fab_t: fab_t,
     AttackName.square: square,
     AttackName.cw: cw,

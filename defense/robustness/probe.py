@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defense.config.choices import AttackName, Norm
+from defense.config.choices import AttackName
 from defense.config.schema import Attack, Threat, usual_step
 from defense.data.images import TensorImages
 from defense.data.splits import Split
@@ -18,7 +18,7 @@ from defense.models.loss import log_odds
 from defense.models.predict import predict
 from defense.randomness import generator, global_seed
 from defense.robustness.attacks import Attacker, tiles
-from defense.robustness.ball import distance, farthest
+from defense.robustness.ball import distance, farthest, steepest
 from defense.robustness.suite import attacking, perturb
 from defense.runtime.runtime import Runtime
 
@@ -136,7 +136,7 @@ def slopes(model: nn.Module, split: Split, threat: Threat, batch_size: int) -> t
             x = batch.clone().requires_grad_()
             logits = model(x)
             (slope,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), x)
-            way = slope.sign() if threat.norm is Norm.Linf else F.normalize(slope.flatten(1)).view_as(x)
+            way = steepest(slope, threat.norm)
             with torch.no_grad():
                 moved = model((x + usual_step(threat, ONCE.steps) * way).clamp(0, 1))
             own = labels.cpu()

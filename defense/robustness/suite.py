@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ from defense.randomness import derive
 from defense.robustness.attack_pass import AttackPass, correct_and_losses, finite_logits
 from defense.robustness.attacks import AUTOATTACK, Attacker, perturb_batch, tiles
 from defense.robustness.ball import farthest
+from defense.robustness.checks import allowed
 from defense.runtime.checkpoint import ThrottledCheckpoint
 from defense.runtime.distributed import (
     Ranks,
@@ -32,6 +32,8 @@ from defense.runtime.distributed import (
     shard_batches,
 )
 from defense.runtime.runtime import Runtime
+
+LOOK, LOOK_QUERIES = 32, 200  # samples and queries that show whether Square breaks what gradients leave
 
 
 @dataclass(frozen=True)
@@ -91,48 +93,92 @@ def worst_of_restarts(attacker: Attacker, x: Tensor, labels: Tensor, attack: Att
     return best
 
 
-def run_suite(attacker: Attacker, split: Split, attacks: Mapping[str, Attack], runtime: Runtime) -> Attacked:
+def run_suite(
+    attacker: Attacker,
+    split: Split,
+    attacks: Mapping[str, Attack],
+    runtime: Runtime,
+    *,
+    masked: Collection[str] = (),
+) -> Attacked:
     """Attack `split` with each of `attacks`, every one on the samples that the ones before have left standing.
 
     Each restart is a try of its own. A sample that is wrong without attack counts as broken from the start, since
-    staying put is open to every attacker. runtime: its ranks share the batches of a try; its checkpoint keeps
-    every finished try, and parts of a long one.
+    staying put is open to every attacker. masked: names of squares that are first tried on LOOK samples, and on
+    all that stand only if that breaks more than `checks.allowed`: a sign that gradients are masked. runtime: its
+    ranks share the batches of a try; its checkpoint keeps every finished try, and parts of a long one.
     """
     model, batch_size, ranks = attacker.model, attacker.batch_size, runtime.ranks
-    tries = [
-        (name, part, restart)
-        for name, attack in attacks.items()
-        for part in parts(attack)
-        for restart in range(part.restarts)
-    ]
+    tries = [each for name, attack in attacks.items() for each in tries_of(name, attack, look=name in masked)]
     checkpoint = ThrottledCheckpoint(runtime.checkpoint)
     common = SharedCheckpoint(checkpoint, ranks)
     with attacking(model, batch_size):
         known = common.load("attacked") or unattacked(model, split, batch_size, ranks)
         pictures, highest, after = known["pictures"], known["highest"], list(known["after"])  # after[k]: k tries
-        for number, (name, part, restart) in enumerate(tries[len(after) - 1 :], start=len(after) - 1):
-            purpose = (restarted(attacker.seed, restart), "attack", name, part.name.value)
+        for number, each in enumerate(tries[len(after) - 1 :], start=len(after) - 1):
 
-            def attempt(
-                x: Tensor, labels: Tensor, first: int, part: Attack = part, purpose: Any = purpose
-            ) -> Tensor:
-                chance = (*purpose, first)
+            def attempt(x: Tensor, labels: Tensor, first: int, each: Try = each) -> Tensor:
                 threat, classes = attacker.threat, attacker.classes
-                return perturb_batch(model, x, labels, part, threat, classes=classes, purpose=chance)
+                purpose = (restarted(attacker.seed, each.restart), "attack", *each.purpose, first)
+                return perturb_batch(model, x, labels, each.attack, threat, classes=classes, purpose=purpose)
 
             def seen(row: int, standing: int, number: int = number) -> None:
                 runtime.progress(number * len(split) + row + 1, len(tries) * len(split), standing=standing)
 
-            batches = list(filter(len, after[-1].nonzero().flatten().split(batch_size)))
+            batches = list(filter(len, rows_of(each, after).split(batch_size)))
             mine = [batches[index] for index in shard(ranks, len(batches))]
             turn = AttackPass(model, split, pictures, highest, after[-1].clone(), number)
             raise_on_all(ranks, partial(turn.take, mine, attempt, seen, checkpoint, rank_name(ranks, "try")))
             turn.tell(ranks, batches, mine)
             after.append(turn.stands)
             common.save("attacked", {"pictures": pictures, "highest": highest, "after": torch.stack(after)})
-    last = {name: number for number, (name, _, _) in enumerate(tries, start=1)}
+    last = {each.name: number for number, each in enumerate(tries, start=1)}
     standing = {name: after[number] for name, number in last.items()}
     return Attacked(pictures, after[0], standing)
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try of a suite: an attack, or a part of autoattack, from one start."""
+
+    name: str  # of the attack in the suite
+    attack: Attack
+    restart: int = 0
+    look: bool = False  # on LOOK samples alone
+    look_before: int = 0  # only if the look, so many tries before it, breaks more than an honest model allows
+
+    @property
+    def purpose(self) -> tuple[str, ...]:
+        """The name of its draws."""
+        return (self.name, self.attack.name.value, *(["look"] if self.look else []))
+
+
+def tries_of(name: str, attack: Attack, *, look: bool) -> list[Try]:
+    """Return the tries of an attack of a suite; look: the first is on a few samples, the others hang on it."""
+    tries = [Try(name, part, restart) for part in parts(attack) for restart in range(part.restarts)]
+    if not look:
+        return tries
+    few = Try(name, replace(attack, queries=min(attack.queries, LOOK_QUERIES)), look=True)
+    return [few, *(replace(each, look_before=number) for number, each in enumerate(tries, start=1))]
+
+
+def rows_of(each: Try, after: Sequence[Tensor]) -> Tensor:
+    """Return the rows that a try attacks, int64 (k,), given what stands after the tries before it."""
+    standing = after[-1].nonzero().flatten()
+    if each.look:
+        return few_of(standing)
+    if each.look_before:
+        before, since = after[-1 - each.look_before], after[-each.look_before]
+        broken = int((before & ~since).sum())
+        looked = len(few_of(before.nonzero()))
+        return standing if broken > allowed(looked) else standing[:0]
+    return standing
+
+
+def few_of(rows: Tensor) -> Tensor:
+    """Return LOOK of the rows, evenly spread, or all if there are fewer."""
+    count = min(LOOK, len(rows))
+    return rows[torch.arange(count) * len(rows) // max(count, 1)]
 
 
 def unattacked(model: nn.Module, split: Split, batch_size: int, ranks: Ranks) -> dict[str, Tensor]:

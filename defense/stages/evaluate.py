@@ -23,7 +23,7 @@ from defense.stages.trained import Model
 from defense.store.stage import stage, unread
 
 
-@stage(version=6, code=(models, robustness), shared=True)
+@stage(version=7, code=(models, robustness), shared=True)
 def evaluate(
     runtime: Runtime,
     model: Model,
@@ -49,7 +49,7 @@ def evaluate(
     """
     network = model.network
     attacker = Attacker(network, threat, model.classes, suite.batch_size, seed)
-    attacked = run_suite(attacker, test, suite.attacks, runtime)
+    attacked = run_suite(attacker, test, suite.attacks, runtime, masked=suite.masked)
     predicted = partial(predict, network, batch_size=suite.batch_size, ranks=runtime.ranks)
     labels = test.labels.cpu()
     adaptive = {f"adaptive.{name}": stands.numpy() for name, stands in attacked.standing.items()}
