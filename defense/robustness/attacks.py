@@ -24,6 +24,7 @@ from defense.errors import InputError
 from defense.randomness import derive, global_seed
 from defense.robustness.aiming import at_each_target, margin, margin_ratio
 from defense.robustness.ball import distance, project
+from defense.robustness.fab import fab
 from defense.robustness.probability_margin import margin_attack
 
 TorchAttack = Callable[[Tensor, Tensor], Tensor]
@@ -144,10 +145,7 @@ def fab_t(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: 
     """The shortest way over the linearised boundary to each of min(9, C - 1) classes (Croce and Hein 2020)."""
 
     def aimed(x: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-        run = torchattacks.FAB(model, steps=attack.steps, n_classes=classes, **common(threat, seed))
-        run.set_mode_targeted_by_function(lambda *_: targets, quiet=True)
-        moved: Tensor = run(x, labels)
-        return moved
+        return fab(model, x, labels, targets, threat, steps=attack.steps)
 
     return partial(at_each_target, model, aimed, min(9, classes - 1))
 

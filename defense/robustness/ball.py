@@ -10,12 +10,15 @@ from torch import Tensor
 from defense.config.choices import Norm
 from defense.config.schema import Threat
 
-ORDERS = {Norm.Linf: math.inf, Norm.L2: 2}
+
+def length(ways: Tensor, norm: Norm) -> Tensor:
+    """Return the norms (...) of vectors (..., n)."""
+    return ways.abs().amax(-1) if norm is Norm.Linf else torch.linalg.vector_norm(ways, dim=-1)
 
 
 def distance(before: Tensor, after: Tensor, norm: Norm) -> Tensor:
     """Return how far pictures (b, C, H, W) have been moved: (b,)."""
-    return torch.linalg.vector_norm((after - before).flatten(1), ord=ORDERS[norm], dim=1)
+    return length((after - before).flatten(1), norm)
 
 
 def farthest(norm: Norm, shape: tuple[int, ...]) -> float:
@@ -30,8 +33,8 @@ def project(x: Tensor, moved: Tensor, threat: Threat) -> Tensor:
     """
     if threat.norm is Norm.Linf:
         return (x + (moved - x).clamp(-threat.eps, threat.eps)).clamp(0, 1)
-    length = broadcast(torch.linalg.vector_norm((moved - x).flatten(1), dim=1), x).clamp_min(1e-12)
-    return (x + (moved - x) * (threat.eps / length).clamp_max(1)).clamp(0, 1)
+    gone = broadcast(distance(x, moved, threat.norm), x).clamp_min(1e-12)
+    return (x + (moved - x) * (threat.eps / gone).clamp_max(1)).clamp(0, 1)
 
 
 def steepest(gradient: Tensor, norm: Norm) -> Tensor:
@@ -40,7 +43,7 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
         return gradient.sign()
     largest = broadcast(gradient.flatten(1).abs().amax(1), gradient)  # squares of small numbers would be 0
     scaled = gradient / largest.clamp_min(torch.finfo(gradient.dtype).tiny)
-    return scaled / broadcast(torch.linalg.vector_norm(scaled.flatten(1), dim=1), gradient).clamp_min(1e-12)
+    return scaled / broadcast(length(scaled.flatten(1), norm), gradient).clamp_min(1e-12)
 
 
 def random_in_ball(x: Tensor, threat: Threat) -> Tensor:
@@ -50,8 +53,8 @@ def random_in_ball(x: Tensor, threat: Threat) -> Tensor:
     """
     if threat.norm is Norm.Linf:
         return (x + threat.eps * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
-    length = threat.eps * broadcast(torch.rand(len(x), device=x.device), x)
-    return (x + length * steepest(torch.randn_like(x), threat.norm)).clamp(0, 1)
+    radius = threat.eps * broadcast(torch.rand(len(x), device=x.device), x)
+    return (x + radius * steepest(torch.randn_like(x), threat.norm)).clamp(0, 1)
 
 
 def broadcast(values: Tensor, pictures: Tensor) -> Tensor:

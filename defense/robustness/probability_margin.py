@@ -1,11 +1,13 @@
-"""The probability margin attack (Xie et al. 2025, Towards Million-Scale Adversarial Robustness Evaluation With
-Stronger Individual Attacks, arXiv 2411.15210): ascent on the margin of probabilities, after ascent on a half of it.
+"""The probability margin attack: ascent on one term of the margin of probabilities, then on the whole of it.
+
+Xie et al. 2025, Towards Million-Scale Adversarial Robustness Evaluation With Stronger Individual Attacks,
+arXiv 2411.15210. The schedule of steps is that of the authors' code.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +67,7 @@ def margin_attack(model: nn.Module, x: Tensor, labels: Tensor, threat: Threat, *
     out, rows = x.clone(), torch.arange(len(x), device=x.device)
     for term in (away_from_label, toward_runner_up):
         half = steps // 2
-        phases = [(term, half), (margin_slope, steps - half)]
+        phases: list[tuple[Slope, int]] = [(term, half), (margin_slope, steps - half)]
         schedule = [(slope, 1 + math.cos(math.pi * k / count)) for slope, count in phases for k in range(count)]
         rows = climb(model, x, labels, threat, schedule, rows, out)
     return out
@@ -76,7 +78,7 @@ def climb(
     x: Tensor,
     labels: Tensor,
     threat: Threat,
-    schedule: list[tuple[Slope, float]],
+    schedule: Sequence[tuple[Slope, float]],
     rows: Tensor,
     out: Tensor,
 ) -> Tensor:

@@ -119,8 +119,9 @@ def run_suite(
 
             def attempt(x: Tensor, labels: Tensor, first: int, each: Try = each) -> Tensor:
                 threat, classes = attacker.threat, attacker.classes
-                purpose = (restarted(attacker.seed, each.restart), "attack", *each.purpose, first)
-                return perturb_batch(model, x, labels, each.attack, threat, classes=classes, purpose=purpose)
+                purpose = ("attack", *each.purpose, first)
+                seeded = (restarted(attacker.seed, each.restart), *purpose)
+                return perturb_batch(model, x, labels, each.attack, threat, classes=classes, purpose=seeded)
 
             def seen(row: int, standing: int, number: int = number) -> None:
                 runtime.progress(number * len(split) + row + 1, len(tries) * len(split), standing=standing)
