@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from defense.robustness.aiming import at_each_target, margin, margin_ratio
 from defense.robustness.ball import distance, project
 from defense.robustness.fab import fab
 from defense.robustness.probability_margin import margin_attack
+from defense.robustness.square import square_attack, tiles
 
 TorchAttack = Callable[[Tensor, Tensor], Tensor]
 PGD = {Norm.Linf: torchattacks.PGD, Norm.L2: torchattacks.PGDL2}
@@ -151,45 +152,15 @@ def fab_t(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: 
 
 
 def square(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:
-    """Random search over squares that asks for logits alone (Andriushchenko et al. 2020).
-
-    Like the reference's AutoAttack, and unlike torchattacks' own, it shrinks the squares by the query and not by
-    the share of queries, and no square is larger than the picture.
-    """
-    search = torchattacks.Square(model, n_queries=attack.queries, resc_schedule=False, **common(threat, seed))
-    shrinking, search.eta_rectangles = search.p_selection, cache(search.eta_rectangles)
-
-    def margins(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits: Tensor = model(x)
-        own, others = logits.gather(1, labels[:, None]), logits.scatter(1, labels[:, None], -torch.inf)
-        found = own.squeeze(1) - others.amax(1)
-        return found, found  # both what is looked at and what is lowered
-
-    search.margin_and_loss = margins
+    """Random search over squares that asks for logits alone (Andriushchenko et al. 2020)."""
 
     def run(x: Tensor, labels: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        if not tiles((height, width), threat.norm):
+        if not tiles(x.shape, threat.norm):
+            height, width = x.shape[-2:]
             raise InputError("evaluation.attacks", "square", f"does not fit pictures of {height}x{width} in L2")
-        largest = (min(height, width) - 1) ** 2 / (height * width)  # one less: in L2 an even side is made odd
-        search.p_selection = lambda query: min(shrinking(query), largest)
-        with torch.inference_mode():
-            found: Tensor = search(x, labels)
-        return found.clone()
+        return square_attack(model, x, labels, threat, queries=attack.queries, seed=seed)
 
     return run
-
-
-def tiles(shape: tuple[int, ...], norm: Norm) -> bool:
-    """Return whether Square fits pictures (..., H, W).
-
-    In L2 it starts from tiles of a fifth of the height, and goes on with windows of 3x3 at least.
-    """
-    height, width = shape[-2:]
-    tile = height // 5
-    if norm is Norm.Linf or tile == 0 or min(height, width) < 3:
-        return norm is Norm.Linf
-    return tile == 1 or all((height - 5 * tile) // 2 + tile * (side // tile) <= side for side in (height, width))
 
 
 def cw(model: nn.Module, attack: Attack, threat: Threat, classes: int, seed: int) -> TorchAttack:

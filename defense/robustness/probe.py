@@ -17,8 +17,9 @@ from defense.data.splits import Split
 from defense.models.loss import log_odds
 from defense.models.predict import predict
 from defense.randomness import generator, global_seed
-from defense.robustness.attacks import Attacker, tiles
+from defense.robustness.attacks import Attacker
 from defense.robustness.ball import distance, farthest, steepest
+from defense.robustness.square import tiles
 from defense.robustness.suite import attacking, perturb
 from defense.runtime.runtime import Runtime
 

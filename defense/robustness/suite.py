@@ -19,9 +19,10 @@ from defense.models.modes import channels_last, evaluating, frozen
 from defense.models.predict import predict
 from defense.randomness import derive
 from defense.robustness.attack_pass import AttackPass, correct_and_losses, finite_logits
-from defense.robustness.attacks import AUTOATTACK, Attacker, perturb_batch, tiles
+from defense.robustness.attacks import AUTOATTACK, Attacker, perturb_batch
 from defense.robustness.ball import farthest
 from defense.robustness.checks import allowed
+from defense.robustness.square import tiles
 from defense.runtime.checkpoint import ThrottledCheckpoint
 from defense.runtime.distributed import (
     Ranks,
@@ -119,9 +120,8 @@ def run_suite(
 
             def attempt(x: Tensor, labels: Tensor, first: int, each: Try = each) -> Tensor:
                 threat, classes = attacker.threat, attacker.classes
-                purpose = ("attack", *each.purpose, first)
-                seeded = (restarted(attacker.seed, each.restart), *purpose)
-                return perturb_batch(model, x, labels, each.attack, threat, classes=classes, purpose=seeded)
+                purpose = (restarted(attacker.seed, each.restart), *each.purpose, first)
+                return perturb_batch(model, x, labels, each.attack, threat, classes=classes, purpose=purpose)
 
             def seen(row: int, standing: int, number: int = number) -> None:
                 runtime.progress(number * len(split) + row + 1, len(tries) * len(split), standing=standing)
@@ -149,9 +149,9 @@ class Try:
     look_before: int = 0  # only if the look, so many tries before it, breaks more than an honest model allows
 
     @property
-    def purpose(self) -> tuple[str, ...]:
-        """The name of its draws."""
-        return (self.name, self.attack.name.value, *(["look"] if self.look else []))
+    def purpose(self) -> tuple[str | int, ...]:
+        """What its draws are for."""
+        return ("attack", self.name, self.attack.name.value, *(["look"] if self.look else []))
 
 
 def tries_of(name: str, attack: Attack, *, look: bool) -> list[Try]:

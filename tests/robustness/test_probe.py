@@ -16,8 +16,9 @@ from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.models.loss import log_odds
 from defense.robustness import probe as probes
-from defense.robustness.attacks import Attacker, perturb_batch, tiles
+from defense.robustness.attacks import Attacker, perturb_batch
 from defense.robustness.probe import chosen, radii
+from defense.robustness.square import tiles
 from defense.runtime.progress import no_progress
 from defense.runtime.runtime import Runtime
 from tests.calls import probe
