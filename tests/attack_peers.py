@@ -39,6 +39,7 @@ class Part:
     name: str
     standing: Tensor  # bool (n,)
     seconds: float  # of the processor
+    passes: int  # of one sample each through the model, forward and backward
 
 
 def trained(data: Dataset, *overrides: str) -> nn.Module:
@@ -68,27 +69,62 @@ def loaded(*overrides: str, classes: int) -> Dataset:
     return replace(data, **parts, class_names=data.class_names[:classes])
 
 
-class Clock(NoCheckpoint):
-    """Looks at the time whenever an attack of a suite is finished."""
+class Meter(NoCheckpoint):
+    """Reads processor time and passes through a model, whenever an attack of a suite is finished."""
 
-    def __init__(self) -> None:
-        self.times = [process_time()]
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.passes = model, 0
+        self.readings: list[tuple[float, int]] = []
+
+    def __enter__(self) -> Meter:
+        self.hook = self.model.register_forward_hook(self.count)
+        self.read()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.hook.remove()
+
+    def count(self, model: nn.Module, given: tuple[Tensor, ...], logits: Tensor) -> None:
+        """Count a pass forward, and one backward if a gradient is taken of it."""
+        self.passes += len(logits)
+        if logits.requires_grad:
+            logits.register_hook(self.count_backward)
+
+    def count_backward(self, gradient: Tensor) -> None:
+        """Count a pass backward."""
+        self.passes += len(gradient)
+
+    def read(self) -> None:
+        """Note the time and the passes so far."""
+        self.readings.append((process_time(), self.passes))
 
     def save(self, part: str, tensors: dict[str, Tensor]) -> None:
-        """Note the time, between two attacks."""
+        """Read, between two tries of a suite."""
         if part == "attacked":
-            self.times.append(process_time())
+            self.read()
+
+    def taken(self, first: int, last: int) -> tuple[float, int]:
+        """Return the seconds and the passes from one reading to another."""
+        (before, few), (after, many) = self.readings[first], self.readings[last]
+        return after - before, many - few
 
 
 def by_suite(
     model: nn.Module, split: Split, threat: Threat, suite: Evaluation, *, classes: int, seed: int
 ) -> list[Part]:
-    """Attack with a suite of the project: one part for each of its attacks, of one restart each."""
-    clock = Clock()
+    """Attack with a suite of the project: one part for each of its attacks, of one restart each.
+
+    A masked square has two tries, of which the first is on a few samples.
+    """
     options = {"classes": classes, "batch_size": suite.batch_size, "seed": seed, "progress": no_progress}
-    found = run_suite(model, split, suite.attacks, threat, checkpoint=clock, **options)
-    seconds = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
-    return [Part(name, stands, own) for (name, stands), own in zip(found.standing.items(), seconds, strict=True)]
+    with Meter(model) as meter:
+        found = run_suite(model, split, suite.attacks, threat, masked=suite.masked, checkpoint=meter, **options)
+    parts, first = [], 0
+    for name, stands in found.standing.items():
+        last = first + (2 if name in suite.masked else 1)
+        parts.append(Part(name, stands, *meter.taken(first, last)))
+        first = last
+    return parts
 
 
 Attack = Callable[[Tensor, Tensor], Tensor]  # pictures and labels -> attacked pictures
@@ -99,14 +135,16 @@ def in_parts(model: nn.Module, split: Split, attacks: dict[str, Attack]) -> list
     x, labels, found = split.images.take(torch.arange(len(split))), split.labels, []
     with torch.no_grad():
         stands = model(x).argmax(1) == labels
-    for name, attack in attacks.items():
-        rows, start = stands.nonzero().flatten(), process_time()
-        if len(rows):
-            moved = attack(x[rows], labels[rows])
-            with torch.no_grad():
-                stands = stands.clone()
-                stands[rows] = model(moved).argmax(1) == labels[rows]
-        found.append(Part(name, stands, process_time() - start))
+    with Meter(model) as meter:
+        for name, attack in attacks.items():
+            rows = stands.nonzero().flatten()
+            if len(rows):
+                moved = attack(x[rows], labels[rows])
+                with torch.no_grad():
+                    stands = stands.clone()
+                    stands[rows] = model(moved).argmax(1) == labels[rows]
+            meter.read()
+            found.append(Part(name, stands, *meter.taken(-2, -1)))
     return found
 
 

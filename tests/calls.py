@@ -192,10 +192,12 @@ def run_suite(
     classes: int,
     batch_size: int,
     seed: int,
+    masked: Sequence[str] = (),
     **parts: Any,
 ) -> suites.Attacked:
     """Call `run_suite`."""
-    return suites.run_suite(Attacker(model, threat, classes, batch_size, seed), split, attacks, runtime(**parts))
+    attacker = Attacker(model, threat, classes, batch_size, seed)
+    return suites.run_suite(attacker, split, attacks, runtime(**parts), masked=masked)
 
 
 def probe(

@@ -120,7 +120,8 @@ def run_suite(
 
             def attempt(x: Tensor, labels: Tensor, first: int, each: Try = each) -> Tensor:
                 threat, classes = attacker.threat, attacker.classes
-                purpose = (restarted(attacker.seed, each.restart), *each.purpose, first)
+                seed, drawn_for = restarted(attacker.seed, each.restart), (*each.purpose, first)
+                purpose: tuple[int, *tuple[str | int, ...]] = (seed, *drawn_for)
                 return perturb_batch(model, x, labels, each.attack, threat, classes=classes, purpose=purpose)
 
             def seen(row: int, standing: int, number: int = number) -> None:

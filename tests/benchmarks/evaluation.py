@@ -1,4 +1,4 @@
-"""What is evaluated: small nets that the benchmark trains, under the standard suite and under the reference.
+"""What is evaluated: small nets that the benchmark trains, under the suites of the project and the reference.
 
 A case is one line of CASES. Digits come with scikit-learn; MNIST is taken from a file in the form of data=npz,
 where one is named by `--mnist FILE`.
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from defense.config.choices import Norm, Recipe
+from defense.config.choices import AttackName, Norm, Recipe
 from defense.config.compose import composed
-from defense.config.schema import Evaluation, Threat
+from defense.config.schema import Attack, Evaluation, Threat
 from defense.data.splits import Dataset, Split
 from defense.tasks.registry import run
 from tests.attack_peers import PLAIN, Part, by_art, by_reference, by_suite, loaded, trained
@@ -83,6 +83,10 @@ CASES = (
     *half("digits", 2, 300),
     Case("mnist", 10, "cnn", Recipe.adversarial, Norm.Linf, 60, seeds=1),
 )
+# the other half, on which the parts of evaluation=fast were chosen
+CHOICE_CASES = tuple(
+    replace(case, norm=Norm.L2 if case.norm is Norm.Linf else Norm.Linf, seeds=1) for case in CASES[:-1]
+)
 PEER_CASES = (
     Case("digits", 10, "mlp", Recipe.standard, Norm.L2, PEER_SAMPLES),
     Case("digits", 10, "mlp", Recipe.adversarial, Norm.Linf, PEER_SAMPLES),
@@ -112,13 +116,19 @@ def prepared(case: Case, mnist: Path | None, *, quick: bool) -> tuple[nn.Module,
     return net, data_of(case.source, case.classes, mnist).test.subset(torch.arange(count))
 
 
-def suite_of(*, quick: bool) -> Evaluation:
-    """Return the standard suite as it is composed; for a smoke run with a few steps."""
-    suite = composed("evaluation=standard").evaluation
-    if not quick:
-        return suite
-    few = {name: replace(attack, steps=2, queries=5) for name, attack in suite.attacks.items()}
-    return replace(suite, attacks=few)
+SUITES = ("quick", "fast", "standard")
+REFERENCE = "reference"
+
+
+def suite_of(name: str, *, quick: bool) -> Evaluation:
+    """Return a suite as it is composed; for a smoke run with a few steps."""
+    suite = composed(f"evaluation={name}").evaluation
+    return replace(suite, attacks=shortened(suite.attacks)) if quick else suite
+
+
+def shortened(attacks: dict[str, Attack]) -> dict[str, Attack]:
+    """Return attacks with a few steps and queries."""
+    return {name: replace(attack, steps=2, queries=5) for name, attack in attacks.items()}
 
 
 def budget(suite: Evaluation) -> dict[str, int]:
@@ -128,24 +138,21 @@ def budget(suite: Evaluation) -> dict[str, int]:
 
 @dataclass
 class Compared:
-    """What one case came to: for each seed the parts of the suite, and of the reference."""
+    """What one case came to: by suite, for each seed, its parts."""
 
     case: Case
     clean: float
     samples: int
-    ours: list[list[Part]] = field(default_factory=list)
-    reference: list[list[Part]] = field(default_factory=list)
+    runs: dict[str, list[list[Part]]] = field(default_factory=dict)
     plain: float | None = None  # the reference with the parts that it has for few classes, at the first seed
 
-    @property
-    def difference(self) -> float:
-        """Points of robust accuracy, ours less the reference's, means over seeds."""
-        return mean_of(self.ours, -1) - mean_of(self.reference, -1)
+    def difference(self, suite: str) -> float:
+        """Return points of robust accuracy, of a suite less the reference, means over seeds."""
+        return mean_of(self.runs[suite], -1) - mean_of(self.runs[REFERENCE], -1)
 
-    @property
-    def ratio(self) -> float:
-        """Our time in times of the reference's: the best of the seeds beside the best."""
-        return least(self.ours) / least(self.reference)
+    def ratio(self, suite: str) -> float:
+        """Return the time of a suite in times of the reference's: the best of the seeds beside the best."""
+        return least(self.runs[suite]) / least(self.runs[REFERENCE])
 
 
 def mean_of(runs: list[list[Part]], part: int) -> float:
@@ -159,27 +166,53 @@ def least(runs: list[list[Part]]) -> float:
 
 
 def compare(case: Case, mnist: Path | None, *, quick: bool) -> Compared:
-    """Run the suite and the reference in turn, one and the other first."""
+    """Run the suites and the reference in turn, each seed from another one on."""
     net, split = prepared(case, mnist, quick=quick)
-    suite = suite_of(quick=quick)
     with torch.no_grad():
         right = net(split.images.take(torch.arange(len(split)))).argmax(1) == split.labels
     found = Compared(case, 100 * float(right.double().mean()), len(split))
-    common: dict[str, Any] = {"classes": case.classes, "batch_size": suite.batch_size, **budget(suite)}
-
-    def ours(seed: int) -> None:
-        found.ours.append(by_suite(net, split, case.threat, suite, classes=case.classes, seed=seed))
-
-    def reference(seed: int) -> None:
-        found.reference.append(by_reference(net, split, case.threat, seed=seed, **common))
-
+    suites = {name: suite_of(name, quick=quick) for name in SUITES}
+    standard = suites["standard"]
+    common: dict[str, Any] = {"classes": case.classes, "batch_size": standard.batch_size, **budget(standard)}
+    names = [*SUITES, REFERENCE]
+    found.runs = {name: [] for name in names}
     for seed in range(1 if quick else case.seeds):
-        for turn in (ours, reference) if seed % 2 == 0 else (reference, ours):
-            turn(seed)
+        for name in names[seed:] + names[:seed]:
+            if name == REFERENCE:
+                parts = by_reference(net, split, case.threat, seed=seed, **common)
+            else:
+                parts = by_suite(net, split, case.threat, suites[name], classes=case.classes, seed=seed)
+            found.runs[name].append(parts)
     if case.classes in PLAIN:
-        names = PLAIN[case.classes]
-        found.plain = mean_of([by_reference(net, split, case.threat, seed=0, names=names, **common)], -1)
+        parts = by_reference(net, split, case.threat, seed=0, names=PLAIN[case.classes], **common)
+        found.plain = mean_of([parts], -1)
     return found
+
+
+@dataclass
+class Chosen:
+    """What each of CANDIDATES, in turn, leaves standing in a case that the comparison does not have."""
+
+    case: Case
+    parts: list[Part]
+
+
+CANDIDATES = {
+    "pgd, 20 steps": Attack(AttackName.pgd, steps=20),
+    "apgd_ce, 100": Attack(AttackName.apgd_ce, steps=100),
+    "pma, 100": Attack(AttackName.pma, steps=100),
+    "apgd_t, 50": Attack(AttackName.apgd_t, steps=50),
+    "apgd_t, 100": Attack(AttackName.apgd_t, steps=100),
+    "fab_t, 100": Attack(AttackName.fab_t, steps=100),
+    "square, 5000 queries": Attack(AttackName.square, queries=5000),
+}
+
+
+def choose(case: Case, *, quick: bool) -> Chosen:
+    """Run all candidates in turn, each on what those before it leave."""
+    net, split = prepared(case, None, quick=quick)
+    suite = Evaluation(shortened(CANDIDATES) if quick else CANDIDATES, suite_of("fast", quick=quick).batch_size)
+    return Chosen(case, by_suite(net, split, case.threat, suite, classes=case.classes, seed=0))
 
 
 @dataclass
@@ -195,7 +228,7 @@ def compare_peer(case: Case, *, quick: bool) -> Peer:
     """Run all of them once."""
     net, split = prepared(case, None, quick=quick)
     common: dict[str, Any] = {"classes": case.classes}
-    suite = suite_of(quick=quick)
+    suite = suite_of("standard", quick=quick)
     runs = {
         "ours": by_suite(net, split, case.threat, suite, seed=0, **common),
         "the reference": by_reference(

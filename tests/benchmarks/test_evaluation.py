@@ -1,4 +1,4 @@
-"""The standard suite beside independent implementations; nothing is asserted: the goals stand in the report."""
+"""The suites beside independent implementations; nothing is asserted: the goals stand in the report."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import torch
 from defense.config.choices import Recipe
 from tests.benchmarks.evaluation import (
     CASES,
+    CHOICE_CASES,
     DEFENDED,
     PEER_CASES,
     Case,
+    choose,
     compare,
     compare_peer,
     robust_training,
@@ -55,6 +57,11 @@ def needs(source: str, mnist: Path | None) -> None:
 def test_beside_the_reference(case: Case, mnist: Path | None, quick: bool, evaluated: Evaluated) -> None:
     needs(case.source, mnist)
     evaluated.compared.append(compare(case, mnist, quick=quick))
+
+
+@pytest.mark.parametrize("case", CHOICE_CASES, ids=lambda case: case.name)
+def test_what_each_part_adds(case: Case, quick: bool, evaluated: Evaluated) -> None:
+    evaluated.chosen.append(choose(case, quick=quick))
 
 
 @pytest.mark.parametrize("recipe", [Recipe.standard, Recipe.adversarial])
