@@ -91,6 +91,18 @@ def test_all_scorers_of_leave_one_out_are_about_the_same_training() -> None:
         (["+evaluation.attacks.x=pgd"], "evaluation.attacks.x=pgd: expected the settings of an attack"),
         (["evaluation.attacks.apgd_t.step_size=0.1"], "not read by apgd_t; expected null"),
         (
+            ["evaluation=fast", "evaluation.attacks.pma.steps=1"],
+            "attacks.pma.steps=1: expected a whole number of at ",
+        ),
+        (
+            ["evaluation.masked=[square]"],
+            "evaluation.masked=square: expected the name of a square in evaluation.att",
+        ),
+        (
+            ["evaluation.masked=[pgd]"],
+            "evaluation.masked=pgd: expected the name of a square in evaluation.attacks",
+        ),
+        (
             ["threat.norm=L2", "threat.eps=1", "data.harm_eps='8 / 255'"],
             "data.harm_eps=8/255: is meant for Linf; give a radius in L2, as in data.harm_eps=0.5",
         ),

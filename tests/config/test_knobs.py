@@ -304,6 +304,7 @@ CASES = [
     ),
     Case("evaluation.attacks.queries", "evaluation.attacks.square.queries=7", {"evaluate"},
          [*SIZES, "evaluation=standard", "evaluation.checked=0"]),
+    case("evaluation.masked", "[square]", {"evaluate"}, [*SIZES, "evaluation=standard"]),
     case("evaluation.batch_size", 8, {"attack", "evaluate"}),
     case("evaluation.checked", 6, {"check"}, [*SIZES, "evaluation.checked=5"]),
     case("faithfulness.subsets", "leave_one_out", {"retrain"}, HALVES),

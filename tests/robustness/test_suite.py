@@ -15,7 +15,17 @@ from defense.config.schema import Attack
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.errors import InputError
-from defense.robustness.suite import Attacked, check_shape, parts
+from defense.robustness.checks import allowed
+from defense.robustness.suite import (
+    LOOK,
+    LOOK_QUERIES,
+    Attacked,
+    check_shape,
+    few_of,
+    parts,
+    rows_of,
+    tries_of,
+)
 from defense.runtime.progress import no_progress
 from tests.calls import perturb, run_suite
 from tests.conftest import threat
@@ -226,3 +236,74 @@ def test_small_pictures_and_wide_balls_are_said_beforehand() -> None:
     check_shape("eps", [("own", PGD)], threat(norm=Norm.L2, eps=0.5), (1, 4, 4))
     with pytest.raises(InputError, match=r"eps=3: the farthest two pictures are 2 apart"):
         check_shape("eps", [], wide, (1, 2, 2))
+
+
+class Rounded(nn.Module):
+    """Class 1 if the pixels, rounded to tenths, are 1/2 or more on average: gradients are zero everywhere."""
+
+    def __init__(self, *, masks: bool) -> None:
+        super().__init__()
+        self.masks = masks
+        self.shown: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shown.append(len(x))
+        seen = x + ((10 * x).round() / 10 - x).detach() if not self.masks else (10 * x).round() / 10 + 0 * x
+        margin = seen.flatten(1).mean(1) - 0.5
+        return torch.stack([-margin, margin], dim=1)
+
+
+def bright(count: int) -> Split:
+    """Return pictures of class 1, half of which are within 0.2 of the boundary of `Rounded`."""
+    levels = torch.where(torch.arange(count) % 2 == 0, 0.6, 0.95)
+    labels = torch.ones(count, dtype=torch.int64)
+    return Split(torch.arange(count), TensorImages(levels.view(-1, 1, 1, 1).expand(-1, 1, 5, 5)), labels, labels)
+
+
+def looked(model: nn.Module, **more: Any) -> Attacked:
+    attacks = {"pgd": PGD, "square": Attack(AttackName.square, queries=200)}
+    common = {"classes": 2, "batch_size": 64, "seed": 0, "progress": no_progress, "masked": ["square"]}
+    return run_suite(model, bright(100), attacks, threat(eps=0.2), **common | more)
+
+
+def test_square_runs_on_all_only_if_a_look_breaks_what_gradients_leave() -> None:
+    honest, masking = Rounded(masks=False), Rounded(masks=True)
+    found = looked(honest)
+    assert int(found.standing["pgd"].sum()) == int(found.standing["square"].sum()) == 50
+    assert sum(honest.shown) <= 100 * (1 + 5 + 1) + LOOK * (200 + 4)  # clean, five gradients and a look; the square
+    found = looked(masking)
+    assert int(found.standing["pgd"].sum()) == 100
+    assert int(found.standing["square"].sum()) == 50
+
+
+def test_a_suite_that_is_killed_after_a_look_goes_on_as_it_would_have() -> None:
+    whole, checkpoint = looked(Rounded(masks=True)), Kept()
+
+    def killed(done: int, total: int, **numbers: float) -> None:
+        if done > 2 * 100:  # in the third try, the one on all that stand
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        looked(Rounded(masks=True), checkpoint=checkpoint, progress=killed)
+    assert len(checkpoint["attacked"]["after"]) == 3  # as they are, after pgd, and after the look
+    again = looked(Rounded(masks=True), checkpoint=checkpoint)
+    assert torch.equal(again.pictures, whole.pictures)
+    assert torch.equal(again.standing["square"], whole.standing["square"])
+
+
+def test_every_restart_after_a_look_asks_the_look() -> None:
+    spec = Attack(AttackName.square, queries=700, restarts=2)
+    look, *others = tries_of("own", spec, look=True)
+    assert look.attack.queries == LOOK_QUERIES
+    assert [each.attack.queries for each in others] == [700, 700]
+    before, broken = torch.ones(100, dtype=torch.bool), torch.ones(100, dtype=torch.bool)
+    rows = few_of(torch.arange(100))
+    assert rows.tolist() == [100 * k // LOOK for k in range(LOOK)]
+    assert torch.equal(rows_of(look, [before]), rows)
+    for count in (allowed(LOOK), allowed(LOOK) + 1):
+        broken[rows[:count]] = False
+        left = broken.nonzero().flatten() if count > allowed(LOOK) else torch.empty(0, dtype=torch.int64)
+        assert torch.equal(rows_of(others[0], [before, broken]), left)
+        assert torch.equal(rows_of(others[1], [before, broken, broken]), left)
+    assert len(few_of(torch.arange(0))) == 0
+    assert few_of(torch.arange(3)).tolist() == [0, 1, 2]
