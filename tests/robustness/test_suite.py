@@ -273,7 +273,7 @@ def test_square_runs_on_all_only_if_a_look_breaks_what_gradients_leave() -> None
     assert sum(honest.shown) <= 100 * (1 + 5 + 1) + LOOK * (200 + 4)  # clean, five gradients and a look; the square
     found = looked(masking)
     assert int(found.standing["pgd"].sum()) == 100
-    assert int(found.standing["square"].sum()) == 50
+    assert 50 <= int(found.standing["square"].sum()) < 100 - LOOK  # more fall than were looked at
 
 
 def test_a_suite_that_is_killed_after_a_look_goes_on_as_it_would_have() -> None:
