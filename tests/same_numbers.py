@@ -57,13 +57,14 @@ SCORERS = {
 }
 ATTACKS = {
     "fgsm": [], "pgd": [], "apgd_ce": [], "apgd_t": [], "fab_t": [], "square": ["attack.queries=20"], "cw": [],
-    "deepfool": [], "autoattack": ["attack.queries=20"],
+    "deepfool": [], "autoattack": ["attack.queries=20"], "pma": [],
 }  # fmt: skip
 ALL_ATTACKS = [
     f"+evaluation.attacks.{name}={{name: {name}, steps: 2, queries: 20, restarts: 2}}"
     for name in ATTACKS
-    if name not in ("fgsm", "pgd", "apgd_t")
+    if name not in ("fgsm", "pgd", "apgd_t", "pma")
 ]
+FEW_STEPS = [f"evaluation.attacks.{name}.steps=2" for name in ("apgd_ce", "pma")]
 SPEED = [
     "+scorer@speed.scorers.datainf=datainf", "speed.works=[[16, 8]]", "speed.rounds=1", "speed.peers=[]",
     "speed.seconds=0.1", "objective=utility", "fabric.accelerator=cpu",
@@ -87,6 +88,7 @@ def cells() -> dict[str, list[str]]:
         found[f"harm-{name}"] = [*DIGITS, f"data.harm={name}", "data.harm_rate=0.1", "evaluation.checked=0"]
     return found | {
         "attacks-all": [*DIGITS, "data.test_size=20", "model=cnn", "~model.hidden", *ALL_ATTACKS],
+        "suite-fast": [*DIGITS, "data.test_size=20", "evaluation=fast", *FEW_STEPS],
         "attacks-l2": [*DIGITS, "threat.norm=L2", "threat.eps=0.5"],
         "auto": [*DIGITS, "treatment.budget=auto", "treatment.budgets=[0.1]", "treatment.names=[remove,reweight]"],
         "averaged": [*DIGITS, "task=detect", "train.ema=0.5", "train.keep=clean"],
@@ -146,6 +148,19 @@ RENAMINGS = [
             r".*per_sample\.parquet/name": "samples have names since, beside their ids",
             r".*tables/cells\.csv/\d+/label": "the table of cells has the labels of the page since",
             rf"({UNSEEING}|recipe-\w+)/\./attack_val.*": "validation is attacked only if something looks at it",
+        },
+    ),
+    Renaming(
+        "9fe007c",
+        overrides={
+            "attack=pma": "attack=pgd",
+            "evaluation=fast": "evaluation=standard",
+            r"evaluation\.attacks\.pma\.steps=2": "seed=0",
+        },
+        differ={
+            "(attack-pma|suite-fast)/.*": "there was no such attack",
+            "attack-fab_t/.*": "fab_t ends at the first mistake within eps, not at the nearest one",
+            r"attacks-l2/\./check_.*/samples/rise": "small directions in L2 are scaled, lest they be 0",
         },
     ),
 ]

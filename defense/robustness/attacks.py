@@ -1,9 +1,9 @@
-"""The only door to torchattacks: one adapter per attack, one batch at a time.
+"""Every attack by its name, one batch at a time; the only door to torchattacks.
 
-What the door mends: torchattacks draws from the global generator and seeds AutoAttack from the clock; it
-restores the mode of the top module alone; its AutoAttack takes 10 steps where the reference takes 100, and
-asks for targets and a loss that do not exist for few classes; what CW and DeepFool find is unbounded. Where an
-attack is weaker than its reference, its adapter says how it is mended.
+FAB, PMA and Square are the project's own. What the door mends: torchattacks draws from the global generator and
+seeds AutoAttack from the clock; it restores the mode of the top module alone; its AutoAttack takes 10 steps where
+the reference takes 100, and asks for targets and a loss that do not exist for few classes; what CW and DeepFool
+find is unbounded. Where an attack is weaker than its reference, its adapter says how it is mended.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ LARGE = 8.0  # GiB
 log = logging.getLogger(__name__)
 
 
-@stage(version=5, code=(models, robustness), shared=True)
+@stage(version=6, code=(models, robustness), shared=True)
 def attack(
     runtime: Runtime,
     model: Model,

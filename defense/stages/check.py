@@ -16,7 +16,7 @@ from defense.stages.trained import Model
 from defense.store.stage import stage
 
 
-@stage(version=4, code=(models, robustness))
+@stage(version=5, code=(models, robustness))
 def check(
     runtime: Runtime,
     model: Model,

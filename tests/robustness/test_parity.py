@@ -76,6 +76,23 @@ def test_the_reference_breaks_the_same_samples(classes: int, norm: Norm) -> None
         assert int((ours != theirs).sum()) <= DIFFERENT_AT_FULL
 
 
+@pytest.mark.extra("pyautoattack")
+@pytest.mark.slow
+@pytest.mark.parametrize(("classes", "norm"), [(2, Norm.Linf), (3, Norm.L2), (10, Norm.Linf), (10, Norm.L2)])
+def test_the_fast_suite_leaves_no_more_than_the_reference(classes: int, norm: Norm) -> None:
+    """And the margin attack alone no more than APGD on the cross-entropy. On an mlp FAB and Square add nothing."""
+    net, test = net_of(classes, "adversarial", "model=mlp", "train.epochs=8"), digits_of(classes).test
+    threat, common = Threat(norm, EPS[norm]), {"classes": classes, "seed": 0}
+    fast = composed("evaluation=fast").evaluation
+    left = {part.name: int(part.standing.sum()) for part in by_suite(net, test, threat, fast, **common)}
+    reference = by_reference(net, test, threat, batch_size=SAMPLES, names=("apgd-ce", "apgd-t"), **common)
+    by_loss, by_targets = (int(part.standing.sum()) for part in reference)
+    assert left["square"] <= by_targets + DIFFERENT_AT_FULL
+    assert left["square"] == left["apgd_t"]  # on an honest net the look of Square finds nothing
+    alone = replace(fast, attacks={"pma": fast.attacks["pma"]}, masked=[])
+    assert int(by_suite(net, test, threat, alone, **common)[-1].standing.sum()) <= by_loss + DIFFERENT_AT_FULL
+
+
 @pytest.mark.slow
 def test_adversarial_training_gives_robust_accuracy() -> None:
     """At an eps at which next to nothing stands of an ordinarily trained cnn, under all parts of AutoAttack."""

@@ -270,7 +270,9 @@ def test_square_runs_on_all_only_if_a_look_breaks_what_gradients_leave() -> None
     honest, masking = Rounded(masks=False), Rounded(masks=True)
     found = looked(honest)
     assert int(found.standing["pgd"].sum()) == int(found.standing["square"].sum()) == 50
-    assert sum(honest.shown) <= 100 * (1 + 5 + 1) + LOOK * (200 + 4)  # clean, five gradients and a look; the square
+    assert sum(honest.shown) <= 100 * (1 + 5 + 1) + LOOK * (
+        200 + 4
+    )  # clean, five gradients and a look; the square
     found = looked(masking)
     assert int(found.standing["pgd"].sum()) == 100
     assert 50 <= int(found.standing["square"].sum()) < 100 - LOOK  # more fall than were looked at
