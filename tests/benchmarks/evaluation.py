@@ -282,3 +282,35 @@ def robust_training(source: str, recipe: Recipe, folder: Path, mnist: Path | Non
     own += ["train.epochs=1", "data.train_size=200", "data.test_size=20", "evaluation=quick"] if quick else []
     result = run(composed(*typed, *own), folder, typed)
     return Trained(source, recipe, result)
+
+
+GAINED = {"mlp": (), "cnn": ("model=cnn", "model.width=16", "threat.eps=0.04")}  # where some samples stand
+
+
+@dataclass
+class Gained:
+    """What `defense` reports by suite: of the baseline and of the gain over random, a value for each seed."""
+
+    typed: tuple[str, ...]
+    baseline: dict[str, list[float]]
+    gain: dict[str, list[float]]
+
+
+def gains(name: str, folder: Path, *, quick: bool) -> Gained:
+    """Run `defense` under every suite, on the same trained models."""
+    typed = GAINED[name]
+    found = Gained(typed, {suite: [] for suite in SUITES}, {suite: [] for suite in SUITES})
+    small = ("train.epochs=1", "data.train_size=200", "data.test_size=20") if quick else ()
+    own = [f"store={folder / 'store'}", "evaluation.checked=0", *small]
+    for seed in range(1 if quick else SEEDS):
+        for suite in SUITES:
+            words = [*typed, f"seed={seed}", f"evaluation={suite}"]
+            config = composed(*words, *own)
+            config.evaluation = suite_of(suite, quick=quick)
+            place = folder / f"{suite}{seed}"
+            place.mkdir()
+            result = run(config, place, words)
+            arms = {arm: result["arms"][arm]["adaptive"]["worst"] for arm in ("baseline", "control", "defended")}
+            found.baseline[suite].append(arms["baseline"])
+            found.gain[suite].append(arms["defended"] - arms["control"])
+    return found

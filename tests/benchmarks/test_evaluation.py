@@ -13,11 +13,13 @@ from tests.benchmarks.evaluation import (
     CASES,
     CHOICE_CASES,
     DEFENDED,
+    GAINED,
     PEER_CASES,
     Case,
     choose,
     compare,
     compare_peer,
+    gains,
     robust_training,
 )
 from tests.benchmarks.evaluation_report import Evaluated, write
@@ -62,6 +64,11 @@ def test_beside_the_reference(case: Case, mnist: Path | None, quick: bool, evalu
 @pytest.mark.parametrize("case", CHOICE_CASES, ids=lambda case: case.name)
 def test_what_each_part_adds(case: Case, quick: bool, evaluated: Evaluated) -> None:
     evaluated.chosen.append(choose(case, quick=quick))
+
+
+@pytest.mark.parametrize("name", GAINED)
+def test_the_gain_under_every_suite(name: str, quick: bool, evaluated: Evaluated, tmp_path: Path) -> None:
+    evaluated.gained.append(gains(name, tmp_path, quick=quick))
 
 
 @pytest.mark.parametrize("recipe", [Recipe.standard, Recipe.adversarial])
