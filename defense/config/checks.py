@@ -197,9 +197,10 @@ def check_suite(suite: Evaluation) -> None:
     if not {attack.name for attack in suite.attacks.values()} - {AttackName.square}:
         named = ", ".join(suite.attacks) or "{}"
         raise InputError("evaluation.attacks", named, "expected at least one attack that uses gradients")
+    within("evaluation.masked", suite.masked, isinstance(suite.masked, list | tuple), "a list of names, or []")
     for name in suite.masked:
         blind = name in suite.attacks and suite.attacks[name].name is AttackName.square
-        within("evaluation.masked", name, blind, "the name of a square in evaluation.attacks")
+        within("evaluation.masked", name, blind, "the name of a square in evaluation.attacks, or [] without one")
     for name, attack in suite.attacks.items():
         check_attack(f"evaluation.attacks.{name}", attack)
         valid = name not in ("clean", "worst") and "." not in name

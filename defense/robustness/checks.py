@@ -124,15 +124,10 @@ def judge(samples: pd.DataFrame, curve: pd.DataFrame, suite: np.ndarray) -> dict
     for name, check in CHECKS.items():
         if name == "square" and name not in samples:
             continue  # there is no such attack on pictures of this shape
-        found, most = int(check.odd(samples).sum()), allowed(count, check.honest)
+        found, allowed = int(check.odd(samples).sum()), int(binom.isf(CHANCE, count, check.honest))
         more = numbers.get(name, {})
-        out[name] = Finding(check.title, check.sign, found, count, most, found > most, more)
+        out[name] = Finding(check.title, check.sign, found, count, allowed, found > allowed, more)
     return out
-
-
-def allowed(count: int, honest: float = HONEST) -> int:
-    """Return how many of `count` samples may be odd: more, and chance has less than CHANCE to make them so."""
-    return int(binom.isf(CHANCE, count, honest))
 
 
 @dataclass(frozen=True)

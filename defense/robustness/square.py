@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from defense.config.choices import Norm
 from defense.config.schema import Threat
+from defense.robustness.attack_pass import finite_logits
 
 SHARE = 0.8  # of the picture, that the first squares cover
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # the last query before squares cover half as much
@@ -32,6 +33,7 @@ def square_attack(
 
     x: float32 (b, C, H, W) in [0, 1]; in L2 they pass `tiles`. labels: int64 (b,). queries: for each sample, after
     the one for its start. seed: of all draws, which are made on the CPU. Source: algorithm 1, on the margin.
+    Raises FloatingPointError if a logit at the start is not finite; later ones count as no better.
     """
     found = x.clone()
     with torch.inference_mode():
@@ -46,7 +48,8 @@ def square_attack(
             asked, tried = walk.start() if query < 0 else walk.propose(query)
             if not len(asked):
                 continue
-            margins = leads(model(tried), taken(owns, asked))
+            logits = model(tried) if query >= 0 else finite_logits(model(tried))
+            margins = leads(logits, taken(owns, asked))
             better = (margins < taken(lowest, asked)).nonzero().flatten()
             if not len(better):
                 continue
@@ -171,7 +174,10 @@ class LinfWalk:
 
 
 class L2Walk:
-    """Pyramids in one window, with the length that another window gives up (algorithm 3)."""
+    """Pyramids in one window, with the length that another window gives up (algorithm 3).
+
+    Hardly any picture comes twice, so every query is asked, whether the model repeats itself or not.
+    """
 
     def __init__(self, x: Tensor, eps: float, generator: torch.Generator, repeats: bool) -> None:
         self.x, self.eps, self.generator = x, eps, generator

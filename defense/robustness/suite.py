@@ -21,7 +21,6 @@ from defense.randomness import derive
 from defense.robustness.attack_pass import AttackPass, correct_and_losses, finite_logits
 from defense.robustness.attacks import AUTOATTACK, Attacker, perturb_batch
 from defense.robustness.ball import farthest
-from defense.robustness.checks import allowed
 from defense.robustness.square import tiles
 from defense.runtime.checkpoint import ThrottledCheckpoint
 from defense.runtime.distributed import (
@@ -34,7 +33,7 @@ from defense.runtime.distributed import (
 )
 from defense.runtime.runtime import Runtime
 
-LOOK, LOOK_QUERIES = 32, 200  # samples and queries that show whether Square breaks what gradients leave
+LOOK, LOOK_QUERIES = 32, 500  # samples and queries that show whether Square breaks what gradients leave
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,8 @@ def run_suite(
 
     Each restart is a try of its own. A sample that is wrong without attack counts as broken from the start, since
     staying put is open to every attacker. masked: names of squares that are first tried on LOOK samples, and on
-    all that stand only if that breaks more than `checks.allowed`: a sign that gradients are masked. runtime: its
-    ranks share the batches of a try; its checkpoint keeps every finished try, and parts of a long one.
+    all that stand only if that breaks one: a sign that gradients are masked. runtime: its ranks share the batches
+    of a try; its checkpoint keeps every finished try, and parts of a long one.
     """
     model, batch_size, ranks = attacker.model, attacker.batch_size, runtime.ranks
     tries = [each for name, attack in attacks.items() for each in tries_of(name, attack, look=name in masked)]
@@ -147,7 +146,7 @@ class Try:
     attack: Attack
     restart: int = 0
     look: bool = False  # on LOOK samples alone
-    look_before: int = 0  # only if the look, so many tries before it, breaks more than an honest model allows
+    look_before: int = 0  # only if the look, so many tries before it, breaks a sample
 
     @property
     def purpose(self) -> tuple[str | int, ...]:
@@ -171,9 +170,7 @@ def rows_of(each: Try, after: Sequence[Tensor]) -> Tensor:
         return few_of(standing)
     if each.look_before:
         before, since = after[-1 - each.look_before], after[-each.look_before]
-        broken = int((before & ~since).sum())
-        looked = len(few_of(before.nonzero()))
-        return standing if broken > allowed(looked) else standing[:0]
+        return standing if bool((before & ~since).any()) else standing[:0]
     return standing
 
 

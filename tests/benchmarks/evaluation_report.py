@@ -231,7 +231,12 @@ samples. Goals:"""
 COST = """\
 One process, one thread; the suites and the reference in turn for each seed, each seed from another one on; seconds
 of the processor, of the fastest seed, and in times of the reference's. All in batches of {batch}, the default of
-`evaluation.batch_size`. Goals, before rounding:"""
+`evaluation.batch_size`.
+
+What makes the difference: 20 steps of PGD first, which break most of what breaks; parameters ask for no gradients,
+and convolutions have channels last; pairs of a sample and a target fill whole batches. FAB drops a pair once it is
+mistaken within eps, and projects without sorting. Square keeps only what stands, and asks about no picture twice.
+`fast` leaves out what adds nothing, see below. Goals, before rounding:"""
 
 SPENT = """\
 Means over the cases of all samples, the broken ones included. A pass takes one sample through the model once,
@@ -239,9 +244,9 @@ forward or backward."""
 
 CHOICE = """\
 The parts of `fast` were chosen on the other half of the pairs of net, recipe and norm, one seed, and not on the
-cases above. Every candidate attacks what those to its left leave standing, in percent. FAB and Square add next to
-nothing there in most of the time, so `fast` is without FAB, and Square looks at {look} samples first: it attacks
-all that stand only if it breaks more of those than it would of an honest model."""
+cases above. Every candidate attacks what those to its left leave standing, in percent. FAB and Square add
+nothing there in most of the time. So `fast` is without FAB, and Square looks at {look} samples first: it attacks
+all that stand only if it breaks one of those."""
 
 OUTCOMES = """\
 Accuracy of the baseline under adaptive attack at worst, in percent, and the gain of the defended arm over the
@@ -264,7 +269,7 @@ WHY = """\
 - Below four classes `APGDT` and the DLR loss ask for logits that are not there, and 9 targets for classes that are
   not; `AutoAttack` takes `n_classes=10` unless told.
 
-`defense/robustness/attacks.py` mends these. APGD is torchattacks' own; FAB, Square and PMA are the project's."""
+`defense/robustness` mends these. APGD is torchattacks' own; FAB, Square and PMA are the project's."""
 
 
 def page(found: Evaluated, *, quick: bool) -> str:

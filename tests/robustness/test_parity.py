@@ -87,8 +87,8 @@ def test_the_fast_suite_leaves_no_more_than_the_reference(classes: int, norm: No
     left = {part.name: int(part.standing.sum()) for part in by_suite(net, test, threat, fast, **common)}
     reference = by_reference(net, test, threat, batch_size=SAMPLES, names=("apgd-ce", "apgd-t"), **common)
     by_loss, by_targets = (int(part.standing.sum()) for part in reference)
-    assert left["square"] <= by_targets + DIFFERENT_AT_FULL
-    assert left["square"] == left["apgd_t"]  # on an honest net the look of Square finds nothing
+    assert left["square_if_masked"] <= by_targets + DIFFERENT_AT_FULL
+    assert left["square_if_masked"] >= left["apgd_t"] - DIFFERENT_AT_FULL  # an honest net leaves Square nothing
     alone = replace(fast, attacks={"pma": fast.attacks["pma"]}, masked=[])
     assert int(by_suite(net, test, threat, alone, **common)[-1].standing.sum()) <= by_loss + DIFFERENT_AT_FULL
 
