@@ -281,7 +281,7 @@ def test_a_wrong_threat_is_one_line(name: str, function: Callable[..., Any]) -> 
 
 WRONG_CALL = {
     "a name": (defense.attack, {"attack": "nope"}, "attack='nope': expected one of apgd_ce"),
-    "a suite": (defense.evaluate, {"suite": "nope"}, "evaluation='nope': expected one of quick, standard"),
+    "a suite": (defense.evaluate, {"suite": "nope"}, "evaluation='nope': expected one of fast, quick, standard"),
     "no suite": (defense.evaluate, {"suite": None}, "suite=NoneType: expected a name"),
     "no attack": (defense.attack, {"attack": 3}, "attack=3: expected the settings of an attack"),
     "half a step": (defense.attack, {"attack": Attack(AttackName.pgd, steps=2.5)}, "attack=.*2.5"),  # type: ignore[arg-type]
@@ -294,6 +294,11 @@ WRONG_CALL = {
         defense.evaluate,
         {"suite": Suite({"clean": Attack(AttackName.pgd)}, 9)},
         "evaluation.attacks.clean=clean: expected another name",
+    ),
+    "no list of masked": (
+        defense.evaluate,
+        {"suite": Suite({"pgd": Attack(AttackName.pgd)}, 9, masked=None)},  # type: ignore[arg-type]
+        "evaluation.masked=None: expected a list of names",
     ),
     "a seed": (defense.attack, {"seed": None}, "seed=None: expected a whole number of at least 0"),
     "a batch size": (defense.attack, {"batch_size": True}, "batch_size=True"),

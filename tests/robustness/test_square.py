@@ -188,3 +188,17 @@ def test_squares_shrink_and_stay_smaller_than_the_picture() -> None:
             odd = side_at(query, height, width, odd=True)
             assert odd % 2 == 1
             assert 3 <= odd <= min(height, width)
+
+
+@pytest.mark.parametrize("norm", list(Norm))
+def test_logits_that_are_not_finite_are_said_at_the_start(norm: Norm) -> None:
+    """A dropped row would shift all others."""
+    x, labels = torch.full((3, 1, 8, 8), 0.5), torch.zeros(3, dtype=torch.int64)
+
+    def overflowing(given: Tensor) -> Tensor:
+        moved = (given - x[: len(given)]).flatten(1).abs().amax(1) > 0
+        grown = torch.where(moved & (torch.arange(len(given)) == 1), torch.inf, 1.0)
+        return torch.stack([grown, torch.zeros_like(grown)], dim=1)
+
+    with pytest.raises(FloatingPointError, match="logits that are not finite"):
+        square_attack(overflowing, x, labels, Threat(norm, 0.1), queries=5, seed=0)  # type: ignore[arg-type]
