@@ -298,7 +298,7 @@ WRONG_CALL = {
     "no list of masked": (
         defense.evaluate,
         {"suite": Suite({"pgd": Attack(AttackName.pgd)}, 9, masked=None)},  # type: ignore[arg-type]
-        "evaluation.masked=None: expected a list of names",
+        "evaluation.masked=null: expected a list of names",
     ),
     "a seed": (defense.attack, {"seed": None}, "seed=None: expected a whole number of at least 0"),
     "a batch size": (defense.attack, {"batch_size": True}, "batch_size=True"),
