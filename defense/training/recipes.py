@@ -7,6 +7,7 @@ whatever it is; how it is lowered is the loop's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -19,9 +20,24 @@ from defense.errors import is_out_of_memory
 from defense.models.modes import evaluating, frozen
 from defense.robustness.attacks import perturb_batch
 
-# network, pictures, labels, seed -> losses (b,), logits (b, classes); float32 in any precision of the network
-Losses = Callable[[nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor]]
 Perturb = Callable[[nn.Module, Tensor, Tensor, int], Tensor]  # network, pictures, labels, seed -> pictures
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses that a recipe lowers: of pictures, and of what an attack at the network makes of them.
+
+    The attack is a step of its own, so that a replay can hold its pictures fixed.
+    """
+
+    attack: Perturb
+    # network, pictures, the same attacked, labels -> losses (b,), logits (b, classes); in float32 at least
+    of: Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+    def __call__(self, network: nn.Module, x: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Return the losses (b,) of pictures x (b, C, H, W) attacked at `network`, and the logits (b, classes)."""
+        return self.of(network, x, self.attack(network, x, labels, seed), labels)
+
 
 FAST_STEP = 1.25  # in eps: the step of Wong et al. 2020; larger ones overfit to it
 
@@ -31,33 +47,43 @@ def losses_of(training: Training, classes: int) -> Losses:
     return RECIPES[training.recipe.recipe](training.recipe, training.threat, classes)
 
 
-def standard_loss(network: nn.Module, x: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy of each picture of x (b, C, H, W), and the logits."""
-    logits: Tensor = network(x).float()
+def cross_entropies(network: nn.Module, x: Tensor, attacked: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy of each attacked picture (b, C, H, W), and the logits there (Madry et al. 2018)."""
+    logits = exact(network(attacked))
     return F.cross_entropy(logits, labels, reduction="none"), logits
 
 
-def adversarial_loss(
-    network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attacker: Perturb
-) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy of each picture once it is attacked, and the logits there (Madry et al. 2018)."""
-    return standard_loss(network, attacker(network, x, labels, seed), labels, seed)
-
-
 def trades(
-    network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attacker: Perturb, beta: float
+    network: nn.Module, x: Tensor, attacked: Tensor, labels: Tensor, *, beta: float
 ) -> tuple[Tensor, Tensor]:
     """Return CE(f(x_i), y_i) + beta KL(f(x_i) || f(x'_i)), and the logits f(x) (Zhang et al. 2019).
 
-    x' makes the KL large. Its gradient there is that of the cross-entropy with the probabilities f(x) as labels,
-    since they do not depend on x'.
+    x' = attacked: see `away_from_prediction`.
+    """
+    losses, logits = cross_entropies(network, x, x, labels)
+    clean, other = (values.log_softmax(1) for values in (logits, exact(network(attacked))))
+    return losses + beta * F.kl_div(other, clean, log_target=True, reduction="none").sum(1), logits
+
+
+def exact(logits: Tensor) -> Tensor:
+    """Return logits in float32 at least."""
+    return logits if logits.dtype is torch.float64 else logits.float()
+
+
+def unmoved(network: nn.Module, x: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """Return the pictures as they are."""
+    return x
+
+
+def away_from_prediction(network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attacker: Perturb) -> Tensor:
+    """Return pictures x' that make KL(f(x) || f(x')) large, as TRADES does.
+
+    Its gradient there is that of the cross-entropy with the probabilities f(x) as labels, since they do not depend
+    on x'.
     """
     with torch.no_grad(), evaluating(network):
-        probabilities = network(x).float().softmax(1)
-    adversarial = attacker(network, x, probabilities, seed)
-    losses, logits = standard_loss(network, x, labels, seed)
-    clean, other = (values.log_softmax(1) for values in (logits, network(adversarial).float()))
-    return losses + beta * F.kl_div(other, clean, log_target=True, reduction="none").sum(1), logits
+        probabilities = exact(network(x)).softmax(1)
+    return attacker(network, x, probabilities, seed)
 
 
 def attacked(
@@ -98,8 +124,10 @@ def one_step(recipe: Train, threat: Threat, classes: int) -> Perturb:
 
 
 RECIPES: dict[Recipe, Callable[[Train, Threat, int], Losses]] = {
-    Recipe.standard: lambda recipe, threat, classes: standard_loss,
-    Recipe.adversarial: lambda *said: partial(adversarial_loss, attacker=pgd(*said)),
-    Recipe.fast: lambda *said: partial(adversarial_loss, attacker=one_step(*said)),
-    Recipe.trades: lambda recipe, *said: partial(trades, attacker=pgd(recipe, *said), beta=recipe.beta),
+    Recipe.standard: lambda recipe, threat, classes: Losses(unmoved, cross_entropies),
+    Recipe.adversarial: lambda *said: Losses(pgd(*said), cross_entropies),
+    Recipe.fast: lambda *said: Losses(one_step(*said), cross_entropies),
+    Recipe.trades: lambda recipe, *said: Losses(
+        partial(away_from_prediction, attacker=pgd(recipe, *said)), partial(trades, beta=recipe.beta)
+    ),
 }

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from defense.data.splits import Dataset
 from defense.models.build import build
 from defense.runtime.progress import no_progress
-from defense.training.recipes import standard_loss
-from tests.calls import fit_lbfgs, measuring
+from tests.calls import fit_lbfgs, losses_of, measuring
 from tests.conftest import recipe, threat
 
 DECAY = 0.05
@@ -40,7 +39,7 @@ def converged(
         spec,
         keep=torch.ones(count, dtype=torch.bool) if keep is None else keep,
         weights=torch.ones(count) if weights is None else weights,
-        losses=standard_loss,
+        losses=losses_of(spec, threat(), data.classes),
         measure=measuring(data.validation, spec, threat(), classes=data.classes, seed=seed, fabric=fabric),
         seed=seed,
         fabric=fabric,

@@ -24,7 +24,7 @@ from defense.errors import InputError
 from defense.models.build import build
 from defense.runtime.progress import Progress, no_progress
 from defense.training.augment import plan_epoch
-from defense.training.loop import averaged
+from defense.training.sgd import averaged
 from tests.calls import fit, losses_of, measuring
 from tests.conftest import recipe as default_recipe
 from tests.conftest import threat

@@ -123,11 +123,7 @@ def test_trades_by_hand(batch: tuple[nn.Module, Tensor, Tensor], ball: Threat) -
 def test_gradients_of_trades_go_through_both_pictures(batch: tuple[nn.Module, Tensor, Tensor]) -> None:
     model, x, labels = batch
     moved = (x + 0.05).clamp(0, 1)
-
-    def elsewhere(*_: object) -> Tensor:
-        return moved
-
-    losses, _ = recipes.trades(model, x, labels, 0, attacker=elsewhere, beta=3.0)
+    losses, _ = recipes.trades(model, x, moved, labels, beta=3.0)
     found = torch.autograd.grad(losses.sum(), list(model.parameters()))
     logits = model(x)
     p, q = logits.softmax(1), model(moved).softmax(1)
