@@ -10,7 +10,7 @@ parameters. An objective need not be a mean over samples: gaps between groups ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -167,32 +167,45 @@ def gradient_in_batches(
     ranks: Ranks = SINGLE_PROCESS,
 ) -> tuple[float, Parameters]:
     """Return `value_and_gradient` by batches of `size`, in plain autograd; the model is in eval mode."""
-    gradient = {name: torch.zeros_like(value) for name, value in member.parameters.items()}
-    mine = shard_batches(ranks, len(split), size)
     with installed(model, member) as parameters:
+        value, gradient = gradient_by(model, parameters, split, function, size, ranks)
+    return value, dict(zip(member.parameters, gradient, strict=True))
 
-        @torch.no_grad()
-        def own_logits() -> Tensor:
-            batches = split.batches(size, start=mine.start, stop=mine.stop)
-            logits = [model(x) for _, x, _ in batches]
-            return torch.cat(logits) if logits else torch.empty(0)
 
-        logits = ranks.gather(raise_on_all(ranks, own_logits)).to(split.labels.device)
-        finite(logits, split, slice(None), "the prediction of validation sample")
-        finite(cross_entropy(logits, split.labels), split, slice(None), "the loss of validation sample")
-        logits.requires_grad_()
-        value = function(logits, split)
-        (cotangent,) = torch.autograd.grad(value, logits)
+def gradient_by(
+    model: nn.Module,
+    leaves: Sequence[Tensor],
+    split: Split,
+    function: Callable[[Tensor, Split], Tensor],
+    size: int,
+    ranks: Ranks = SINGLE_PROCESS,
+) -> tuple[float, list[Tensor]]:
+    """Return v = function(all logits, split) and its gradient by `leaves` of the model, by batches of `size`."""
+    gradient = [torch.zeros_like(leaf) for leaf in leaves]
+    mine = shard_batches(ranks, len(split), size)
 
-        def carry_own() -> None:
-            for rows, x, _ in split.batches(size, start=mine.start, stop=mine.stop):
-                with differentiating(model):
-                    added = backward(partial(batch_share, model, x, cotangent[rows]), parameters)
-                for total, add in zip(gradient.values(), added, strict=True):
-                    total += add
+    @torch.no_grad()
+    def own_logits() -> Tensor:
+        batches = split.batches(size, start=mine.start, stop=mine.stop)
+        logits = [model(x) for _, x, _ in batches]
+        return torch.cat(logits) if logits else torch.empty(0)
 
-        raise_on_all(ranks, carry_own)
-    ranks.sum(list(gradient.values()))
-    if not all(bool(part.isfinite().all()) for part in (value, *gradient.values())):
+    logits = ranks.gather(raise_on_all(ranks, own_logits)).to(split.labels.device)
+    finite(logits, split, slice(None), "the prediction of validation sample")
+    finite(cross_entropy(logits, split.labels), split, slice(None), "the loss of validation sample")
+    logits.requires_grad_()
+    value = function(logits, split)
+    (cotangent,) = torch.autograd.grad(value, logits)
+
+    def carry_own() -> None:
+        for rows, x, _ in split.batches(size, start=mine.start, stop=mine.stop):
+            with differentiating(model):
+                added = backward(partial(batch_share, model, x, cotangent[rows]), leaves)
+            for total, add in zip(gradient, added, strict=True):
+                total += add
+
+    raise_on_all(ranks, carry_own)
+    ranks.sum(gradient)
+    if not all(bool(part.isfinite().all()) for part in (value, *gradient)):
         raise FloatingPointError("the gradient of the objective is not finite, although every validation loss is")
     return value.item(), gradient

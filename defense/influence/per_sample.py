@@ -14,7 +14,7 @@ never stored.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -73,7 +73,7 @@ def loss_of(model: nn.Module, picture: Tensor, label: Tensor) -> Tensor:
     return cross_entropy(model(picture[None]), label[None]).squeeze(0)
 
 
-def backward(compute: Callable[[], Tensor], parameters: list[nn.Parameter]) -> list[Tensor]:
+def backward(compute: Callable[[], Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
     """Return the gradient of the scalar compute() by `parameters`, zeros for those that it does not depend on.
 
     Reentrant checkpoints allow `Tensor.backward` alone; their parameters come back with the gradient they had.

@@ -23,14 +23,12 @@ class TrainingState:
     average: AveragedModel | None
     precision: Precision  # which scales the loss, in 16-mixed
 
-    def state(self, epoch: int) -> dict[str, Any]:
-        """Return the state after so many epochs: of this moment, not copied."""
-        return {"epoch": epoch} | {
-            name: part.state_dict() for name, part in vars(self).items() if part is not None
-        }
+    def state(self, done: int) -> dict[str, Any]:
+        """Return the state after so many epochs, or steps: of this moment, not copied."""
+        return {"epoch": done} | {name: part.state_dict() for name, part in vars(self).items() if part is not None}
 
     def begin(self, state: dict[str, Any] | None) -> int:
-        """Take over a state, if there is one; return how many epochs it is after."""
+        """Take over a state, if there is one; return how many epochs, or steps, it is after."""
         if state is None:
             return 0
         for name, part in vars(self).items():

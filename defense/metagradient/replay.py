@@ -1,0 +1,66 @@
+"""The states of a training run, and its steps again from one state to the next.
+
+States are kept before every k-th step, k about sqrt(T) of T steps, and at the end. A segment between two of them
+is computed again when the reverse pass comes to it, so that about 2 sqrt(T) states are in memory at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from defense.errors import InputError
+from defense.metagradient.reverse import Step
+from defense.runtime.checkpoint import packed, unpacked
+from defense.training.sgd import TrainingRun
+
+State = dict[str, Tensor]  # as `packed` has it
+
+
+def marks(total: int) -> list[int]:
+    """Return the steps before which states of a run of `total` steps are kept, and the end."""
+    return [*range(0, total, math.ceil(math.sqrt(total))), total]
+
+
+def segments(total: int) -> list[tuple[int, int]]:
+    """Return the stretches (start, stop) between the states that are kept."""
+    return list(itertools.pairwise(marks(total)))
+
+
+def state_of(run: TrainingRun, done: int) -> State:
+    """Return a copy of the state of a run after `done` steps."""
+    state: dict[str, Any] = run.state.state(done)
+    return {name: value.detach().cpu().clone() for name, value in packed(state).items()}
+
+
+def steps(run: TrainingRun, start: int, stop: int) -> Iterator[Step]:
+    """Take the steps from `start` to `stop`, and yield of each the state before it, its rate and its pictures."""
+    for epoch in range(start // run.steps, math.ceil(stop / run.steps)):
+        with run.epoch(epoch):
+            for number in range(max(start, epoch * run.steps), min(stop, (epoch + 1) * run.steps)):
+                state = {name: value.detach().clone() for name, value in run.model.state_dict().items()}
+                rate, batch = run.rate, run.batch(number)
+                attacked = run.attacked(batch)
+                run.step(batch, attacked)
+                yield Step(number, state, rate, None if attacked is batch.pictures else attacked)
+
+
+def replayed(run: TrainingRun, states: Mapping[int, State], start: int, stop: int) -> list[Step]:
+    """Return the steps of one segment, taken again from its first state; see `segments`.
+
+    Raises InputError unless they end at the bits of the next state.
+    """
+    run.state.begin(unpacked(states[start]))
+    taken = list(steps(run, start, stop))
+    again, known = state_of(run, stop), states[stop]
+    if again.keys() != known.keys() or not all(torch.equal(again[name], known[name]) for name in known):
+        why = (
+            f"steps {start + 1} to {stop} end at other bits than before, so that nothing can be derived from them"
+        )
+        raise InputError("scorer", "metagradient", f"{why}; use the processor and the packages of the first time")
+    return taken

@@ -1,0 +1,101 @@
+"""The reverse of a training step: what the objective at the end of a run owes to the weight of each sample.
+
+A step of `defense.training.sgd` is
+
+    g = (1/b) sum_{i in B} w_i grad l_i(theta) + lambda theta,   m' = mu m + g,   theta' = theta - eta (g + mu m')
+
+With a = d phi / d theta' and c = d phi / d m', backwards:
+
+    c <- c - eta mu a,   q = c - eta a
+    d phi / d w_i += (1/b) q . grad l_i(theta)
+    a <- a + lambda q + (1/b) sum_i w_i Hess l_i(theta) q,   c <- mu c
+
+One gradient with its graph kept, and one gradient of its inner product with q, give both sums (Engstrom et al.
+2025, arXiv 2503.13751). Averages theta_bar <- beta theta_bar + (1 - beta) theta' and the running statistics of
+batch norm are parts of the state, with adjoints of their own. Pictures that a recipe attacks are held fixed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from defense.influence.members import Parameters
+from defense.metagradient.norms import pull_back, recorded_updates
+from defense.training.sgd import TrainingRun
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the reverse of one step needs: its state before it, its learning rate and its attacked pictures."""
+
+    number: int
+    state: Parameters  # parameters and buffers, by name in the model's state_dict
+    rate: float
+    attacked: Tensor | None  # None if the recipe does not attack
+
+
+@dataclass(frozen=True)
+class Adjoints:
+    """Derivatives of the objective by the state of a run, by name, and by the weight of each sample so far."""
+
+    weights: Parameters  # a
+    momentum: Parameters  # c
+    statistics: Parameters  # of running statistics of batch norm
+    averages: Parameters  # of averaged weights and statistics; empty without averages
+    by_sample: Tensor  # d phi / d w_i, float64 (n,)
+
+    @classmethod
+    def at_end(cls, run: TrainingRun, weights: Parameters, statistics: Parameters) -> Adjoints:
+        """Return those after the last step, given the gradients of the objective at the `result` of a run."""
+        by_sample = torch.zeros(len(run.split), dtype=torch.float64)
+        zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
+        if run.state.average is None:
+            return cls(weights, zeros, statistics, {}, by_sample)
+        still = {name: torch.zeros_like(value) for name, value in statistics.items()}
+        return cls(dict(zeros), zeros, still, weights | statistics, by_sample)
+
+
+def reverse(run: TrainingRun, step: Step, adjoints: Adjoints) -> None:
+    """Bring `adjoints` from after a step to before it, in place."""
+    recipe, batch = run.recipe, run.batch(step.number)
+    if adjoints.averages:
+        undo_average(adjoints, recipe.ema or 0.0, first=step.number == 0)
+    run.model.load_state_dict(step.state)
+    parameters = {name: value for name, value in run.model.named_parameters() if value.requires_grad}
+    weights = batch.weights.detach().clone().requires_grad_()
+    attacked = batch.pictures if step.attacked is None else step.attacked
+    with torch.enable_grad(), recorded_updates(run.model) as updates, sdpa_kernel(SDPBackend.MATH):
+        each, _ = run.losses.of(run.plain, batch.pictures, attacked, batch.labels)
+        loss = (weights * each).mean()
+        found = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, allow_unused=True)
+        gradients = {name: value for name, value in zip(parameters, found, strict=True) if value is not None}
+        cotangents = {name: cotangent(adjoints, name, step.rate, recipe.momentum) for name in gradients}
+        scalar = pull_back(updates, adjoints.statistics)
+        for name, value in gradients.items():
+            scalar = scalar + (cotangents[name] * value).sum()
+        leaves = [parameters[name] for name in gradients]
+        *products, by_weight = torch.autograd.grad(scalar, [*leaves, weights], materialize_grads=True)
+    for (name, q), product in zip(cotangents.items(), products, strict=True):
+        adjoints.weights[name] = adjoints.weights[name] + recipe.weight_decay * q + product
+        adjoints.momentum[name] = recipe.momentum * adjoints.momentum[name]
+    adjoints.by_sample.index_add_(0, batch.rows, by_weight.cpu().double())
+
+
+def cotangent(adjoints: Adjoints, name: str, rate: float, momentum: float) -> Tensor:
+    """Return q of one parameter, and bring c up to date: c <- c - eta mu a, q = c - eta a."""
+    own = adjoints.weights[name]
+    adjoints.momentum[name] = adjoints.momentum[name] - rate * momentum * own
+    return adjoints.momentum[name] - rate * own
+
+
+def undo_average(adjoints: Adjoints, decay: float, *, first: bool) -> None:
+    """Hand the part of an average that is its newest value to that value; the first value is all of it."""
+    share = 1.0 if first else 1 - decay
+    for name, value in adjoints.averages.items():
+        own = adjoints.statistics if name in adjoints.statistics else adjoints.weights
+        own[name] = own[name] + share * value
+        adjoints.averages[name] = (1 - share) * value
