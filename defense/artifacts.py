@@ -47,6 +47,20 @@ class AdversarialSet:
 
 
 @dataclass(frozen=True)
+class Trajectory:
+    """States of a training run before every k-th step, k about the root of their number, and at its end."""
+
+    tensors: Tensors  # '<step>/<name>': weights, momentum, buffers and averages, as a checkpoint packs them
+
+
+@dataclass(frozen=True)
+class Smoothness:
+    """How a training run answers to small changes of the weights of its samples."""
+
+    table: pd.DataFrame  # name, value: smoothness in [-1, 1], step, epochs
+
+
+@dataclass(frozen=True)
 class Scores:
     """One row per training sample, in order of the split, and how the computation went."""
 
@@ -114,6 +128,8 @@ Artifact = TypeVar(
     Planted,
     TrainedModel,
     AdversarialSet,
+    Trajectory,
+    Smoothness,
     Scores,
     Retrainings,
     HeldOut,

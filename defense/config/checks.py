@@ -81,6 +81,7 @@ def check(config: Config) -> None:
     count = config.faithfulness.count
     within("faithfulness.count", count, count is None or count >= 3, "three retrainings at least, or null")
     check_members("scorer", scorer, train)
+    check_metagradient(config)
     check_speed(config)
     check_threat("threat.eps", config.threat, usual=data.eps)
     check_source(data)
@@ -298,6 +299,19 @@ def check_members(name: str, scorer: Scorer, train: Train) -> None:
         if train.optimizer is Optimizer.lbfgs or train.epochs < 2:
             raise InputError(f"{name}.members", scorer.members, "expected a training of several epochs, by sgd")
         within("train.checkpoints", train.checkpoints, train.checkpoints >= 2, f"two at least, for {name}.members")
+
+
+def check_metagradient(config: Config) -> None:
+    """Raise InputError if a training is to be differentiated that is not by sgd, in one process and in float32."""
+    if config.scorer.method is not Method.metagradient:
+        return
+    train, devices = config.train, config.fabric
+    for field, value, valid, expected in (
+        ("train.optimizer", train.optimizer, train.optimizer is Optimizer.sgd, "sgd"),
+        ("fabric.precision", devices.precision, devices.precision == "32-true", "32-true"),
+        ("fabric.devices", devices.processes, devices.processes == 1, "one process"),
+    ):
+        within(field, value, valid, f"{expected}, with scorer=metagradient: it goes back through every step")
 
 
 def check_speed(config: Config) -> None:

@@ -178,6 +178,11 @@ class Method(Choice):
         "the probability of the label by models that have not seen the sample ({folds} folds), less 1 if the "
         "label is called wrong",
     )
+    metagradient = (
+        "metagradient",
+        reads("objective", "trajectory"),
+        "-dv/dw_i, through every step of the training; of a recipe that attacks, with the attack held fixed",
+    )
     random = "random", reads(), "a random number, at no cost: the control"
     oracle = "oracle", reads(), "what is known of the noise, at no cost"
 

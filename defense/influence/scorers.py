@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from defense.config.choices import Direction, Method
+from defense.config.reads import reading
 from defense.config.schema import Objective, Scorer
 from defense.data.splits import Split
 from defense.errors import InputError
@@ -36,6 +37,14 @@ from defense.runtime.checkpoint import Computed, load_or_compute
 from defense.runtime.distributed import SINGLE_PROCESS, Ranks, compute_on_rank_zero
 from defense.runtime.runtime import Runtime
 
+ASKED_ALONE = (  # methods that take what a model says of one sample for a function of that sample
+    Method.loss,
+    Method.adversarial_loss,
+    Method.self_influence,
+    Method.alignment,
+    Method.metagradient,
+)
+
 
 def check_scorer(
     model: nn.Module,
@@ -51,7 +60,7 @@ def check_scorer(
         raise InputError("scorer", scorer.name, "expected data with known noise, as data.harm plants it")
     if scorer.method is Method.confident_learning:
         check_cleanlab()
-    if scorer.method in (Method.loss, Method.adversarial_loss, Method.self_influence, Method.alignment):
+    if scorer.method in ASKED_ALONE:
         check_function(model, validation, "model", type(model).__name__)
     if scorer.method in (Method.self_influence, Method.alignment):
         member = single(model, pattern=scorer.parameters)
@@ -60,6 +69,7 @@ def check_scorer(
         check_real(member.parameters, scorer.direction)
         if scorer.direction is Direction.hessian:
             check_size(member.parameters, "scorer.direction")
+    if "objective" in reading(scorer):
         check_objective(objective, validation, classes)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
-from defense.config.choices import AUTO, Direction, Harm, Keep, Recipe, Task
+from defense.config.choices import AUTO, Direction, Harm, Keep, Method, Recipe, Task
 from defense.config.reads import attacks_validation
 from defense.config.schema import Config, Training
 from defense.data.load import held_out, load
@@ -19,6 +19,7 @@ from defense.errors import InputError
 from defense.influence.hessian import check_size
 from defense.influence.members import single
 from defense.influence.scorers import check_scorer
+from defense.metagradient.contract import check_differentiable
 from defense.models.build import Design, build
 from defense.models.states import prepared
 from defense.pipeline.run import Run
@@ -56,6 +57,8 @@ def load_run(config: Config, fabric: Fabric | None = None, ranks: Ranks = SINGLE
         used |= {f"evaluation.attacks.{name}": attack for name, attack in config.evaluation.attacks.items()}
     check_shape("threat.eps", used.items(), config.threat, data.shape)
     noise = data.noise_known
+    if config.scorer.method is Method.metagradient:
+        check_differentiable(model, data.train)
     check_scorer(model, data.validation, config.objective, config.scorer, classes=data.classes, noise_known=noise)
     if config.task is Task.order and config.order.reference is Direction.hessian:
         check_size(single(model, pattern=config.scorer.parameters).parameters, "order.reference")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pandas as pd
+import torch
 from torch import Tensor
 
 from defense.artifacts import AdversarialSet, Evaluation, Measurement, Scores, Treatment
@@ -25,9 +27,11 @@ from defense.stages.check import check
 from defense.stages.crossval import crossval
 from defense.stages.evaluate import evaluate
 from defense.stages.measure import measure
+from defense.stages.metagradient import metagradient, smoothness
 from defense.stages.score import score, score_mean
 from defense.stages.train import train
 from defense.stages.trained import Trained
+from defense.stages.trajectory import plainly, trajectory
 from defense.stages.treat import control, treat, untreated
 from defense.store.stage import StageRunner
 
@@ -142,6 +146,8 @@ class Run:
         """Score the training split at one model by what the objective sees of `validation`; see `scores`."""
         scorer, train_split = self.config.scorer, self.data.train
         names = reading(scorer)
+        if "trajectory" in names:
+            return self.metagradient(scored, target, validation)
         looks = "objective" in names
         attacks = "attacked" in names or ("attacked_train" in names and scorer.attacked_train)
         return score(
@@ -156,6 +162,25 @@ class Run:
             held_out=crossval(*self.folds(scored), folds=scorer.folds) if "folds" in names else None,
             seed=self.config.seed,
         )
+
+    def metagradient(self, scored: ScoredModel, target: str, validation: Validation) -> Scores:
+        """Score by the derivative of the whole training of a model, and measure how smooth that training is."""
+        design, epochs = scored.model.design, scored.model.epochs
+        training = self.training(plainly(replace(self.config.train, recipe=scored.recipe)))
+        made_of = (self.data, training, untreated(self.data.train))
+        here, threads = self.runtime.named(scored.label), torch.get_num_threads()
+        states = trajectory(here, design, *made_of, epochs=epochs, threads=threads)
+        scores = metagradient(
+            self.runtime.named(scored.label, target),
+            scored.model,
+            states,
+            *made_of,
+            validation=validation,
+            objective=self.config.objective,
+            batch_size=self.config.scorer.batch_size,
+        )
+        smooth = smoothness(here, design, *made_of)
+        return Scores(scores.table, pd.concat([scores.record, smooth.table], ignore_index=True))
 
     def folds(self, scored: ScoredModel) -> tuple[Runtime, Design, Dataset, Training]:
         """Return what cross-validation takes to train as a model was trained."""

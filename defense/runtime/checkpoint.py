@@ -22,6 +22,10 @@ class Checkpointer(Protocol):
         """Keep `tensors`, in place of what was kept of `part` before."""
         ...
 
+    def free(self) -> float:
+        """Return how many bytes there is room for."""
+        ...
+
 
 class NoCheckpoint:
     """Keeps nothing: for computations that are not worth it."""
@@ -32,6 +36,10 @@ class NoCheckpoint:
 
     def save(self, part: str, tensors: dict[str, Tensor]) -> None:
         """Let go of `tensors`."""
+
+    def free(self) -> float:
+        """Return that there is room for anything."""
+        return float("inf")
 
 
 KEPT_EVERY = 30.0  # seconds: what a kill costs at most, beside the epoch or batch in hand
@@ -58,6 +66,10 @@ class ThrottledCheckpoint:
         self.checkpoint.save(part, tensors)
         now = time.monotonic()
         self.next = now + KEPT_EVERY * max(1.0, now - begin)
+
+    def free(self) -> float:
+        """Return how many bytes there is room for."""
+        return self.checkpoint.free()
 
 
 def packed(state: Any) -> dict[str, Tensor]:

@@ -149,3 +149,7 @@ class SharedCheckpoint:
         """Keep `tensors`, of which the processes have the same."""
         if self.ranks.rank == 0:
             self.checkpoint.save(part, tensors)
+
+    def free(self) -> float:
+        """Return how many bytes there is room for."""
+        return self.checkpoint.free()

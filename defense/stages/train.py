@@ -14,7 +14,7 @@ from defense import models, robustness, training
 from defense.artifacts import Tensors, TrainedModel, Treatment
 from defense.config.choices import Optimizer, reads
 from defense.config.schema import Train, Training
-from defense.data.splits import Dataset
+from defense.data.splits import Dataset, Split
 from defense.models.build import Design
 from defense.runtime.checkpoint import ThrottledCheckpoint, packed, unpacked
 from defense.runtime.distributed import SharedCheckpoint
@@ -59,17 +59,24 @@ def train(
     Validation gives the curves and the epoch that is kept; test is never looked at. The checkpoint of `runtime`
     keeps an epoch now and then, and a killed training goes on after it.
     """
-    table = treatment.table
-    labels = torch.tensor(table["label"].to_numpy(), device=data.train.labels.device)
+    samples = training_set(data.train, treatment)
     return train_network(
         design.build(),
-        replace(data, train=replace(data.train, labels=labels)),
+        replace(data, train=samples.split),
         training,
         runtime,
-        keep=torch.tensor(table["keep"].to_numpy()),
-        weights=torch.tensor(table["weight"].to_numpy(), dtype=torch.float32),
+        keep=samples.keep,
+        weights=samples.weights,
         seed=design.seed,
     )
+
+
+def training_set(train: Split, treatment: Treatment) -> TrainingSet:
+    """Return the training split as a treatment leaves it."""
+    table = treatment.table
+    labels = torch.tensor(table["label"].to_numpy(), device=train.labels.device)
+    weights = torch.tensor(table["weight"].to_numpy(), dtype=torch.float32)
+    return TrainingSet(replace(train, labels=labels), torch.tensor(table["keep"].to_numpy()), weights)
 
 
 def train_network(

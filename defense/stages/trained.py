@@ -50,6 +50,12 @@ class Trained:
         """The number of its logits."""
         return self.design.data.classes
 
+    @property
+    def epochs(self) -> int:
+        """How many epochs its weights are from: those up to the one that was kept."""
+        history = self.artifact.history
+        return int(history.loc[history["kept"], "epoch"].iloc[0])
+
     @cached_property
     def identity(self) -> Any:
         """The design and the weights in canonical form, for keys."""
@@ -67,7 +73,7 @@ class Trained:
             after, _, own = name.partition("/")
             states.setdefault(int(after), {})[own] = value
         history = self.artifact.history.set_index("epoch")
-        rates, kept = history["learning_rate"], int(history.index[history["kept"]][0])
+        rates, kept = history["learning_rate"], self.epochs
         states = dict(sorted(states.items())) | {kept: self.artifact.weights}
         found, begin = [], 0
         for epoch, state in states.items():

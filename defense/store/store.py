@@ -168,6 +168,11 @@ class FileCheckpointer:
                 unfinished.unlink()
             log.warning("%s cannot be written (%s): a kill would lose what came since", path, reason(error))
 
+    def free(self) -> float:
+        """Return the bytes that are free on the disk of the folder."""
+        there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+        return float(shutil.disk_usage(there).free)
+
     def path(self, part: str) -> Path:
         """Return the file of `part`."""
         return self.folder / f"{quote(part, safe=' ')}.tensors"

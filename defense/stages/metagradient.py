@@ -1,0 +1,100 @@
+"""Score every training sample by the derivative of the end of its training, and measure its smoothness."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Annotated
+
+import pandas as pd
+
+from defense import influence
+from defense.artifacts import Scores, Smoothness, Trajectory, Treatment
+from defense.config.choices import reads
+from defense.config.schema import Objective, Training
+from defense.data.splits import Dataset
+from defense.data.validation import Validation
+from defense.influence.members import Parameters
+from defense.influence.scorers import predict_with_losses
+from defense.metagradient.replay import steps
+from defense.metagradient.scores import metagradients
+from defense.metagradient.smoothness import PART, STEP, directions, smoothness_of
+from defense.models.build import Design
+from defense.runtime.checkpoint import unpacked
+from defense.runtime.runtime import Runtime
+from defense.stages.score import as_table
+from defense.stages.train import SEEN
+from defense.stages.trained import Trained
+from defense.stages.trajectory import CODE, READ, states_of, training_run
+from defense.store.stage import stage
+
+log = logging.getLogger(__name__)
+DISTANCE = "distance from the stored model"
+
+
+@stage(version=1, code=(influence, *CODE))
+def metagradient(
+    runtime: Runtime,
+    model: Trained,
+    trajectory: Trajectory,
+    data: Annotated[Dataset, reads("train.ids", "train.labels", "train.truth", *READ)],
+    training: Training,
+    treatment: Annotated[Treatment, reads(*SEEN)],
+    *,
+    validation: Validation,
+    objective: Objective,
+    batch_size: int | None,
+) -> Scores:
+    """Return -d v / d weight_i of the training that `trajectory` holds the states of, at its end.
+
+    Prediction and loss are those of `model`, which the same training has ended with: if its weights have other
+    bits, the log and the record say the largest difference, and the score is that of the trajectory.
+    batch_size: of validation samples. See `defense.metagradient.scores.metagradients`.
+    """
+    run, states = training_run(runtime, model.design, data, training, treatment), states_of(trajectory.tensors)
+    run.state.begin(unpacked(states[max(states)]))
+    distance = farthest(run.result.state_dict(), model.artifact.weights)
+    if distance > 0:
+        log.warning("the training, run again, ends up to %.2g from the stored weights: scores are of it", distance)
+    found, terms = metagradients(run, states, validation, objective, runtime, batch_size=batch_size)
+    train = data.train
+    prediction, losses = predict_with_losses(model.network, train, batch_size)
+    columns = {"id": train.ids, "score": found, "label": train.labels, "truth": train.truth}
+    columns |= {"prediction": prediction, "loss": losses}
+    table = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
+    record = {f"{name} objective": value for name, value in terms.items()}
+    return Scores(table, as_table(record | {DISTANCE: distance}))
+
+
+def farthest(one: Parameters, other: Parameters) -> float:
+    """Return the largest difference between two states of a network; 0 if they have the same bits."""
+    return max(
+        (float((value.cpu().double() - other[name].cpu().double()).abs().max()) for name, value in one.items()),
+        default=0.0,
+    )
+
+
+@stage(version=1, code=CODE)
+def smoothness(
+    runtime: Runtime,
+    design: Design,
+    data: Annotated[Dataset, reads(*READ)],
+    training: Training,
+    treatment: Annotated[Treatment, reads(*SEEN)],
+) -> Smoothness:
+    """Return how smoothly the end of a training answers to the weights of its samples, by three shorter ones.
+
+    See `defense.metagradient.smoothness`.
+    """
+    recipe = training.recipe
+    short = replace(training, recipe=replace(recipe, epochs=max(1, round(PART * recipe.epochs))))
+    moved = directions(len(data.train), seed=design.seed).numpy()
+    ends = []
+    for number in range(3):
+        table = treatment.table
+        weighed = Treatment(table.assign(weight=table["weight"] * (1 + number * STEP * moved)))
+        run = training_run(runtime.alone(), design, data, short, weighed)
+        for step in steps(run, 0, run.total):
+            runtime.progress(number * run.total + step.number + 1, 3 * run.total)
+        ends.append({name: value.detach() for name, value in run.result.named_parameters()})
+    return Smoothness(as_table({"smoothness": smoothness_of(*ends), "step": STEP, "epochs": short.recipe.epochs}))
