@@ -57,7 +57,7 @@ class Trajectory:
 class Smoothness:
     """How a training run answers to small changes of the weights of its samples."""
 
-    table: pd.DataFrame  # name, value: smoothness in [-1, 1], step, epochs
+    table: pd.DataFrame  # name, value: smoothness in [-1, 1]; its step, and the epochs of its trainings
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ class Scores:
 class Retrainings:
     """The validation logits float32 (m, v, classes) of m models, each retrained on a part of the samples."""
 
-    tensors: Tensors  # clean, adversarial: on the validation pictures as they are, and attacked at the baseline
+    # clean, frozen, adversarial: on the validation pictures as they are, attacked at the baseline, and attacked at
+    # the retrained model if it was asked for
+    tensors: Tensors
 
 
 @dataclass(frozen=True)

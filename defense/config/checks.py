@@ -14,6 +14,7 @@ from defense.config.choices import (
     STRATEGIES,
     AttackName,
     Direction,
+    Dropping,
     Harm,
     Keep,
     Members,
@@ -58,7 +59,6 @@ def check(config: Config) -> None:
         ("train.attack_steps", train.attack_steps),
         ("train.validation_steps", train.validation_steps),
         ("train.checkpoints", train.checkpoints),
-        ("faithfulness.targets", config.faithfulness.targets),
         ("evaluation.batch_size", config.evaluation.batch_size),
     ):
         if size is not None and size < 1:
@@ -78,8 +78,7 @@ def check(config: Config) -> None:
     check_train(train)
     if train.optimizer is Optimizer.lbfgs:
         check_unread(train, scorer)
-    count = config.faithfulness.count
-    within("faithfulness.count", count, count is None or count >= 3, "three retrainings at least, or null")
+    check_faithfulness(config)
     check_members("scorer", scorer, train)
     check_metagradient(config)
     check_speed(config)
@@ -365,6 +364,18 @@ def check_evade(config: Config) -> None:
             raise InputError(
                 field, value, "not with task=evade; expected objective=robustness, at the model itself"
             )
+
+
+def check_faithfulness(config: Config) -> None:
+    """Raise InputError if the numbers of task=faithfulness are not valid, or do not fit the training."""
+    spec = config.faithfulness
+    within("faithfulness.targets", spec.targets, spec.targets >= 1, "a whole number of at least 1")
+    within("faithfulness.singles", spec.singles, spec.singles >= 0, "a whole number of at least 0")
+    within("faithfulness.dropped", spec.dropped, 0 < spec.dropped < 1, "a fraction in (0, 1)")
+    count = spec.count
+    within("faithfulness.count", count, count is None or count >= 3, "three retrainings at least, or null")
+    if config.train.optimizer is Optimizer.lbfgs:
+        within("faithfulness.by", spec.by, spec.by is Dropping.removal, "removal: lbfgs has no batches")
 
 
 def check_order(order: Order) -> None:

@@ -318,10 +318,17 @@ class Clock(Choice):
 
 
 class Subsets(Choice):
-    """The parts of the training split that a model is retrained on."""
+    """The parts of the training split that a model is retrained on: all but one sample, or but a random part."""
 
-    leave_one_out = "leave_one_out"
-    halves = "halves"
+    leave_one_out = "leave_one_out", reads(), "leave-one-out retraining"
+    random = "random", reads("dropped"), "retraining without a random part (linear datamodelling score)"
+
+
+class Dropping(Choice):
+    """How a retraining does without samples: it never sees them, or sees them at weight 0 in the same batches."""
+
+    removal = "removal", reads(), "removed, so that batches are cut anew"
+    weight = "weight", reads(), "at weight 0 in the batches of the baseline"
 
 
 class TreatmentName(Choice):

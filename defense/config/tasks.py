@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from defense.config.choices import Clock, Direction, Peer, Subsets
+from defense.config.choices import Clock, Direction, Dropping, Peer, Subsets
 
 
 @dataclass
@@ -13,8 +13,12 @@ class Faithfulness:
     """The retrainings that scores are compared with, for task=faithfulness."""
 
     subsets: Subsets
+    dropped: float
+    by: Dropping
+    fresh: bool
     count: int | None
     targets: int
+    singles: int
 
 
 @dataclass

@@ -59,8 +59,6 @@ def replayed(run: TrainingRun, states: Mapping[int, State], start: int, stop: in
     taken = list(steps(run, start, stop))
     again, known = state_of(run, stop), states[stop]
     if again.keys() != known.keys() or not all(torch.equal(again[name], known[name]) for name in known):
-        why = (
-            f"steps {start + 1} to {stop} end at other bits than before, so that nothing can be derived from them"
-        )
-        raise InputError("scorer", "metagradient", f"{why}; use the processor and the packages of the first time")
+        found = f"steps {start + 1} to {stop} of the training end at other bits than before"
+        raise InputError("scorer", "metagradient", f"{found}; expected the processor and packages of that time")
     return taken

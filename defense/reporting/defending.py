@@ -18,6 +18,7 @@ from defense.reporting.learning import untold
 from defense.reporting.paper import ABOUT, printed
 from defense.reporting.settings import Setting, attacked, facts_of, one_sided, settings_of
 from defense.reporting.sheet import Part, Sheet
+from defense.reporting.smoothness import rough
 from defense.reporting.statistics import judged, p_value
 from defense.reporting.sweeps import Result, command_of, made_of
 from defense.reporting.tables import header, metrics, spoken
@@ -51,7 +52,7 @@ def defending_sheet(results: Sequence[Result], title: str) -> Sheet:
     if len(settings) <= DETAILED:
         rows = sum(judgement.holm is not None for judgement in judgements)
         parts += [arms(number, judgement, rows) for number, judgement in enumerate(judgements, start=1)]
-    said = " ".join(filter(None, (untold(results), answer(judgements), flagged_cells(results))))
+    said = " ".join(filter(None, (untold(results), answer(judgements), flagged_cells(results), rough(results))))
     facts = [caveat(judgements), clean_changes(settings), *facts_of(settings, attacked), *one_sided(settings)]
     facts = list(filter(None, facts))
     return Sheet(title, said, command_of(results), parts, made_of(results), facts=facts)

@@ -3,91 +3,75 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
+from defense.config.choices import Dropping, Subsets
 from defense.errors import InputError
 from defense.reporting.figures import points
 from defense.reporting.health import doubts, looking
-from defense.reporting.record import Scoring
+from defense.reporting.record import Foreseen, Scoring
 from defense.reporting.result import common
 from defense.reporting.sheet import Part, Sheet
-from defense.reporting.statistics import mean_interval
-from defense.reporting.sweeps import Grid, column_of, columns_of, command_of, highest, made_of, shard_batches
+from defense.reporting.statistics import Mean, mean_interval
+from defense.reporting.sweeps import Grid, Result, column_of, columns_of, command_of, highest, made_of
 
-WHAT = {
-    "leave_one_out": "leave-one-out retraining",
-    "halves": "retraining on random halves (linear datamodelling score)",
-}
+HALVES = "retraining on random halves (linear datamodelling score)"  # of results before `dropped` was a setting
+CLEAN, ANEW, FROZEN = "clean", "anew", "frozen"  # where validation samples are attacked; the first of each is v
 
 
-def faithfulness_result(run: Scoring, predicted: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
-    """Return what result.json holds, for predictions and measurements (targets, m) over m retrainings.
+def faithfulness_result(run: Scoring, found: Foreseen) -> dict[str, Any]:
+    """Return what result.json holds of predictions and measurements over m retrainings.
 
-    spearman: the mean over targets of the rank correlation; 0 for a prediction that is the same for all, which
-    foresees nothing. seconds: of scoring one target, at all models that are scored at; the median over targets.
-    Raises InputError where the retrained models are all alike.
+    spearman: the mean over targets of the rank correlation, with validation samples attacked anew at each model;
+    frozen: with those attacked at the baseline; singles: of single validation samples, as spearman. A
+    prediction that is the same for all foresees nothing: 0. seconds: of scoring one target, at all models that are scored at; the
+    median over targets. Raises InputError if the retrained models are all alike.
     """
-    if not np.ptp(measured, axis=1).all():
-        found = "the retrained models do not differ; expected a training that what is left out has an effect on"
-        raise InputError("faithfulness.subsets", run.config.faithfulness.subsets, found)
-    correlations = [
-        float(spearmanr(p, m).statistic) if np.ptp(p) > 0 else 0.0
-        for p, m in zip(predicted, measured, strict=True)
-    ]
+    first = next(iter(found.measured.values()))
+    if not np.ptp(first, axis=1).all():
+        spec = run.config.faithfulness
+        said = "the retrained models do not differ; expected a training that what is left out has an effect on"
+        raise InputError("faithfulness.subsets", spec.subsets, said)
+    targets = {name: correlations(found.predicted, own) for name, own in found.measured.items()}
+    singles = {name: correlations(found.predicted_singles, own) for name, own in found.measured_singles.items()}
+    headline = ANEW if ANEW in targets else CLEAN
     by_target: dict[str, float] = defaultdict(float)
     for stage, seconds in run.seconds.items():
-        if stage.startswith("score"):
+        if stage.startswith(("score", "metagradient", "trajectory")) and "single" not in stage:
             by_target[stage.partition("target")[2]] += seconds
     return {
         "faithfulness": {
-            "spearman": float(np.mean(correlations)),
-            "targets": correlations,
-            "retrainings": predicted.shape[1],
+            "spearman": float(np.mean(targets[headline])),
+            "targets": targets[headline],
+            **({FROZEN: float(np.mean(targets[FROZEN]))} if FROZEN in targets else {}),
+            **({"singles": float(np.mean(singles[headline]))} if singles[headline] else {}),
+            "retrainings": found.predicted.shape[1],
             "seconds": float(np.median(list(by_target.values()))),
         },
         **common(run),
     }
 
 
-def faithfulness_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
+def correlations(predicted: np.ndarray, measured: np.ndarray) -> list[float]:
+    """Return the rank correlation of each row of (targets, m); 0 if a prediction or a measurement is constant."""
+    return [
+        float(spearmanr(p, m).statistic) if np.ptp(p) > 0 and np.ptp(m) > 0 else 0.0
+        for p, m in zip(predicted, measured, strict=True)
+    ]
+
+
+def faithfulness_sheet(results: Sequence[Result], title: str) -> Sheet:
     """Return the page of one run or many: correlation and cost of every scorer."""
     columns = columns_of(results)
     spearman: Grid[float] = Grid.of(results, lambda result: result["faithfulness"]["spearman"])
-    seconds: Grid[float] = Grid.of(results, lambda result: result["faithfulness"]["seconds"])
-    residuals: Grid[float | None] = Grid.of(results, worst_residual)
-    parts = []
-    for number, column in enumerate(columns, start=1):
-        rows = [row for row in shard_batches(results) if spearman.values(row, column)]
-        means = {row: mean_interval(spearman.values(row, column)) for row in rows}
-        costs = {row: float(np.median(seconds.values(row, column))) for row in rows}
-        table = []
-        for row in sorted(rows, key=lambda row: -means[row].mean):
-            found = means[row]
-            interval = f"{found.low:+.3f} to {found.high:+.3f}" if found.judgeable else "-"
-            ratio = f"{costs[row] / costs['ip']:.1f}" if "ip" in costs else "-"
-            left = [value for value in residuals.values(row, column) if value is not None]
-            residual = f"{max(left):.2g}" if left else "-"
-            table.append((row, f"{found.mean:+.3f}", interval, residual, f"{costs[row]:.2f}", ratio))
-        chart = points(
-            {row: (costs[row], means[row].mean, spread(means[row])) for row in rows},
-            xlabel="seconds of scoring (per target)",
-            ylabel="rank correlation",
-        )
-        header = ("scorer", "Spearman", "95 % over seeds", "worst residual", "seconds", "times ip")
-        parts.append(
-            Part(
-                f"faithfulness_{number}",
-                column or "Correlation and cost",
-                explained([result for result in results if column_of(result, results) == column]),
-                header,
-                table,
-                chart,
-            )
-        )
+    parts = [
+        correlations_part(number, column, [result for result in results if column_of(result, results) == column])
+        for number, column in enumerate(columns, start=1)
+    ]
     title = f"{title}: do scores foresee retraining?"
     said = "\n".join(
         filter(None, (doubts(looking(results), "the scores of a trained model"), answer(spearman, results)))
@@ -95,34 +79,112 @@ def faithfulness_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
     return Sheet(title, said, command_of(results), parts, made_of(results))
 
 
-def worst_residual(result: dict[str, Any]) -> float | None:
-    """Return the largest relative residual of the inverses of one result; None where nothing is inverted."""
+def correlations_part(number: int, column: str, results: Sequence[Result]) -> Part:
+    """Return the table of scorers of one column: correlations, the highest first, and what they cost."""
+
+    def grid(value: Callable[[Result], float | None]) -> Grid[float | None]:
+        return Grid.of(results, value)
+
+    measures = {
+        "Spearman": grid(lambda result: result["faithfulness"]["spearman"]),
+        "attacked at the baseline": grid(lambda result: result["faithfulness"].get(FROZEN)),
+        "single samples": grid(lambda result: result["faithfulness"].get("singles")),
+    }
+    seconds, residuals = grid(lambda result: result["faithfulness"]["seconds"]), grid(worst_residual)
+    rows = measures["Spearman"].rows
+    means = {name: {row: mean_of(own, row) for row in rows} for name, own in measures.items()}
+    shown = [name for name, own in means.items() if any(own.values())]
+    costs = {row: float(np.median(known(seconds, row))) for row in rows}
+    first = {row: found for row, found in means["Spearman"].items() if found is not None}
+    table = []
+    for row in sorted(first, key=lambda row: -first[row].mean):
+        ratio = f"{costs[row] / costs['ip']:.1f}" if "ip" in costs else "-"
+        residual = max(known(residuals, row), default=None)
+        told = [interval(means[name][row]) for name in shown]
+        table.append((row, *told, "-" if residual is None else f"{residual:.2g}", f"{costs[row]:.2f}", ratio))
+    chart = points(
+        {row: (costs[row], found.mean, spread(found)) for row, found in first.items()},
+        xlabel="seconds of scoring (per target)",
+        ylabel="rank correlation",
+    )
+    header = ("scorer", *shown, "worst residual", "seconds", "times ip")
+    heading = column or "Correlation and cost"
+    return Part(f"faithfulness_{number}", heading, explained(results), header, table, chart)
+
+
+def known(grid: Grid[float | None], row: str) -> list[float]:
+    """Return the values of a row over seeds, without those that are not known."""
+    columns = dict.fromkeys(column for _, column in grid.cells)
+    return [value for column in columns for value in grid.values(row, column) if value is not None]
+
+
+def mean_of(grid: Grid[float | None], row: str) -> Mean | None:
+    """Return the mean of a row over seeds; None if nothing is known."""
+    values = known(grid, row)
+    return mean_interval(values) if values else None
+
+
+def interval(found: Mean | None) -> str:
+    """Return '+0.912 (+0.901 to +0.923)'; '-' of nothing."""
+    if found is None:
+        return "-"
+    return f"{found.mean:+.3f}" + (f" ({found.low:+.3f} to {found.high:+.3f})" if found.judgeable else "")
+
+
+def worst_residual(result: Result) -> float | None:
+    """Return the largest relative residual of the inverses of one result; None if nothing is inverted."""
     found = [value for name, value in result["scoring"]["record"].items() if name.endswith("residual")]
     return max(found, default=None)
 
 
-def spread(found: Any) -> float:
-    """Return half the width of an interval; 0 where there is none."""
+def spread(found: Mean) -> float:
+    """Return half the width of an interval; 0 if there is none."""
     return found.high - found.mean if found.judgeable else 0.0
 
 
-def explained(results: Sequence[dict[str, Any]]) -> str:
+def kind_of(result: Result) -> str:
+    """Return how the models of a result were retrained, in words."""
+    spec = result["config"]["faithfulness"]
+    if spec["subsets"] == "halves":
+        return HALVES
+    kind = Subsets(spec["subsets"])
+    if "by" not in spec:  # of a result before it was a setting
+        return kind.words
+    words = kind.words.replace("a random part", f"a random {100 * spec['dropped']:g} %")
+    seed = "first weights and order of its own for each" if spec["fresh"] else "first weights of the baseline"
+    return f"{words}, {Dropping(spec['by']).words}, {seed}"
+
+
+def explained(results: Sequence[Result]) -> str:
     """Return what was correlated with what."""
     first = results[0]
-    spec, kind = first["config"]["faithfulness"], WHAT[first["config"]["faithfulness"]["subsets"]]
+    spec = first["config"]["faithfulness"]
     seeds = len({result["seed"] for result in results})
-    frozen = "Under robustness v is the loss on the validation set attacked at the baseline, for all of them. "
-    return (
-        f"Rank correlation of the summed scores of the samples that are kept with -v after {kind}: "
+    said = [
+        f"Rank correlation of the summed scores of the samples that are kept with -v after {kind_of(first)}: "
         f"{first['faithfulness']['retrainings']} retrainings of {first['sizes']['train']} samples, "
-        f"{spec['targets']} target(s) of {first['sizes']['validation']} validation samples, {seeds} seed(s). "
-        f"{frozen if 'robustness' in first['config']['objective']['weights'] else ''}"
-        "Seconds of the whole score stage, grad v and the model's predictions included, medians; the first run "
-        "of a process pays for its imports. Residual: of the inverse, relative; wanted is scorer.tolerance."
+        f"{spec['targets']} target(s) of {first['sizes']['validation']} validation samples, {seeds} seed(s). In "
+        "brackets the 95 % interval over seeds."
+    ]
+    if FROZEN in first["faithfulness"]:
+        said.append(
+            "v is the loss on the validation samples attacked anew at each retrained model, and, beside it, on "
+            "those attacked at the baseline."
+        )
+    elif "robustness" in first["config"]["objective"]["weights"]:
+        said.append("v is the loss on the validation set attacked at the baseline, for all of them.")
+    if "singles" in first["faithfulness"]:
+        said.append(f"Single samples: v is the loss of one, mean correlation over {spec['singles']} of them.")
+    said.append(
+        "Seconds of the whole score stage, grad v and the model's predictions included, medians; of a "
+        "metagradient its trajectory, too; the first run of a process pays for its imports. Residual: of the "
+        "inverse, relative; wanted is scorer.tolerance."
     )
+    return " ".join(said)
 
 
-def answer(spearman: Grid[float], results: Sequence[dict[str, Any]]) -> str:
+def answer(spearman: Grid[float], results: Sequence[Result]) -> str:
     """Return which scorer foresees retraining best, and how well ip does."""
-    kinds = dict.fromkeys(WHAT[result["config"]["faithfulness"]["subsets"]] for result in results)
-    return f"Rank correlation with {', '.join(kinds)}: {highest(spearman, '{:+.3f}')}."
+    kinds = dict.fromkeys(kind_of(result) for result in results)
+    over = next(iter(kinds)) if len(kinds) == 1 else "retraining"
+    return f"Rank correlation with {over}: {highest(spearman, '{:+.3f}')}."

@@ -8,6 +8,7 @@ from typing import Any
 
 from defense.reporting.learning import flags_of, untold
 from defense.reporting.reading import is_rival
+from defense.reporting.smoothness import rough
 from defense.reporting.sweeps import Result, swept
 from defense.reporting.tables import arms_of, markdown
 
@@ -115,5 +116,5 @@ def doubts(results: Sequence[Result], about: str = "the treatment") -> str:
         return ""
     idle = untold(results, about)
     if len(results) == 1:
-        return idle or warning({}, results[0].get("health"))
-    return " ".join(filter(None, (idle, flagged_cells(results))))
+        return idle or " ".join(filter(None, (warning({}, results[0].get("health")), rough(results))))
+    return " ".join(filter(None, (idle, flagged_cells(results), rough(results))))

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from defense.config.choices import Method, TreatmentName
+from defense.config.reads import reading
 from defense.reporting import figures
 from defense.reporting.escaping import for_markdown, visible, write
 from defense.reporting.health import check_rows, checks_table, looked_at, reach, warning
@@ -22,6 +23,7 @@ from defense.reporting.learning import line_of
 from defense.reporting.outcomes import arm_rows, arms_table
 from defense.reporting.record import Run
 from defense.reporting.selection import one_class_said
+from defense.reporting.smoothness import smoothness_said
 from defense.reporting.sweeps import left_out
 from defense.reporting.tables import arms_of, markdown
 from defense.reporting.verdict import scorer_of
@@ -88,6 +90,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "arms_table": arms_table(run, form=for_markdown),
         "charts": charts,
         "galleries": galleries,
+        "smoothness": smoothness_said(run.record),
         "both_ends": at_both_ends(galleries) if run.config.scorer.method is Method.alignment else "",
         "strip": strip,
         "candidate_table": markdown(CANDIDATES, candidate_rows(run)) if run.candidates is not None else "",
@@ -138,7 +141,7 @@ def gallery(run: Run) -> dict[str, list[Picture]]:
     """
     names = run.data.class_names
     headings = {"lowest": "Lowest scores", "highest": "Highest scores"}
-    if run.config.scorer.method is Method.alignment:
+    if "objective" in reading(run.config.scorer):
         headings = {"lowest": "Most harmful", "highest": "Most helpful"}
     out: dict[str, list[Picture]] = {}
     for kind, table in figures.extremes(run.scores, SHOWN).items():

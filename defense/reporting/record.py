@@ -43,6 +43,16 @@ class Scoring:
 
 
 @dataclass(frozen=True)
+class Foreseen:
+    """What scores say of retrainings, and what those give: (targets, m) of m retrainings."""
+
+    predicted: np.ndarray  # summed scores, of parts of validation
+    measured: dict[str, np.ndarray]  # -v, by where samples were attacked: anew, frozen; or clean
+    predicted_singles: np.ndarray  # the same of single validation samples; empty without
+    measured_singles: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Run(Scoring):
     """One finished run of task=defend."""
 

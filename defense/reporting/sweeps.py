@@ -106,11 +106,6 @@ def column_of(result: Result, results: Sequence[Result], *, but: tuple[str, ...]
     return ", ".join([result["name"], *others] if len(names) > 1 else others)
 
 
-def shard_batches(results: Sequence[Result]) -> list[str]:
-    """Return the rows of a table, in order of appearance."""
-    return list(dict.fromkeys(row_of(result, results) for result in results))
-
-
 def columns_of(results: Sequence[Result]) -> list[str]:
     """Return the columns of a table, in order of appearance; one without a name where nothing else was swept."""
     return list(dict.fromkeys(column_of(result, results) for result in results))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from defense.config.choices import Method, TreatmentName
+from defense.config.choices import TreatmentName
+from defense.config.reads import reading
 from defense.config.schema import Config
 from defense.reporting.learning import Health, verdict_of
 from defense.reporting.outcomes import accuracies, difference, treated
@@ -95,4 +96,4 @@ def scorer_of(run: Scoring) -> str:
 
 def aim(config: Config) -> str:
     """Return ' for robustness' of a score that looks at an objective, and nothing of one that does not."""
-    return f" for {config.objective}" if config.scorer.method is Method.alignment else ""
+    return f" for {config.objective}" if "objective" in reading(config.scorer) else ""

@@ -97,4 +97,5 @@ def smoothness(
         for step in steps(run, 0, run.total):
             runtime.progress(number * run.total + step.number + 1, 3 * run.total)
         ends.append({name: value.detach() for name, value in run.result.named_parameters()})
-    return Smoothness(as_table({"smoothness": smoothness_of(*ends), "step": STEP, "epochs": short.recipe.epochs}))
+    found = {"smoothness": smoothness_of(*ends)}
+    return Smoothness(as_table(found | {"step of smoothness": STEP, "epochs of smoothness": short.recipe.epochs}))

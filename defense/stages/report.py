@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from defense.artifacts import write_json
@@ -22,11 +21,12 @@ from defense.reporting.names import named
 from defense.reporting.ordering import Reference, order_result, order_sheet
 from defense.reporting.outcomes import arms_table
 from defense.reporting.page import write_pages
-from defense.reporting.record import Evaded, Repair, Run, Scoring
+from defense.reporting.record import Evaded, Foreseen, Repair, Run, Scoring
 from defense.reporting.repairing import per_sample, repair_result, repair_sheet
 from defense.reporting.result import result
 from defense.reporting.selection import one_class_said
 from defense.reporting.sheet import Part, Sheet, write_sheet
+from defense.reporting.smoothness import smoothness_said
 from defense.reporting.timing import timing_result, timing_sheet
 from defense.reporting.tracking import tracked
 
@@ -47,7 +47,8 @@ def write_report(run: Run, output: Path) -> dict[str, Any]:
     write_json(numbers, output / "result.json")
     one_class = one_class_said(numbers["one_class"], len(run.data.train), run.settings["treatment"])
     flagged = warning(numbers["checks"], numbers["health"])
-    said = [arms_table(run), numbers["verdict"], flagged, one_class, f"report: {output / 'report.html'}"]
+    smooth = smoothness_said(run.record)
+    said = [arms_table(run), numbers["verdict"], flagged, one_class, smooth, f"report: {output / 'report.html'}"]
     log.info("\n%s", for_terminal("\n\n".join(filter(None, said))))
     tracked(run.config.track, numbers, {name: arm.history for name, arm in run.arms.items()}, output)
     return numbers
@@ -59,9 +60,9 @@ def write_detection(run: Scoring, output: Path) -> dict[str, Any]:
     return written(run, numbers, detection_sheet([numbers], run.config.name), output)
 
 
-def write_faithfulness(run: Scoring, predicted: np.ndarray, measured: np.ndarray, output: Path) -> dict[str, Any]:
-    """Write how well the scores foresee retraining, (targets, m) both; return the content of result.json."""
-    numbers = faithfulness_result(run, predicted, measured)
+def write_faithfulness(run: Scoring, found: Foreseen, output: Path) -> dict[str, Any]:
+    """Write how well the scores foresee retraining; return the content of result.json."""
+    numbers = faithfulness_result(run, found)
     return written(run, numbers, faithfulness_sheet([numbers], run.config.name), output)
 
 

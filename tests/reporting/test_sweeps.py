@@ -12,7 +12,7 @@ from defense.errors import InputError
 from defense.reporting.detection import SHARES, detection_sheet, recall_curve
 from defense.reporting.faithfulness import faithfulness_sheet
 from defense.reporting.sheet import write_sheet
-from defense.reporting.sweeps import Grid, columns_of, command_of, shard_batches
+from defense.reporting.sweeps import Grid, columns_of, command_of, row_of
 from tests.reporting.test_page import Reader
 
 
@@ -49,8 +49,12 @@ RESULTS = [
 ]
 
 
+def rows_of(results: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row_of(result, results) for result in results))
+
+
 def test_rows_are_scorers_columns_the_rest_and_seeds_are_folded() -> None:
-    assert shard_batches(RESULTS) == ["ip", "loss", "loss proxy=adversarial", "oracle"]
+    assert rows_of(RESULTS) == ["ip", "loss", "loss proxy=adversarial", "oracle"]
     assert columns_of(RESULTS) == ["utility", "robustness"]
     grid = Grid.of(RESULTS, lambda found: found["selection"]["auc"])
     assert grid.values("ip", "utility") == [0.70, 0.80]
@@ -112,7 +116,7 @@ def test_perfect_knowledge_is_the_highest_of_nothing_whatever_its_row_is_called(
         for count in (1, 2)
     ]
     said = "ROC AUC for finding the labels that are wrong: "
-    assert shard_batches(cells)[0] == "oracle count=1"
+    assert rows_of(cells)[0] == "oracle count=1"
     assert detection_sheet(cells, "x").answer == f"{said}loss count=1 0.800 is the highest of 4."
     assert detection_sheet(cells[:4], "x").answer == f"{said}oracle count=1 1.000 is the highest of 4."
     assert detection_sheet(cells[:6], "x").answer == f"{said}ip count=1 0.700 is the highest of 2."
@@ -138,7 +142,7 @@ def test_two_runs_that_are_not_the_same_are_no_repetition(changes: dict[str, Any
 def test_a_proxy_that_is_not_looked_at_is_a_repetition() -> None:
     cells = [detected(0, "oracle", 1.0, f"scorer.proxy={proxy}") for proxy in ("null", "adversarial")]
     cells += [detected(0, "loss", 0.9, f"scorer.proxy={proxy}") for proxy in ("null", "standard", "adversarial")]
-    assert shard_batches(cells) == ["oracle", "loss", "loss proxy=adversarial"]
+    assert rows_of(cells) == ["oracle", "loss", "loss proxy=adversarial"]
     assert detection_sheet(cells, "x").parts[0].rows[0] == ("oracle", "1.000")
 
 
