@@ -27,9 +27,9 @@ def faithfulness_result(run: Scoring, found: Foreseen) -> dict[str, Any]:
     """Return what result.json holds of predictions and measurements over m retrainings.
 
     spearman: the mean over targets of the rank correlation, with validation samples attacked anew at each model;
-    frozen: with those attacked at the baseline; singles: of single validation samples, as spearman. A
-    prediction that is the same for all foresees nothing: 0. seconds: of scoring one target, at all models that are scored at; the
-    median over targets. Raises InputError if the retrained models are all alike.
+    frozen: with those attacked at the baseline; singles: of single validation samples, as spearman. A prediction
+    that is the same for all foresees nothing: 0. seconds: of scoring one target, at all models that are scored
+    at; the median over targets. Raises InputError if the retrained models are all alike.
     """
     first = next(iter(found.measured.values()))
     if not np.ptp(first, axis=1).all():

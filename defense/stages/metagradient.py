@@ -98,4 +98,4 @@ def smoothness(
             runtime.progress(number * run.total + step.number + 1, 3 * run.total)
         ends.append({name: value.detach() for name, value in run.result.named_parameters()})
     found = {"smoothness": smoothness_of(*ends)}
-    return Smoothness(as_table(found | {"step of smoothness": STEP, "epochs of smoothness": short.recipe.epochs}))
+    return Smoothness(as_table(found | {"smoothness step": STEP, "smoothness epochs": short.recipe.epochs}))
