@@ -115,9 +115,9 @@ def smooth_cnn(
     logits are multiplied by `scale`. groups: of channels, a divisor of `width`. Raises InputError.
 
     A step of the head moves the logits in proportion to scale^2. At the usual rate a scale of 0.1 learns too little
-    of attacked pictures; normalised features, or ten times the first weights of the head, do not make up for it.
-    A factor before the head is the same as a larger scale. So the default is a half, which loses no accuracy; give
-    a smaller one with a higher train.learning_rate.
+    of attacked pictures. Normalised features, or ten times the first weights of the head, do not mend that; a
+    factor before the head is the same as a larger scale. So the default is 0.5; give a smaller one with a higher
+    train.learning_rate.
     """
     check_scale(scale)
     if groups < 1 or width % groups:
