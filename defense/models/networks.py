@@ -114,10 +114,10 @@ def smooth_cnn(
     Group norm before GELU stands in place of batch norm and ReLU, average pooling in place of the maximum, and the
     logits are multiplied by `scale`. groups: of channels, a divisor of `width`. Raises InputError.
 
-    A step of the head moves the logits in proportion to scale^2. At the usual rate a scale of 0.1 learns too little
-    of attacked pictures. Normalised features, or ten times the first weights of the head, do not mend that; a
-    factor before the head is the same as a larger scale. So the default is 0.5; give a smaller one with a higher
-    train.learning_rate.
+    A step of the head moves the logits in proportion to scale^2. At the usual rate a scale of 0.1 learns too
+    little of attacked pictures. Normalised features, or larger first weights of the head, do not mend that; a
+    factor before the head is the same as a larger scale. So the default is 0.5; give a smaller one with a
+    higher train.learning_rate.
     """
     check_scale(scale)
     if groups < 1 or width % groups:
