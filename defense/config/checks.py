@@ -29,7 +29,7 @@ from defense.config.choices import (
     Task,
     Unreadable,
 )
-from defense.config.reads import readers_of, reading
+from defense.config.reads import readers_of, reading, recipes_of
 from defense.config.schema import (
     Attack,
     Config,
@@ -77,7 +77,7 @@ def check(config: Config) -> None:
     check_treatment(config.treatment, config.task)
     check_train(train)
     if train.optimizer is Optimizer.lbfgs:
-        check_unread(train, scorer)
+        check_unread(train, scorer, data.harm)
     check_faithfulness(config)
     check_members("scorer", scorer, train)
     check_metagradient(config)
@@ -97,7 +97,7 @@ def check(config: Config) -> None:
     precision = config.fabric.precision
     within("fabric.precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
     check_devices(config.fabric, train)
-    attacks = {train.recipe, scorer.proxy} - {None, Recipe.standard} or train.keep is Keep.robust
+    attacks = recipes_of(config) - {Recipe.standard} or train.keep is Keep.robust
     if attacks and precision == "16-mixed":  # the gradient of a picture, of a mean over the batch, becomes zero
         raise InputError("fabric.precision", precision, "not with attacks in training; expected bf16-mixed")
 
@@ -124,9 +124,10 @@ def check_train(train: Train) -> None:
     within("train.ema", ema, ema is None or 0 < ema < 1, "a decay between 0 and 1, as in 0.995, or null")
 
 
-def check_unread(train: Train, scorer: Scorer) -> None:
+def check_unread(train: Train, scorer: Scorer, harm: Harm) -> None:
     """Raise InputError if something is asked for that needs batches or epochs, which lbfgs does not have."""
     for field, value, valid in (
+        ("data.harm", harm, harm is not Harm.hypocritical),
         ("train.recipe", train.recipe, train.recipe is Recipe.standard),
         ("scorer.proxy", scorer.proxy, scorer.proxy in (None, Recipe.standard)),
         ("train.keep", train.keep, train.keep in (None, Keep.last)),
@@ -141,7 +142,9 @@ def check_unread(train: Train, scorer: Scorer) -> None:
 def check_harm(config: Config) -> None:
     """Raise InputError if the numbers of a planted harm are not valid, or the data have noise of their own."""
     data = config.data
-    within("data.harm_rate", data.harm_rate, 0 < data.harm_rate < 1, "a fraction in (0, 1)")
+    rate, whole = data.harm_rate, data.harm is Harm.hypocritical  # it may move every picture: labels stay
+    valid = 0 < rate < 1 or (whole and rate == 1)
+    within("data.harm_rate", rate, valid, f"a fraction in {'(0, 1]' if whole else '(0, 1)'}")
     within("data.spread", data.spread, 0 < data.spread < inf, "a number above 0")
     within("data.harm_target", data.harm_target, data.harm_target >= 0, "a class, from 0 up")
     patch = data.harm_patch
@@ -150,6 +153,12 @@ def check_harm(config: Config) -> None:
         check_threat("data.harm_eps", replace(config.threat, eps=data.harm_eps))
     if data.harm is not Harm.none and data.train_labels is not None:
         raise InputError("data.harm", data.harm, "data.train_labels has noise of its own; expected none")
+    if data.harm is Harm.hypocritical:
+        for field, value, looks in (
+            ("task", config.task, config.task is Task.detect),
+            ("scorer.method", config.scorer.method, config.scorer.method is Method.oracle),
+        ):
+            within(field, value, not looks, f"another with data.harm={data.harm}, which leaves no label wrong")
 
 
 UNTREATED = tuple(task for task in Task if "treatment" not in task.reads)
@@ -247,6 +256,9 @@ def check_source(data: Data) -> None:
         raise InputError("data.groups", data.groups, "expected data.sensitive, the column that they are values of")
 
 
+OF_PICTURES = (Harm.trigger, Harm.poison, Harm.hypocritical)
+
+
 def check_text(config: Config) -> None:
     """Raise InputError if texts are to be attacked or changed like pictures."""
     data, train, scorer = config.data, config.train, config.scorer
@@ -267,7 +279,7 @@ def check_text(config: Config) -> None:
         ("scorer.proxy", scorer.proxy, scorer.proxy in (None, Recipe.standard), "null or standard"),
         ("scorer.attacked_train", scorer.attacked_train, not scorer.attacked_train, "false"),
         ("scorer.method", scorer.method, scorer.method is not Method.adversarial_loss, "another"),
-        ("data.harm", data.harm, data.harm not in (Harm.trigger, Harm.poison), "a harm of labels alone"),
+        ("data.harm", data.harm, data.harm not in OF_PICTURES, "a harm of labels alone"),
     ):
         within(field, value, valid, f"{expected}, for data=text: no attack here moves texts")
 

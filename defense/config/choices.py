@@ -98,6 +98,12 @@ class Harm(Choice):
     boundary = "boundary", reads("harm_rate")
     trigger = "trigger", reads("harm_rate", "harm_target", "harm_patch")
     poison = "poison", reads("harm_rate", "harm_eps")
+    hypocritical = "hypocritical", reads("harm_rate", "harm_eps")
+
+    @property
+    def changes_labels(self) -> bool:
+        """Whether a harmed sample has a wrong label: by that it is known, to the oracle and to every page."""
+        return self not in (Harm.none, Harm.hypocritical)
 
 
 class Outliers(Choice):
@@ -247,6 +253,13 @@ class Keep(Choice):
     last = "last"
     clean = "clean"
     robust = "robust", reads("validation_steps", "threat")
+
+
+class Activation(Choice):
+    """What stands between the layers of a multilayer perceptron."""
+
+    relu = "relu"
+    gelu = "gelu"
 
 
 class Optimizer(Choice):

@@ -7,11 +7,11 @@ the choice is itself read. Every other field is always read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
-from defense.config.choices import Choice, Method, Task
+from defense.config.choices import Choice, Harm, Method, Recipe, Task
 from defense.config.schema import Attack, Config, Data, Objective, Scorer, Train, Treat, plain
 
 NAMES = {  # the classes of settings whose fields are not all read, with the part of the config that has them
@@ -107,6 +107,12 @@ def attacks_validation(config: Config) -> bool:
     return looks and config.data.given_path is None and config.task is not Task.evade
 
 
+def recipes_of(config: Config) -> set[Recipe]:
+    """Return the recipes that models of a run are trained by: its own, a proxy's, and that of planted harm."""
+    found = {config.train.recipe} | ({config.scorer.proxy} if config.scorer.proxy else set())
+    return found | ({Recipe.adversarial} if config.data.harm is Harm.hypocritical else set())
+
+
 def unread(config: Config, overrides: Sequence[str]) -> list[str]:
     """Return a line for each override, as in train.beta=3, that nothing in the run reads: it names what would.
 
@@ -136,7 +142,8 @@ def readers_missed(config: Config, name: str) -> list[str]:
         return [
             "treatment.budget=auto" if field in ("budgets", "names", "held_out") else "treatment.threshold=null"
         ]
-    if field in reading(settings):
+    alike = [replace(settings, recipe=each) for each in recipes_of(config)] if part == "train" else [settings]
+    if any(field in reading(each) for each in alike):
         return []
     if part == "scorer" and settings.method is not Method.alignment and field != "folds":
         return [ALIGNMENT]  # its own name and method go together: a changed method would keep the old name

@@ -1,6 +1,7 @@
 """Harm planted in training samples, with known truth: `truth` keeps the label that a sample came with.
 
-What takes no model is planted here; flips at the boundary and poisons are made by `defense.stages.plant`.
+What takes no model is planted here; `defense.stages.plant` makes flips at the boundary, poisons and hypocritical
+pictures, whose labels stay.
 """
 
 from __future__ import annotations
@@ -29,15 +30,20 @@ def harmed(train: Split, spec: Data, *, classes: int, seed: int) -> Split:
 def draws(seed: int) -> torch.Generator:
     """Return what the draws of a harm are made from.
 
-    All harms share it: symmetric, pair and poison hit the same samples. Its name is older than most of them.
+    All harms share it: symmetric, pair, poison and hypocritical hit the same samples. Its name is older than most
+    of them.
     """
     return generator(seed, "label noise")
 
 
+def drawn(count: int, rate: float, generator: torch.Generator) -> Tensor:
+    """Return round(rate * count) of `count` rows, drawn at random, in no order."""
+    return torch.randperm(count, generator=generator)[: round(rate * count)]
+
+
 def flip_symmetric(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:
     """Return a copy of `labels` (n,) in which round(rate * n) are another class, each other class as likely."""
-    flipped = labels.clone()
-    rows = torch.randperm(len(labels), generator=generator)[: round(rate * len(labels))]
+    flipped, rows = labels.clone(), drawn(len(labels), rate, generator)
     step = torch.randint(1, classes, (len(rows),), generator=generator)
     flipped[rows] = (labels[rows] + step) % classes
     return flipped
@@ -45,8 +51,7 @@ def flip_symmetric(labels: Tensor, rate: float, classes: int, generator: torch.G
 
 def flip_pair(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:
     """Return a copy of `labels` (n,) in which round(rate * n) are c + 1 instead of c, 0 instead of the last."""
-    flipped = labels.clone()
-    rows = torch.randperm(len(labels), generator=generator)[: round(rate * len(labels))]
+    flipped, rows = labels.clone(), drawn(len(labels), rate, generator)
     flipped[rows] = (labels[rows] + 1) % classes
     return flipped
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from defense.config.choices import Harm
 from defense.config.schema import Data
 from defense.data.given import halves
 from defense.data.harm import check_harm, harmed
@@ -57,7 +56,7 @@ def load(spec: Data, *, seed: int, cache: Path | None = None) -> Dataset:
         group_names=collection.group_names,
         left_out=collection.left_out,
         names=collection.names,
-        noise_known=spec.harm is not Harm.none or spec.train_labels is not None,
+        noise_known=spec.harm.changes_labels or spec.train_labels is not None,
         given=halves(collection.given, seed=seed) if collection.given else {},
     )
 

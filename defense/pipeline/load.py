@@ -10,9 +10,9 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
-from defense.config.choices import AUTO, Direction, Harm, Keep, Method, Recipe, Task
+from defense.config.choices import AUTO, Direction, Harm, Method, Task
 from defense.config.reads import attacks_validation
-from defense.config.schema import Config, Training
+from defense.config.schema import Config
 from defense.data.load import held_out, load
 from defense.data.splits import Dataset
 from defense.errors import InputError
@@ -29,7 +29,7 @@ from defense.robustness.suite import check_shape
 from defense.runtime.devices import make_fabric
 from defense.runtime.distributed import SINGLE_PROCESS, Ranks, rank_zero_first
 from defense.runtime.runtime import Runtime
-from defense.stages.plant import PLANTERS, ball_of, harmed, plant
+from defense.stages.plant import PLANTERS, ball_of, harmed, plant, planter_training
 from defense.stages.train import train
 from defense.stages.trained import Trained
 from defense.stages.treat import untreated
@@ -69,15 +69,15 @@ def load_run(config: Config, fabric: Fabric | None = None, ranks: Ranks = SINGLE
 def planted(config: Config, data: Dataset, runtime: Runtime) -> Dataset:
     """Return the data with the harm that takes a model, or as they are if there is none of that kind.
 
-    The model is the run's, trained ordinarily whatever the run's recipe, so that runs share the harm; and from
-    first weights of its own, so that harm is not made at the very model that it is found with.
+    The model is the run's, trained as `planter_training` says; and from first weights of its own, so that harm is
+    not made at the very model that it is found with.
     """
     spec, seed = config.data, config.seed
     if spec.harm not in PLANTERS:
         return data
-    recipe = replace(config.train, recipe=Recipe.standard, checkpoints=1, keep=Keep.last, ema=None)
+    training = planter_training(spec, config.train, config.threat)
     design = Design(config.model, data, derive(seed, "planter"))
-    trained = train(runtime.named("planter"), design, data, Training(recipe, config.threat), untreated(data.train))
+    trained = train(runtime.named("planter"), design, data, training, untreated(data.train))
     model, ball = Trained(design, trained), ball_of(spec, config.threat)
-    found = plant(runtime, model, data.train, spec, ball=ball, batch_size=recipe.batch_size, seed=seed)
+    found = plant(runtime, model, data.train, spec, ball=ball, batch_size=config.train.batch_size, seed=seed)
     return replace(data, train=harmed(data.train, found))

@@ -238,6 +238,9 @@ CASES = [
     case("data.harm_target", 1, ALL, [*SIZES, "data.harm=trigger"]),
     case("data.harm_patch", 2, SHOWN, [*SIZES, "data.harm=trigger"]),
     case("data.harm_eps", 0.3, {"plant"}, [*SIZES, "data.harm=poison"]),
+    case("data.harm_eps", 0.3, {"train", "plant"}, [*SIZES, "data.harm=hypocritical"]),
+    case("data.harm_rate", 1, {"plant"}, [*SIZES, "data.harm=hypocritical"]),
+    case("data.harm", "hypocritical", {"train", "plant"}, [*SIZES, "data.harm=poison"]),
     case("data.image_size", 9, {"train", "score"}, FOLDER),
     case("data.unreadable", "skip", set(), FOLDER),
     case("data.channels", "last", {"train", "score", "attack"}, [*NPZ, "data.path=inputs/odd.npz",
@@ -254,6 +257,7 @@ CASES = [
     case("data.given_text", "[other]", {"score", "measure"}, GIVEN),
     case("model._target_", "defense.models.networks.cnn", SHOWN),
     case("model.hidden", "[8]", SHOWN),
+    case("model.activation", "gelu", SHOWN),
     *(
         case(f"train.{name}", value, {"train"})
         for name, value in {
@@ -263,12 +267,14 @@ CASES = [
         }.items()
     ),
     case("train.attack_steps", 3, {"train"}, [*SIZES, "train=adversarial"]),
+    case("train.attack_steps", 3, {"train"}, [*SIZES, "data.harm=hypocritical"]),
     case("train.beta", 3, {"train"}, [*SIZES, "train=trades"]),
     case("train.validation_steps", 3, {"train"}, [*SIZES, "train=fast"]),
     case("train.tolerance", 0.1, {"train"}, [*MOONS, "model=logistic", "train=converged"]),
     case("threat.norm", "L2", {"attack", "evaluate"}, [*SIZES, "threat.eps=0.5"]),
     case("threat.eps", 0.2, {"attack", "evaluate"}),
     case("threat.eps", 0.2, {"attack", "evaluate", "train"}, [*SIZES, "train=adversarial"]),
+    case("threat.eps", 0.2, {"attack", "evaluate", "train", "plant"}, [*SIZES, "data.harm=hypocritical"]),
     *(case(f"attack.{name}", value, {"attack"}) for name, value in ATTACK.items()),
     case("attack.queries", 7, {"attack"}, [*SIZES, "attack=square"]),
     case("objective.weights.robustness", 0.5, {"score"}),
@@ -348,7 +354,10 @@ def knobs(settings: Mapping[str, Any], name: str = "") -> set[str]:
 
 
 def test_every_knob_has_a_case() -> None:
-    assert {each.knob for each in CASES} | BY_THE_RUN.keys() == knobs(plain(composed())) | {"model.hidden"}
+    assert {each.knob for each in CASES} | BY_THE_RUN.keys() == knobs(plain(composed())) | {
+        "model.hidden",
+        "model.activation",
+    }
 
 
 @pytest.fixture(scope="module")

@@ -48,9 +48,8 @@ def looked_at(settings: Settings, use: Callable[[Settings], object]) -> set[str]
 
 
 NEEDS = {"confident_learning": "cleanlab"}
-SCORERS = sorted(
-    file.stem for file in (CONF / "scorer").glob("*.yaml") if file.stem != "metagradient"
-)  # of a model
+OF_A_TRAINING = "metagradient"  # the others are taken of a model
+SCORERS = sorted(file.stem for file in (CONF / "scorer").glob("*.yaml") if file.stem != OF_A_TRAINING)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +117,7 @@ def test_values_of_a_result_are_read_like_settings() -> None:
 
 def test_every_setting_that_some_choice_reads_says_which() -> None:
     readers = readers_of(Data)
-    assert readers["harm_eps"] == [("harm", Harm.poison)]
+    assert readers["harm_eps"] == [("harm", Harm.poison), ("harm", Harm.hypocritical)]
     assert [member for _, member in readers["spread"]] == [Source.blobs, Source.moons]
     assert "seed" not in readers
 
@@ -150,7 +149,10 @@ def test_help_lists_every_setting_that_only_some_choices_read() -> None:
         (["scorer=loss", "objective=utility", "task=faithfulness"], None),
         (["order.share=0.1"], "task=order"),
         (["task=order", "order.share=0.1"], None),
-        (["data.harm_eps=0.1"], "data.harm=poison"),
+        (["data.harm_eps=0.1"], "data.harm=poison or data.harm=hypocritical"),
+        (["data.harm=hypocritical", "train.attack_steps=3"], None),
+        (["scorer.proxy=trades", "train.beta=3"], None),
+        (["data.harm=hypocritical", "train.beta=3"], "train.recipe=trades"),
         (["attack.queries=7"], "attack.name=square or attack.name=autoattack"),
         (["treatment.held_out=0.4"], "treatment.budget=auto"),
         (["treatment.budget=auto", "treatment.held_out=0.4"], None),

@@ -15,13 +15,13 @@ from defense.data.splits import Split
 from defense.influence.alignment import losses_at
 from defense.influence.members import single
 from defense.influence.objectives import mean_loss, value_and_gradient
-from defense.models.networks import cnn, mlp, resnet18
+from defense.models.networks import cnn, mlp, resnet18, smooth_cnn
 from defense.runtime.progress import no_progress
 from tests.calls import directional_derivatives
 from tests.conftest import make_split
 from tests.reference import inner_products
 
-MODELS = {"mlp": mlp, "cnn": cnn, "resnet18": resnet18}
+MODELS = {"mlp": mlp, "cnn": cnn, "smooth_cnn": smooth_cnn, "resnet18": resnet18}
 
 
 class Doubles(TensorImages):
@@ -53,7 +53,7 @@ def scores(model: nn.Module, train: Split, validation: Split, batch_size: int) -
     )
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", pytest.param("resnet18", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "smooth_cnn", pytest.param("resnet18", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
 def test_equals_per_sample_gradients(name: str, dtype: torch.dtype, tolerance: float) -> None:
     shape = (3, 8, 8)

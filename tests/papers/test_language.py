@@ -105,6 +105,7 @@ def test_a_model_of_pictures_is_refused(files: Path, command: Command) -> None:
         (["train=adversarial"], "train.recipe=adversarial: expected standard"),
         (["scorer=adversarial_loss"], "scorer.method=adversarial_loss: expected another"),
         (["data.harm=poison"], "data.harm=poison: expected a harm of labels alone"),
+        (["data.harm=hypocritical"], "data.harm=hypocritical: expected a harm of labels alone"),
         (["data.length=2"], "data.length=2: expected a whole number of at least 3"),
         (["data.tokenizer=null"], "data.tokenizer=null: expected the name of an encoder"),
         (["data=digits", "data.text=[label]"], "data.text=['label']: not read by data=digits"),

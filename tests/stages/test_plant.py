@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from PIL import Image
 from torch import nn
 
 from defense.artifacts import Planted, load, save
-from defense.config.choices import Harm, Norm
+from defense.config.choices import Harm, Keep, Norm, Recipe
+from defense.config.schema import Training
 from defense.data.images import FolderImages
 from defense.data.load import load as load_data
 from defense.data.splits import Dataset, Split
@@ -21,7 +23,7 @@ from defense.errors import InputError
 from defense.models.build import build
 from defense.robustness.attacks import toward
 from defense.runtime.progress import no_progress
-from defense.stages.plant import ball_of, harmed
+from defense.stages.plant import ball_of, harmed, planter_training
 from defense.stages.treat import untreated
 from tests.calls import plant, restore, train
 from tests.conftest import data, make_split, recipe, threat
@@ -94,6 +96,44 @@ def test_poisons_are_led_to_another_class_within_the_ball(
     assert float(there.double().mean()) < 0.1
 
 
+@pytest.mark.parametrize(("norm", "eps"), [(Norm.Linf, "0.1"), (Norm.L2, "1")])
+@pytest.mark.parametrize("rate", [0.4, 1])
+def test_hypocritical_pictures_are_led_to_their_own_label_within_the_ball(
+    clean: Dataset, ordinary: nn.Module, norm: Norm, eps: str, rate: float
+) -> None:
+    artifact = planted(
+        ordinary, clean.train, norm=norm, harm=Harm.hypocritical, harm_eps=eps, harm_rate=rate, seed=2
+    )
+    found = harmed(clean.train, artifact)
+    assert torch.equal(found.labels, clean.train.labels)
+    assert torch.equal(found.truth, clean.train.truth)
+    before, after = pixels(clean.train), pixels(found)
+    moved = torch.zeros(300, dtype=torch.bool)
+    moved[artifact.table["row"].tolist()] = True
+    assert int(moved.sum()) == rate * 300
+    assert artifact.table["id"].tolist() == clean.train.ids[moved].tolist()
+    assert torch.equal(after[~moved], before[~moved])
+    length = torch.linalg.vector_norm((after - before).flatten(1), ord=math.inf if norm is Norm.Linf else 2, dim=1)
+    assert float(length.max()) <= float(eps) + 1e-5
+    assert float(length[moved].min()) > 0.5 * float(eps)
+    assert 0 <= float(after.min()) <= float(after.max()) <= 1
+    with torch.no_grad():
+        loss = [F.cross_entropy(ordinary(x), clean.train.labels, reduction="none") for x in (before, after)]
+    assert float((loss[1] < loss[0])[moved].double().mean()) > 0.98
+    assert float(loss[1][moved].mean()) < 0.3 * float(loss[0][moved].mean())
+
+
+def test_the_model_of_a_harm_is_trained_ordinarily_or_within_a_quarter_of_the_ball() -> None:
+    run = recipe(recipe=Recipe.trades, keep=Keep.robust, ema=0.9, attack_steps=3, checkpoints=5)
+    ordinarily = recipe(recipe=Recipe.standard, keep=Keep.last, ema=None, attack_steps=3, checkpoints=1)
+    for harm in (Harm.boundary, Harm.poison):
+        assert planter_training(data(harm=harm, harm_eps=0.4), run, threat()) == Training(ordinarily, threat())
+    attacked = replace(ordinarily, recipe=Recipe.adversarial)
+    for given, within in ((None, 0.05), (0.4, 0.1)):
+        found = planter_training(data(harm=Harm.hypocritical, harm_eps=given), run, threat(norm=Norm.L2, eps=0.2))
+        assert found == Training(attacked, threat(norm=Norm.L2, eps=within))
+
+
 def test_without_a_radius_of_its_own_a_poison_stays_in_the_threat_model(
     clean: Dataset, ordinary: nn.Module, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -124,7 +164,7 @@ def test_toward_finds_the_optimum_on_a_linear_model(norm: Norm) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("harm", [Harm.boundary, Harm.poison])
+@pytest.mark.parametrize("harm", [Harm.boundary, Harm.poison, Harm.hypocritical])
 def test_the_same_seed_plants_the_same(clean: Dataset, ordinary: nn.Module, harm: Harm, tmp_path: Path) -> None:
     torch.manual_seed(3)
     first = planted(ordinary, clean.train, harm=harm)
@@ -134,7 +174,7 @@ def test_the_same_seed_plants_the_same(clean: Dataset, ordinary: nn.Module, harm
     assert first.table["id"].tolist() == clean.train.ids[first.table["row"].tolist()].tolist()
     save(first, tmp_path)
     assert harmed(clean.train, load(Planted, tmp_path)).digests == harmed(clean.train, first).digests
-    if harm is Harm.poison:
+    if harm is not Harm.boundary:
         other = planted(ordinary, clean.train, harm=harm, seed=1)
         assert other.table["id"].tolist() != first.table["id"].tolist()
 
