@@ -28,7 +28,7 @@ from defense.stages.measure import measure
 from defense.stages.score import score, score_mean
 from defense.stages.train import train
 from defense.stages.trained import Trained
-from defense.stages.treat import control, treat, untreated
+from defense.stages.treat import control, treat, trusting, untreated
 from defense.store.stage import StageRunner
 
 
@@ -92,6 +92,18 @@ class Run:
         design = self.design(index)
         found = train(self.runtime.named(arm), design, self.data, self.training(recipe), treatment)
         return Trained(design, found)
+
+    def train_trusted(self, arm: str, baseline: Trained) -> tuple[Treatment, Trained]:
+        """Train one arm on the trusted samples too, by their weight there; nothing is treated.
+
+        No validation is left to choose its epoch by, so it is that of the baseline: the same part of all steps.
+        """
+        data, design = self.data.trusting, self.design()
+        weight = self.config.evaluation.trusted_arms[arm]
+        treatment = trusting(data.train, len(data.train) - len(self.data.train), weight)
+        recipe = self.training(replace(self.config.train, checkpoints=1))
+        found = train(self.runtime.named(arm), design, data, recipe, treatment, kept=baseline.kept)
+        return treatment, Trained(design, found)
 
     def design(self, index: int = 0) -> Design:
         """Return how the network of one of several trainings is made; the first has the seed of the run."""

@@ -22,6 +22,7 @@ from defense.runtime.distributed import raise_on_all, rank_name, shard
 from defense.runtime.runtime import Runtime
 from defense.stages.train import TRAINED_ON, train_network
 from defense.store.stage import stage
+from defense.training.inputs import TrainingSet
 
 
 def parts_of_train(subsets: Subsets, size: int, count: int | None, *, seed: int) -> Tensor:
@@ -68,7 +69,8 @@ def retrain(
             model = design.build()
             if start is not None:
                 model.load_state_dict(start.weights)
-            train_network(model, data, training, runtime.alone(), keep=keep, seed=design.seed)
+            samples = TrainingSet.of(data.train, keep)
+            train_network(model, data, training, runtime.alone(), samples=samples, seed=design.seed)
             clean.append(predict(model, validation.clean, batch_size=size))
             attacked = validation.seen_by(ObjectiveName.robustness)
             adversarial.append(predict(model, attacked, batch_size=size))

@@ -56,6 +56,12 @@ class Trained:
         return canonical({"design": self.design, "weights": self.artifact.weights}, "model")
 
     @property
+    def kept(self) -> int:
+        """The epoch that its weights are of, from 1."""
+        history = self.artifact.history
+        return int(history["epoch"][history["kept"]].item())
+
+    @property
     def checkpoints(self) -> list[Checkpoint]:
         """The weights at some times of the training, in order; the last are those of the epoch that was kept.
 
@@ -66,9 +72,8 @@ class Trained:
         for name, value in self.artifact.checkpoints.items():
             after, _, own = name.partition("/")
             states.setdefault(int(after), {})[own] = value
-        history = self.artifact.history.set_index("epoch")
-        rates, kept = history["learning_rate"], int(history.index[history["kept"]][0])
-        states = dict(sorted(states.items())) | {kept: self.artifact.weights}
+        rates = self.artifact.history.set_index("epoch")["learning_rate"]
+        states = dict(sorted(states.items())) | {self.kept: self.artifact.weights}
         found, begin = [], 0
         for epoch, state in states.items():
             found.append(Checkpoint(f"epoch {epoch}", float(rates.loc[begin + 1 : epoch].sum()), state))
