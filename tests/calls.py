@@ -79,11 +79,12 @@ def train(
     *,
     threat: Threat,
     seed: int,
+    kept: int | None = None,
     **parts: Any,
 ) -> TrainedModel:
     """Call the stage train."""
     design = Design(settings, data, seed)
-    return train_stage.train(runtime(**parts), design, data, Training(recipe, threat), treatment)
+    return train_stage.train(runtime(**parts), design, data, Training(recipe, threat), treatment, kept=kept)
 
 
 def trained(
@@ -98,10 +99,8 @@ def trained(
     **parts: Any,
 ) -> TrainedModel:
     """Call `train_network`."""
-    training = Training(recipe, threat)
-    return train_stage.train_network(
-        model, data, training, runtime(**parts), keep=keep, weights=weights, seed=seed
-    )
+    training, samples = Training(recipe, threat), TrainingSet.of(data.train, keep, weights)
+    return train_stage.train_network(model, data, training, runtime(**parts), samples=samples, seed=seed)
 
 
 def restore(

@@ -41,6 +41,7 @@ from defense.config.schema import (
     Train,
     Treat,
     as_fraction,
+    trusted_arm,
 )
 from defense.config.tasks import Order
 from defense.errors import InputError, within
@@ -90,6 +91,7 @@ def check(config: Config) -> None:
     check_order(config.order)
     check_attack("attack", config.attack)
     check_suite(config.evaluation)
+    check_trusted(config.evaluation)
     checked = config.evaluation.checked
     within("evaluation.checked", checked, checked >= 0, "a whole number of at least 1, or 0 for no health checks")
     if "_target_" not in config.model:
@@ -214,6 +216,17 @@ def check_suite(suite: Evaluation) -> None:
         check_attack(f"evaluation.attacks.{name}", attack)
         valid = name not in ("clean", "worst") and "." not in name
         within(f"evaluation.attacks.{name}", name, valid, "another name: no dot, and not clean or worst")
+
+
+def check_trusted(suite: Evaluation) -> None:
+    """Raise InputError if the weights of trusted samples are not valid, or no arm has them."""
+    field, weights = "evaluation.trusted_weights", suite.trusted_weights
+    within(field, weights, suite.trusted or not weights, "[] with evaluation.trusted=false")
+    for weight in weights:
+        within(field, weight, 1 < weight < inf, "numbers above 1, as in [3, 10]")
+    names = [trusted_arm(weight) for weight in weights]
+    twice = [weight for weight, name in zip(weights, names, strict=True) if names.count(name) > 1]
+    within(field, twice, not twice, "each weight once")
 
 
 def check_attack(field: str, attack: Attack) -> None:

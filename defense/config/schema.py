@@ -272,6 +272,11 @@ class Treat:
         return own if self.threshold is None else replace(own, budget=None, balance="none")
 
 
+def trusted_arm(weight: float) -> str:
+    """Return the name of the arm in which trusted samples weigh so many times as much as others: 'trusted_3'."""
+    return f"trusted_{weight:g}"
+
+
 @dataclass
 class Evaluation:
     """The attacks of the final test, by the name that they have in the report."""
@@ -280,6 +285,15 @@ class Evaluation:
     batch_size: int
     checked: int = 0  # test samples of the health checks; in a notebook there are none
     masked: list[str] = field(default_factory=list)  # squares that are tried on a few samples first: see run_suite
+    trusted: bool = False  # whether an arm trains on trusted samples too; in a notebook there are no arms
+    trusted_weights: list[float] = field(default_factory=list)  # of trusted samples, of a further arm each
+
+    @property
+    def trusted_arms(self) -> dict[str, float]:
+        """The weight of a trusted sample beside one of training, by arm."""
+        if not self.trusted:
+            return {}
+        return {"trusted": 1.0} | {trusted_arm(weight): weight for weight in self.trusted_weights}
 
     def within(self, threat: Threat) -> Evaluation:
         """Return the suite with the step sizes that null stands for in a threat model."""

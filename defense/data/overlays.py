@@ -1,4 +1,4 @@
-"""Pictures of which some are changed: what is changed is held, the others stay where they are."""
+"""Pictures made of others: some of them changed, or two lots joined. What is not changed stays where it is."""
 
 from __future__ import annotations
 
@@ -76,10 +76,47 @@ class Stamped:
         return hashlib.sha256(text.encode() + self.marked.numpy().tobytes()).hexdigest()
 
 
+class Joined:
+    """Pictures of `first`, and then those of `second`; `rows` int64 (n,) are the places there of those it has."""
+
+    def __init__(self, first: Images, second: Images, rows: Tensor | None = None) -> None:
+        self.first, self.second, self.shape = first, second, first.shape
+        self.rows = torch.arange(len(first) + len(second)) if rows is None else rows.cpu()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Return the pictures at `indices` as float32 (b, C, H, W) in [0, 1]."""
+        rows, order = self.rows[indices.cpu()].sort()  # on the CPU, so that no GPU is waited for
+        count = len(self.first)
+        early = int((rows < count).sum())
+        both = (self.first, rows[:early]), (self.second, rows[early:] - count)
+        batch = torch.cat([images.take(own) for images, own in both if len(own) or not len(rows)])
+        out = torch.empty_like(batch)
+        out[order.to(batch.device, non_blocking=True)] = batch
+        return out
+
+    def subset(self, indices: Tensor) -> Joined:
+        """Return the pictures at `indices`, in that order."""
+        return Joined(self.first, self.second, self.rows[indices.cpu()])
+
+    def to(self, device: torch.device) -> Joined:
+        """Return the same pictures with their batches on `device`."""
+        return Joined(self.first.to(device), self.second.to(device), self.rows)
+
+    def digest(self) -> str:
+        """Return a hash of both, and of the places of those it has."""
+        text = f"joined {self.first.digest()} {self.second.digest()} "
+        return hashlib.sha256(text.encode() + self.rows.numpy().tobytes()).hexdigest()
+
+
 def in_files(images: Images) -> bool:
-    """Return whether pictures, changed or not, are read from files batch by batch."""
+    """Return whether pictures, changed or not, are read from files batch by batch; of two lots, any of them."""
     while isinstance(images, Overlaid | Stamped):
         images = images.base
+    if isinstance(images, Joined):
+        return in_files(images.first) or in_files(images.second)
     return isinstance(images, FolderImages)
 
 

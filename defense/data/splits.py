@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from defense.data.images import Images
-from defense.data.overlays import in_files
+from defense.data.overlays import Joined, in_files
 
 CONSTANT = 1e-3  # a deviation below it, of values in [0, 1]
 SAMPLE = 10_000  # pictures in files that statistics are taken of
@@ -38,6 +38,16 @@ class Split:
         groups = None if self.groups is None else self.groups[indices]
         images = self.images.subset(indices)
         return Split(self.ids[indices], images, self.labels[indices], self.truth[indices], groups)
+
+    def joined(self, other: Split) -> Split:
+        """Return these samples, and after them those of another part of the same dataset."""
+        ids, labels, truth = (
+            torch.cat([getattr(self, name), getattr(other, name)]) for name in ("ids", "labels", "truth")
+        )
+        groups = None
+        if self.groups is not None and other.groups is not None:
+            groups = torch.cat([self.groups, other.groups])
+        return Split(ids, Joined(self.images, other.images), labels, truth, groups)
 
     def with_images(self, images: Images) -> Split:
         """Return the same samples with other pictures, for instance attacked ones."""
@@ -100,6 +110,16 @@ class Dataset:
     def shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of a picture."""
         return self.train.images.shape
+
+    @cached_property
+    def trusting(self) -> Dataset:
+        """The dataset with the trusted samples in training: those of validation and choice come after its own.
+
+        Its validation is empty, so that nothing can be measured on samples that were trained on.
+        """
+        train = self.train.joined(self.validation)
+        train = train if self.choice is None else train.joined(self.choice)
+        return replace(self, train=train, validation=self.validation.subset(torch.arange(0)), choice=None)
 
     def names_of(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """Return the names of the samples with `ids` (n,), in that order."""

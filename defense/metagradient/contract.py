@@ -17,8 +17,8 @@ from defense.metagradient.norms import tracking_norms
 from defense.models.contract import FEW, first_line
 
 FIELD, NAME = "scorer.method", "metagradient"
-# Of the length of the weights, in the difference that a second derivative is compared with: longer steps cross kinks
-# of ReLU and of maxima, of which a ResNet has some within 1e-7.
+# Of the length of the weights, in the difference that a second derivative is compared with: longer steps cross
+# kinks of ReLU and of maxima, of which a ResNet has some within 1e-7.
 STEP = 1e-10
 FAR = 0.2  # of its length: more than rounding and kinks make, less than a part that is left out
 
@@ -26,8 +26,8 @@ FAR = 0.2  # of its length: more than rounding and kinks make, less than a part 
 def check_differentiable(model: nn.Module, train: Split) -> None:
     """Raise InputError if the training of `model` cannot be differentiated; the model stays as it is.
 
-    It may draw nothing at random and change no buffer but the statistics of batch norm. Its second derivative has to
-    agree with a difference of gradients in float64; a network that rounds to less inside is not compared.
+    It may draw nothing at random and change no buffer but the statistics of batch norm. Its second derivative has
+    to agree with a difference of gradients in float64; a network that rounds to less inside is not compared.
     """
     rows = torch.arange(min(FEW, len(train)))
     x, labels = train.images.take(rows).cpu(), train.labels[rows.to(train.labels.device)].cpu()

@@ -32,7 +32,7 @@ from defense.stages.score import score, score_mean
 from defense.stages.train import train
 from defense.stages.trained import Trained
 from defense.stages.trajectory import plainly, trajectory
-from defense.stages.treat import control, treat, untreated
+from defense.stages.treat import control, treat, trusting, untreated
 from defense.store.stage import StageRunner
 
 
@@ -96,6 +96,18 @@ class Run:
         design = self.design(index)
         found = train(self.runtime.named(arm), design, self.data, self.training(recipe), treatment)
         return Trained(design, found)
+
+    def train_trusted(self, arm: str, baseline: Trained) -> tuple[Treatment, Trained]:
+        """Train one arm on the trusted samples too, by their weight there; nothing is treated.
+
+        No validation is left to choose its epoch by, so it is that of the baseline: the same part of all steps.
+        """
+        data, design = self.data.trusting, self.design()
+        weight = self.config.evaluation.trusted_arms[arm]
+        treatment = trusting(data.train, len(data.train) - len(self.data.train), weight)
+        recipe = self.training(replace(self.config.train, checkpoints=1))
+        found = train(self.runtime.named(arm), design, data, recipe, treatment, kept=baseline.kept)
+        return treatment, Trained(design, found)
 
     def design(self, index: int = 0) -> Design:
         """Return how the network of one of several trainings is made; the first has the seed of the run."""
@@ -165,7 +177,7 @@ class Run:
 
     def metagradient(self, scored: ScoredModel, target: str, validation: Validation) -> Scores:
         """Score by the derivative of the whole training of a model, and measure how smooth that training is."""
-        design, epochs = scored.model.design, scored.model.epochs
+        design, epochs = scored.model.design, scored.model.kept
         training = self.training(plainly(replace(self.config.train, recipe=scored.recipe)))
         made_of = (self.data, training, untreated(self.data.train))
         here, threads = self.runtime.named(scored.label), torch.get_num_threads()

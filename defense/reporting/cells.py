@@ -19,6 +19,7 @@ from defense.reporting.significance import Paired, mcnemar
 from defense.reporting.statistics import ALPHA, deviation, mean_interval, points
 from defense.reporting.sweeps import FOLDER, LABEL, MCNEMAR, Result, identity
 from defense.reporting.tables import lookup, metrics
+from defense.reporting.trusting import ByArm, beside_trusted
 
 SAMPLES = "per_sample.parquet"  # of a run: what each arm gets right
 
@@ -129,6 +130,7 @@ def settings_table(judgements: Sequence[Judgement], cells: pd.DataFrame) -> pd.D
     Accuracies are adaptive at worst unless named otherwise, in percent; gains in points.
     """
     rows = []
+    beside = beside_trusted([judgement.setting for judgement in judgements])
     for number, judgement in enumerate(judgements, start=1):
         setting = judgement.setting
         own = cells[(cells["setting"] == number) & cells["counted"]]
@@ -149,6 +151,7 @@ def settings_table(judgements: Sequence[Judgement], cells: pd.DataFrame) -> pd.D
                 "mcnemar_seeds": len(within),
                 "mcnemar_below": int((within < ALPHA).sum()),
                 **tested("gain_over_baseline", judgement.baseline, judgement.baseline_holm),
+                **over_trusted(setting, beside),
                 **interval("defended_clean", setting.values("defended", "clean")),
                 **interval("gain_clean", differences(setting, "clean")),
                 **interval("gain_transfer", differences(setting, "transfer")),
@@ -160,6 +163,17 @@ def settings_table(judgements: Sequence[Judgement], cells: pd.DataFrame) -> pd.D
             }
         )
     return tidy(pd.DataFrame(rows))
+
+
+def over_trusted(setting: Setting, beside: ByArm) -> dict[str, Any]:
+    """Return every trusted arm of a setting, and the gain over it with its judgement, by column."""
+    found: dict[str, Any] = {}
+    for arm, rows in beside.items():
+        for row in rows:
+            if row.setting is setting:
+                found |= interval(arm, setting.values(arm, WORST))
+                found |= tested(f"gain_over_{arm}", row.pair, row.holm) | {f"judgement_over_{arm}": row.word}
+    return found
 
 
 def differences(setting: Setting, metric: str) -> list[float]:

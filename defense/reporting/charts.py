@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from defense.reporting.escaping import for_chart
-from defense.reporting.figures import COLOURS, COLOURS_OF_MANY, INK, NOISY, STYLE, STYLES, svg
+from defense.reporting.figures import COLOURS, COLOURS_OF_MANY, INK, NOISY, STYLE, STYLES, colours_of, svg
 from defense.reporting.statistics import Mean
+from defense.reporting.tables import arm_in_words
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 BAND = 0.1  # opacity
@@ -104,8 +105,8 @@ def budget_curves(lines: Mapping[str, Curve], references: Mapping[str, Curve], g
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 6.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
-        for arm, curve in references.items():
-            line(upper, curve, COLOURS[arm], "--", "", arm)
+        for arm, colour in colours_of(references).items():
+            line(upper, references[arm], colour, "--", "", arm_in_words(arm))
         for axes, curves in ((upper, lines), (lower, gains)):
             for (name, curve), (colour, dashes, marker) in zip(curves.items(), cycle(STYLES)):
                 line(axes, curve, colour, dashes, marker, name if axes is upper else "")
@@ -175,8 +176,8 @@ def tradeoff(places: Sequence[RankInfo], references: Mapping[str, RankInfo], x: 
         axes = figure.subplots()
         for place in places:
             point(axes, place, colours[place.colour], markers[place.marker])
-        for arm, place in references.items():
-            point(axes, place, COLOURS[arm], "*", size=12)
+        for arm, colour in colours_of(references).items():
+            point(axes, references[arm], colour, "*", size=12)
         spots = np.array([[place.x.mean, place.y.mean] for place in every])
         best = spots[front(spots * [-1 if axis.lower_is_better else 1 for axis in (x, y)])]
         best = best[np.argsort(best[:, 0])]
@@ -188,7 +189,9 @@ def tradeoff(places: Sequence[RankInfo], references: Mapping[str, RankInfo], x: 
             ylim=within([place.y for place in every]),
         )
         handles = [Line2D([], [], color=INK, linewidth=1.4, linestyle="--", label="Pareto front")]
-        handles += [mark(COLOURS[arm], "*", arm, size=12) for arm in references]
+        handles += [
+            mark(colour, "*", arm_in_words(arm), size=12) for arm, colour in colours_of(references).items()
+        ]
         handles += [mark(colour, "o", name) for name, colour in colours.items()]
         handles += [mark("none", marker, name) for name, marker in markers.items() if len(markers) > 1]
         figure.legend(handles=handles, loc="outside right upper", fontsize=9)

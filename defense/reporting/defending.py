@@ -10,6 +10,7 @@ import pandas as pd
 
 from defense.reporting.cells import cells_table, settings_table
 from defense.reporting.charts import Gain, forest, shared_limits
+from defense.reporting.comparing import COMPARED
 from defense.reporting.exports import Text
 from defense.reporting.health import flagged_cells
 from defense.reporting.judging import Compared, Judgement, answer, caveat, judge
@@ -21,14 +22,16 @@ from defense.reporting.sheet import Part, Sheet
 from defense.reporting.smoothness import rough
 from defense.reporting.statistics import judged, p_value
 from defense.reporting.sweeps import Result, command_of, made_of
-from defense.reporting.tables import header, metrics, spoken
+from defense.reporting.tables import arm_in_words, header, metrics, spoken, trusted_of
 from defense.reporting.tabulated import cells_part, settings_part
+from defense.reporting.trusting import trusted_answer
 
 DETAILED = 12  # settings: more of them have a row each, and their own pages
 WORST = "adaptive.worst"
 EXPLAINED = {  # columns of a summary
     "seeds": "A row of fewer seeds than others, as of failed cells, has other means beside it.",
     "AUC": "AUC: of finding the samples that are known to be harmed.",
+    "trusted": "trusted: trained on the validation samples too, with nothing treated.",
     "transfer, defended - control (95 %)": "transfer: under the attack that was made at the baseline.",
     "triggered": "triggered: on test pictures with the planted trigger, defended.",
     "proxy": "proxy: the model that the scores were taken at, where it is another.",
@@ -52,7 +55,8 @@ def defending_sheet(results: Sequence[Result], title: str) -> Sheet:
     if len(settings) <= DETAILED:
         rows = sum(judgement.holm is not None for judgement in judgements)
         parts += [arms(number, judgement, rows) for number, judgement in enumerate(judgements, start=1)]
-    said = " ".join(filter(None, (untold(results), answer(judgements), flagged_cells(results), rough(results))))
+    higher, flagged = trusted_answer(settings), flagged_cells(results)
+    said = " ".join(filter(None, (untold(results), answer(judgements), higher, flagged, rough(results))))
     facts = [caveat(judgements), clean_changes(settings), *facts_of(settings, attacked), *one_sided(settings)]
     facts = list(filter(None, facts))
     return Sheet(title, said, command_of(results), parts, made_of(results), facts=facts)
@@ -75,7 +79,8 @@ def summary(number: int, column: str, judgements: Sequence[Judgement], limits: t
     ranked = sorted(judgements, key=lambda judgement: -judgement.pair.difference.mean)
     seeds = sorted({len(judgement.setting.runs) for judgement in ranked})
     over = " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]]))) + (" seeds" if seeds != [1] else " seed")
-    table = [cells(judgement) for judgement in ranked]
+    trusted = trusted_of({arm for judgement in ranked for arm in judgement.setting.arms})
+    table = [cells(judgement, trusted) for judgement in ranked]
     idle = {"seeds"} if len(seeds) == 1 else set()  # those of cells that failed are missing in some rows alone
     shown = [name for name in table[0] if name not in idle and any(row[name] != "-" for row in table)]
     rows = [tuple(row[name] for name in shown) for row in table]
@@ -95,8 +100,8 @@ def summary(number: int, column: str, judgements: Sequence[Judgement], limits: t
     return Part(f"summary_{number}", heading, said, shown, rows, chart, folded=True, paper=found, caption=caption)
 
 
-def cells(judgement: Judgement) -> dict[str, str]:
-    """Return the row of one setting, by column; '-' where there is nothing to say."""
+def cells(judgement: Judgement, trusted: Sequence[str] = ()) -> dict[str, str]:
+    """Return the row of one setting, by column; '-' where there is nothing to say. trusted: arms of the table."""
     setting = judgement.setting
     aucs = [run["selection"]["auc"] for run in setting.runs if run["selection"]["auc"] is not None]
     means = {arm: f"{np.mean(setting.values(arm, WORST)):.1f}" for arm in setting.arms}
@@ -105,9 +110,14 @@ def cells(judgement: Judgement) -> dict[str, str]:
         "scorer": setting.row,
         "seeds": str(len(setting.runs)),
         "AUC": f"{np.mean(aucs):.3f}" if aucs else "-",
-        **{arm: mean for arm, mean in means.items() if arm != "proxy"},
+        **{arm: means[arm] for arm in COMPARED},
+        **{arm_in_words(arm): means.get(arm, "-") for arm in trusted},
         "defended - control (95 %)": str(setting.gain()),
         "p, Holm": p_value(judgement.holm),
+        **{
+            f"defended - {arm_in_words(arm)} (95 %)": str(setting.gain(over=arm)) if arm in means else "-"
+            for arm in trusted
+        },
         "clean, defended - control (95 %)": str(setting.gain("clean")),
         "transfer, defended - control (95 %)": str(setting.gain("transfer")),
         "triggered": f"{np.mean(stamped):.1f}" if stamped else "-",

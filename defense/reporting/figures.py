@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import cycle
 
 import matplotlib as mpl
@@ -20,8 +20,10 @@ from torch import Tensor
 from defense.config.choices import TreatmentName
 from defense.reporting.escaping import for_chart
 from defense.reporting.record import Run
+from defense.reporting.tables import arm_in_words, arms_of, trusted_of
 
 COLOURS = {"baseline": "#6b7280", "control": "#b7791f", "defended": "#1d6f8a", "proxy": "#7c3aed"}
+GREENS = ("#15803d", "#4ade80", "#84cc16", "#365314")  # of trusted arms, by their weight
 NOISY, CLEAN, INK = "#c2410c", "#94a3b8", "#111827"
 COLOURS_OF_MANY = ("#1d6f8a", "#c2410c", "#4d7c0f", "#7c3aed", "#b7791f", "#be185d", "#10b981", "#6b7280")
 KINDS = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
@@ -39,6 +41,12 @@ STYLE = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
+
+
+def colours_of(arms: Collection[str]) -> dict[str, str]:
+    """Return the colour of each arm."""
+    colours = COLOURS | dict(zip(trusted_of(arms), cycle(GREENS)))
+    return {arm: colours[arm] for arm in arms_of(arms)}
 
 
 def score_histogram(run: Run) -> str:
@@ -71,18 +79,22 @@ def is_lowest(scores: np.ndarray, taken: np.ndarray) -> bool:
 
 
 def training_curves(run: Run) -> str:
-    """Return training loss and validation accuracy by epoch, for every arm; dashed where attacked."""
+    """Return training loss and validation accuracy by epoch, for every arm; dashed where attacked.
+
+    Trusted arms have no validation accuracy: they are trained on validation.
+    """
     with mpl.rc_context(STYLE):
         figure, (loss, accuracy) = canvas(columns=2)
         attacked = any("validation_robust_accuracy" in arm.history for arm in run.arms.values())
+        colours = colours_of(run.arms)
         for name, arm in run.arms.items():
             epochs = arm.history["epoch"]
-            loss.plot(epochs, arm.history["train_loss"], color=COLOURS[name], label=name)
+            loss.plot(epochs, arm.history["train_loss"], color=colours[name], label=arm_in_words(name))
             kept = np.flatnonzero(arm.history["kept"]).tolist()
             for column, style in (("validation_accuracy", "o-"), ("validation_robust_accuracy", "o--")):
                 if column in arm.history:
                     accuracy.plot(
-                        epochs, arm.history[column], style, color=COLOURS[name], markevery=kept, markersize=4
+                        epochs, arm.history[column], style, color=colours[name], markevery=kept, markersize=4
                     )
         loss.set(xlabel="epoch", ylabel="training loss")
         accuracy.set(xlabel=f"epoch; dot: kept{', dashed: attacked' * attacked}", ylabel="validation accuracy, %")
@@ -125,8 +137,9 @@ def eps_curves(found: Mapping[str, Mapping[str, list[float]]], eps: float) -> st
     """Return accuracy in percent against eps, {eps: [...], accuracy: [...]} by arm, and the eps of the threat."""
     with mpl.rc_context(STYLE):
         figure, (axes,) = canvas()
-        for arm, curve in found.items():
-            axes.plot(curve["eps"], curve["accuracy"], color=COLOURS[arm], marker="o", markersize=4, label=arm)
+        for arm, colour in colours_of(found).items():
+            curve, label = found[arm], arm_in_words(arm)
+            axes.plot(curve["eps"], curve["accuracy"], color=colour, marker="o", markersize=4, label=label)
         axes.axvline(eps, color=INK, linewidth=1, linestyle="--", label="eps of the threat")
         axes.set_xscale("symlog", linthresh=eps / 2, linscale=0.5)  # 0 has a place on it
         ticks = next(iter(found.values()))["eps"]

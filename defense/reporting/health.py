@@ -10,7 +10,7 @@ from defense.reporting.learning import flags_of, untold
 from defense.reporting.reading import is_rival
 from defense.reporting.smoothness import rough
 from defense.reporting.sweeps import Result, swept
-from defense.reporting.tables import arms_of, markdown
+from defense.reporting.tables import arm_in_words, arms_of, markdown
 
 Checks = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by arm and check, as in result.json
 
@@ -36,7 +36,8 @@ def warning(checks: Checks, health: Mapping[str, Any] | None = None) -> str:
             if finding["flagged"]:
                 signs.setdefault(finding["sign"], []).append(arm)
     said = [
-        f"{sign} ({'every arm' if len(arms) == len(checks) else ', '.join(arms)})" for sign, arms in signs.items()
+        f"{sign} ({'every arm' if len(arms) == len(checks) else ', '.join(map(arm_in_words, arms))})"
+        for sign, arms in signs.items()
     ]
     said = [*flags_of(health or {}), *said]
     return f"Not to be believed without a closer look: {'; '.join(said)}." if said else ""
@@ -66,7 +67,9 @@ def checks_table(checks: Checks) -> str:
         )
         for row in check_rows(checks)
     ]
-    return markdown((f"of {looked_at(checks)} test samples", *arms_of(checks), "allowed"), cells)
+    return markdown(
+        (f"of {looked_at(checks)} test samples", *map(arm_in_words, arms_of(checks)), "allowed"), cells
+    )
 
 
 def looked_at(checks: Checks) -> int:

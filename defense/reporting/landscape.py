@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from defense.config.choices import AUTO, TreatmentName
 from defense.reporting.charts import Axis, RankInfo, budget_curves, tradeoff
 from defense.reporting.settings import WORST, Setting
 from defense.reporting.sheet import Part
 from defense.reporting.statistics import Mean, mean_interval
+from defense.reporting.tables import arm_in_words, trusted_of
 
 BUDGET = "treatment.budget"
 LINES = 8  # in one chart: more of them, each with its band, could not be told apart
@@ -51,10 +52,10 @@ def by_budget(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
             gains.setdefault(name, {})[budget] = setting.gain()
         references = {
             arm: {budget: by_seed(arm, [s for s in alike if budget_of(s) == budget]) for budget in budgets}
-            for arm in ("baseline", "control")
+            for arm in arms_beside(alike)
         }
         text = (
-            "Above, means over seeds of the defended arm, and dashed of baseline and control; below, the gain "
+            f"Above, means over seeds of the defended arm, and dashed of {told(references)}; below, the gain "
             "over the control, paired by seed. Bands are 95 % intervals over seeds. Those above hold the luck of "
             "a seed's split and first weights, which all arms share. Those below do not, but nor are they "
             "corrected for how many there are: the table of settings is."
@@ -68,6 +69,18 @@ def by_budget(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
             which = f" ({own[0]} to {own[-1]})" if len(names) > LINES else ""
             found.append((f"Accuracy against budget{', ' + facet if facet else ''}{which}", text, chart))
     return found
+
+
+def arms_beside(settings: Sequence[Setting]) -> list[str]:
+    """Return the arms that some settings are drawn beside: baseline, control, and trusted ones that all have."""
+    trusted = trusted_of(set.intersection(*(set(setting.arms) for setting in settings)))
+    return ["baseline", "control", *trusted]
+
+
+def told(arms: Iterable[str]) -> str:
+    """Return 'baseline, control and trusted'."""
+    *others, last = map(arm_in_words, arms)
+    return f"{', '.join(others)} and {last}"
 
 
 def budget_of(setting: Setting) -> float:
@@ -85,7 +98,7 @@ def by_seed(arm: str, settings: Sequence[Setting], metric: str = WORST) -> Mean:
 
 
 def by_accuracies(number: int, settings: Sequence[Setting]) -> Part:
-    """Return robust against clean accuracy of all settings of one ground, beside baseline and control."""
+    """Return robust against clean accuracy of all settings of one ground, beside the arms that they share."""
     places = [
         RankInfo(
             setting.row,
@@ -97,7 +110,7 @@ def by_accuracies(number: int, settings: Sequence[Setting]) -> Part:
     ]
     references = {
         arm: RankInfo(arm, arm, by_seed(arm, settings, "clean"), by_seed(arm, settings))
-        for arm in ("baseline", "control")
+        for arm in arms_beside(settings)
     }
     where = f", {settings[0].place}" if settings[0].place else ""
     text = (

@@ -10,6 +10,7 @@ from defense.config.choices import Doubt
 from defense.reporting.escaping import visible
 from defense.reporting.statistics import percent
 from defense.reporting.sweeps import Result, swept
+from defense.reporting.tables import arm_in_words
 
 Health = Mapping[str, Any]  # as in result.json
 Found = Mapping[str, Mapping[str, Any]]  # robustness.checks.Learned as plain values, by arm
@@ -55,7 +56,9 @@ def verdict_of(health: Health, about: str = "the treatment") -> str:
     if health["reason"] == LEARNED_NOTHING:
         arms = [arm for arm in health["arms"] if not health["arms"][arm]["learned"] and arm != "proxy"]
         every = len(arms) == len([arm for arm in health["arms"] if arm != "proxy"])
-        who = f"The {' and '.join(arms)} {'is' if len(arms) == 1 else 'are'} not told from chance"
+        who = (
+            f"The {' and '.join(map(arm_in_words, arms))} {'is' if len(arms) == 1 else 'are'} not told from chance"
+        )
         who = "No arm is told from chance" if every and len(arms) > 1 else who
         return f"{who} ({accuracies(health, arms)}): nothing can be said about {about}."
     attack = health["attack"]
@@ -74,7 +77,7 @@ def accuracies(health: Health, arms: Sequence[str]) -> str:
     """Return the clean accuracy of some arms beside the share of the largest class."""
     found = [health["arms"][arm] for arm in arms]
     constant = [f" with {own['doubt']}" if own["doubt"] in NOTHING else "" for own in found]
-    each = [f"{arm} {own['accuracy']:.1f} %" for arm, own in zip(arms, found, strict=True)]
+    each = [f"{arm_in_words(arm)} {own['accuracy']:.1f} %" for arm, own in zip(arms, found, strict=True)]
     alike = len(set(constant)) == 1 and len(arms) > 1 and constant[0]
     said = ", ".join(each if alike else map("".join, zip(each, constant, strict=True)))
     said += f", each{constant[0]}" if alike else ""
@@ -97,7 +100,7 @@ def flags_of(health: Health) -> list[str]:
     doubts: dict[str, list[str]] = {}
     for arm, found in arms.items():
         if found["doubt"]:
-            doubts.setdefault(found["doubt"], []).append(f"{arm} {found['accuracy']:.1f} %")
+            doubts.setdefault(found["doubt"], []).append(f"{arm_in_words(arm)} {found['accuracy']:.1f} %")
     said = [f"{doubt} (clean accuracy: {', '.join(own)})" for doubt, own in doubts.items()]
     attack = health.get("attack") or {}
     return [*said, *([f"{attack['doubt']} to tell the arms apart"] if attack.get("doubt") else [])]

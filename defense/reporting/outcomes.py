@@ -11,7 +11,7 @@ import pandas as pd
 from defense.reporting.escaping import visible
 from defense.reporting.record import Run
 from defense.reporting.statistics import Mean, paired_accuracies, percent
-from defense.reporting.tables import arms_of, header, lookup, markdown, metrics, spoken
+from defense.reporting.tables import arms_of, header, lookup, markdown, metrics, spoken, trusted_of
 
 
 def accuracies(evaluation: pd.DataFrame) -> dict[str, Any]:
@@ -33,10 +33,12 @@ def accuracies(evaluation: pd.DataFrame) -> dict[str, Any]:
 def difference(run: Run, metric: str, first: str = "defended", second: str = "control") -> Mean:
     """Return first - second in points of accuracy, with Tango's interval over the test samples they share.
 
-    Where nothing was treated the arms are one model: they differ by nothing, and no luck is in that.
+    Where nothing was treated the arms are one model: they differ by nothing, and no luck is in that. Trusted arms
+    are models of their own.
     """
     one, other = (run.arms[name].evaluation[metric].to_numpy() for name in (first, second))
-    return paired_accuracies(one, other) if treated(run) else Mean(0.0, np.nan, np.nan, len(one))
+    apart = treated(run) or trusted_of((first, second))
+    return paired_accuracies(one, other) if apart else Mean(0.0, np.nan, np.nan, len(one))
 
 
 def treated(run: Run) -> int:

@@ -25,7 +25,7 @@ from defense.reporting.record import Run
 from defense.reporting.selection import one_class_said
 from defense.reporting.smoothness import smoothness_said
 from defense.reporting.sweeps import left_out
-from defense.reporting.tables import arms_of, markdown
+from defense.reporting.tables import arm_in_words, arms_of, kind_of, markdown, trusted_of, weight_of
 from defense.reporting.verdict import scorer_of
 from defense.runtime.progress import in_words
 
@@ -78,6 +78,8 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "spread": in_words(numbers["scoring"]["members"]),
         "rows": arm_rows(run),
         "arms": arms_of(run.arms),
+        "checked_arms": arms_of(checks),
+        "weights": {arm: weight_of(arm) for arm in trusted_of(run.arms)},
         "warning": warning(checks, numbers["health"]),
         "learned": line_of(numbers["health"]),
         "left_out": left_out(numbers),
@@ -130,7 +132,7 @@ def write_text(path: Path, template: str, facts: dict[str, Any]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"md": for_markdown, "visible": visible}
+    environment.filters |= {"md": for_markdown, "visible": visible, "arm": arm_in_words, "kind": kind_of}
     write(path, environment.get_template(f"{template}.j2").render(facts).rstrip() + "\n")
 
 

@@ -10,6 +10,7 @@ from defense.reporting.comparing import COMPARED, knob
 from defense.reporting.exports import Printed
 from defense.reporting.judging import Compared
 from defense.reporting.statistics import deviation, p_value
+from defense.reporting.tables import arm_in_words, trusted_of
 
 CLEAN = "clean"
 ABOUT = (
@@ -19,11 +20,27 @@ ABOUT = (
 
 
 def printed(rows: Sequence[Compared], knobs: Sequence[str]) -> Printed:
-    """Return header and rows: the setting, its seeds, the arms, defended - control, p; its clean accuracy, too."""
+    """Return header and rows: the setting, its seeds, the arms, defended - control, p; its clean accuracy, too.
+
+    Trusted arms come last, each with the gain over it.
+    """
+    trusted = trusted_of({arm for row in rows for arm in row.setting.arms})
     clean = bool(rows) and CLEAN in rows[0].setting.runs[0]["arms"]["defended"]
     header = ["scorer", *knobs, "seeds", *COMPARED, "defended - control (95 %)", "p, Holm"]
     header += ["clean, defended", "clean, defended - control (95 %)"] if clean else []
-    return header, [cells(row, knobs, clean=clean) for row in rows]
+    for arm in map(arm_in_words, trusted):
+        header += [arm, f"defended - {arm} (95 %)"]
+    return header, [cells(row, knobs, clean=clean) + beside(row, trusted) for row in rows]
+
+
+def beside(row: Compared, trusted: Sequence[str]) -> list[str]:
+    """Return every trusted arm and the gain over it; '-' where a setting has none."""
+    setting, measure = row.setting, row.measure
+    found: list[str] = []
+    for arm in trusted:
+        known = arm in setting.arms
+        found += [spread(setting.values(arm, measure)), str(setting.gain(measure, arm))] if known else ["-", "-"]
+    return found
 
 
 def cells(row: Compared, knobs: Sequence[str], *, clean: bool) -> list[str]:

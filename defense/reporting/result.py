@@ -12,6 +12,7 @@ from defense.reporting.learning import SCORED, health_of
 from defense.reporting.outcomes import accuracies, difference, treated
 from defense.reporting.record import Run, Scoring
 from defense.reporting.selection import of_one_class, one_class, selection
+from defense.reporting.tables import trusted_of
 from defense.reporting.verdict import verdict
 
 PACKAGES = (
@@ -28,6 +29,10 @@ def result(run: Run) -> dict[str, Any]:
     return {
         "verdict": verdict(run, health),
         "gain_over_control": difference(run, "adaptive.worst").as_json("samples"),
+        **{
+            f"gain_over_{arm}": difference(run, "adaptive.worst", second=arm).as_json("samples")
+            for arm in trusted_of(run.arms)
+        },
         "clean_change": {
             over: difference(run, "clean", second=over).as_json("samples") for over in ("control", "baseline")
         },

@@ -19,6 +19,7 @@ from defense.reporting.tables import arms_of, lookup
 WORST = "adaptive.worst"
 OBJECTIVE, BALANCE = "objective", "treatment.balance="  # of a sweep: what belongs to the row beside the scorer
 GROUND = ("data", "model", "train", "threat", "evaluation", "evade")  # what makes accuracies comparable
+OTHER_ARMS = ("trusted", "trusted_weights")  # of evaluation: what arms there are beside those that are compared
 NAMES = ("source", "name", "recipe", "_target_")  # what a group of settings is called by, the first there is
 Value = str | int | float | bool | None
 
@@ -36,8 +37,8 @@ class Setting:
 
     @property
     def arms(self) -> list[str]:
-        """The names of the arms, in the order of every table; without a proxy that no score comes from."""
-        names = arms_of(self.runs[0]["arms"])
+        """The arms that all runs have, in the order of every table; without a proxy that no score comes from."""
+        names = arms_of(set.intersection(*(set(run["arms"]) for run in self.runs)))
         return [name for name in names if name != "proxy" or proxy_of(self.runs[0]["config"])]
 
     @property
@@ -48,7 +49,10 @@ class Setting:
     @property
     def ground(self) -> str:
         """What its accuracies depend on beside the treatment: only those of one ground compare."""
-        return json.dumps({name: self.runs[0]["config"].get(name) for name in GROUND}, sort_keys=True)
+        config = self.runs[0]["config"]
+        own = {name: config.get(name) for name in GROUND}
+        suite = {name: value for name, value in (own["evaluation"] or {}).items() if name not in OTHER_ARMS}
+        return json.dumps(own | {"evaluation": suite}, sort_keys=True)
 
     def has(self, measure: Measure) -> bool:
         """Whether something was measured: gaps are of data with groups alone."""

@@ -7,17 +7,40 @@ from typing import Any
 
 from defense.reporting.escaping import visible
 
-ARMS = ("baseline", "control", "defended", "proxy")  # proxy: the model of another recipe that scores come from
+# trusted: trained on trusted samples too, which in trusted_3 weigh 3 times as much
+# proxy: the model of another recipe that scores come from
+ARMS = ("baseline", "control", "defended", "trusted", "proxy")
 
 
 def arms_of(arms: Collection[str]) -> list[str]:
-    """Return the names of the arms that there are, in the order of every table."""
-    return [name for name in ARMS if name in arms]
+    """Return the names of the arms that there are, in the order of every table; trusted ones by their weight."""
+    known = [name for name in arms if kind_of(name) in ARMS]
+    return sorted(known, key=lambda name: (ARMS.index(kind_of(name)), weight_of(name)))
+
+
+def trusted_of(arms: Collection[str]) -> list[str]:
+    """Return the names of the arms that are trained on trusted samples too, by their weight there."""
+    return [name for name in arms_of(arms) if kind_of(name) == "trusted"]
+
+
+def kind_of(arm: str) -> str:
+    """Return the name of an arm without the weight of trusted samples: 'trusted' of 'trusted_3'."""
+    return arm.partition("_")[0]
+
+
+def weight_of(arm: str) -> float:
+    """Return how many times as much as others trusted samples weigh in an arm; 1 if its name does not say."""
+    return float(arm.partition("_")[2] or 1)
+
+
+def arm_in_words(arm: str) -> str:
+    """Return what tables call an arm: 'trusted x3' for 'trusted_3'."""
+    return arm.replace("_", " x")
 
 
 def header(arms: Collection[str]) -> tuple[str, ...]:
     """Return the header of a table of accuracies."""
-    return ("test accuracy, %", *arms_of(arms), "defended - control (95 %)")
+    return ("test accuracy, %", *map(arm_in_words, arms_of(arms)), "defended - control (95 %)")
 
 
 def metrics(arm: dict[str, Any]) -> list[str]:

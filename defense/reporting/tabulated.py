@@ -17,14 +17,16 @@ from defense.reporting.sheet import Part
 from defense.reporting.significance import FEWEST
 from defense.reporting.statistics import p_value
 from defense.reporting.sweeps import FOLDER, LABEL
+from defense.reporting.tables import arm_in_words, trusted_of
 
 DISTINCT = 30  # values of a column: of more, rows are not chosen by it
 ENDS = " (95 %)"
 
 
 def settings_part(judgements: Sequence[Judgement], data: pd.DataFrame) -> Part:
-    """Return one row a setting: accuracies, paired differences to control and baseline, p-values, costs."""
+    """Return one row a setting: accuracies, paired differences to the other arms, p-values, costs."""
     knobs = knobs_of(data)
+    trusted = trusted_of({arm for judgement in judgements for arm in judgement.setting.arms})
     tones = [judgement.word if judgement.holm is not None else "unjudged" for judgement in judgements]
     columns: dict[str, list[str]] = {
         **{name: [spoken(value) for value in data[name]] for name in ("scorer", *knobs)},
@@ -32,6 +34,7 @@ def settings_part(judgements: Sequence[Judgement], data: pd.DataFrame) -> Part:
         "baseline": numbers(data, "baseline"),
         "control": numbers(data, "control"),
         "defended": numbers(data, "defended"),
+        **{arm_in_words(arm): numbers(data, arm) for arm in trusted},
         f"defended - control{ENDS}": spans(data, "gain"),
         "judgement": [Text(word, tone=tone) for word, tone in zip(data["judgement"], tones, strict=True)],
         "p, t": numbers(data, "gain_p_t", p_value),
@@ -42,6 +45,7 @@ def settings_part(judgements: Sequence[Judgement], data: pd.DataFrame) -> Part:
         "to baseline: p, t": numbers(data, "gain_over_baseline_p_t", p_value),
         "to baseline: p, Holm": numbers(data, "gain_over_baseline_p_holm", p_value),
         "to baseline: p, Wilcoxon": numbers(data, "gain_over_baseline_p_wilcoxon", p_value),
+        **{name: cells for arm in trusted for name, cells in over_trusted(data, arm).items()},
         "clean": numbers(data, "defended_clean"),
         "triggered": numbers(data, "triggered"),
         "AUC": numbers(data, "auc", "{:.3f}"),
@@ -57,8 +61,25 @@ def settings_part(judgements: Sequence[Judgement], data: pd.DataFrame) -> Part:
     return replace(found, paper=table, caption=caption)
 
 
+def over_trusted(data: pd.DataFrame, arm: str) -> dict[str, list[str]]:
+    """Return the columns that say how the defended arm stands beside a trusted one; '-' where there is none."""
+    column, other = f"gain_over_{arm}", arm_in_words(arm)
+    words = [str(word) if isinstance(word, str) else "-" for word in data[f"judgement_over_{arm}"]]
+    judged = data.get(f"{column}_p_holm", pd.Series(index=data.index, dtype=float)).notna()
+    tones = [word if known else "unjudged" for word, known in zip(words, judged, strict=True)]
+    return {
+        f"defended - {other}{ENDS}": spans(data, column),
+        f"to {other}: judgement": [Text(word, tone=tone) for word, tone in zip(words, tones, strict=True)],
+        f"to {other}: p, t": numbers(data, f"{column}_p_t", p_value),
+        f"to {other}: p, Holm": numbers(data, f"{column}_p_holm", p_value),
+        f"to {other}: p, Wilcoxon": numbers(data, f"{column}_p_wilcoxon", p_value),
+    }
+
+
 def cells_part(data: pd.DataFrame) -> Part:
     """Return one row a run, with the link to its own page."""
+    arms = {str(name).removesuffix(f".{WORST}") for name in data if str(name).endswith(f".{WORST}")}
+    trusted = trusted_of(arms)
     columns: dict[str, list[str]] = {
         "run": runs_of(data),
         "scorer": [spoken(value) for value in data["scorer"]],
@@ -67,6 +88,7 @@ def cells_part(data: pd.DataFrame) -> Part:
         "baseline": numbers(data, f"baseline.{WORST}"),
         "control": numbers(data, f"control.{WORST}"),
         "defended": numbers(data, f"defended.{WORST}"),
+        **{arm_in_words(arm): numbers(data, f"{arm}.{WORST}") for arm in trusted},
         f"defended - control{ENDS}": spans(data, "gain"),
         "p, McNemar": numbers(data, "mcnemar_p", p_value),
         "clean": numbers(data, "defended.clean"),
@@ -107,6 +129,11 @@ def about_settings(data: pd.DataFrame) -> str:
         said.append("Wilcoxon: the signed-rank test over seeds, exact.")
         if (data["seeds"] < FEWEST).any():
             said.append(f"With fewer than {FEWEST} seeds it cannot reach 0.05, however large the difference is.")
+    if any(str(name).startswith("judgement_over_trusted") for name in data):
+        said.append(
+            "Trusted: trained on the validation samples too, nothing treated; x3: if they weigh 3 times as much. "
+            "Gains over it are judged like those over the control, and corrected for their own number."
+        )
     if "mcnemar_seeds" in data and data["mcnemar_seeds"].any():
         said.append(
             "McNemar: within how many seeds defended and control differ on test samples; of those alone it speaks."
@@ -148,9 +175,12 @@ def numbers(data: pd.DataFrame, column: str, form: str | Callable[[float], str] 
 
 
 def spans(data: pd.DataFrame, column: str) -> list[str]:
-    """Return means with their intervals as text that sorts by the mean."""
+    """Return means with their intervals as text that sorts by the mean; '-' where there is none."""
     found: list[str] = []
     for row in data.to_dict("records"):
+        if pd.isna(row[column]):
+            found.append("-")
+            continue
         low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
         ends = "" if pd.isna(low) or pd.isna(high) else f" ({low:+.1f} to {high:+.1f})"
         found.append(Text(f"{row[column]:+.1f}{ends}", value=row[column]))

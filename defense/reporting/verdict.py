@@ -13,6 +13,7 @@ from defense.reporting.outcomes import accuracies, difference, treated
 from defense.reporting.reading import proxy_of
 from defense.reporting.record import Run, Scoring
 from defense.reporting.statistics import Mean
+from defense.reporting.trusting import trusted_said
 
 
 def verdict(run: Run, health: Health) -> str:
@@ -28,7 +29,8 @@ def verdict(run: Run, health: Health) -> str:
     nothing = verdict_of(health)
     if count == 0:
         left = f"accuracy under adaptive attack is {arms['baseline']:.1f} %"
-        return " ".join(filter(None, (nothing, f"Nothing was treated ({untouched(run)}): {left}.")))
+        said = f"Nothing was treated ({untouched(run)}): {left}."
+        return " ".join(filter(None, (nothing, said, "" if nothing else trusted_said(run))))
     if nothing:
         return nothing
     choice = ""
@@ -45,7 +47,7 @@ def verdict(run: Run, health: Health) -> str:
         f"{gain.high:+.1f}), {outcome}."
     )
     changes = {over: difference(run, "clean", second=over) for over in ("control", "baseline")}
-    return " ".join(filter(None, (said, clean_said(changes))))
+    return " ".join(filter(None, (said, clean_said(changes), trusted_said(run))))
 
 
 def clean_said(changes: Mapping[str, Mean]) -> str:

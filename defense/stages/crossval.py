@@ -19,6 +19,7 @@ from defense.randomness import derive
 from defense.runtime.runtime import Runtime
 from defense.stages.train import TRAINED_ON, train_network
 from defense.store.stage import stage
+from defense.training.inputs import TrainingSet
 
 
 @stage(version=3, code=(models, robustness, training))
@@ -48,7 +49,8 @@ def crossval(
         keep = torch.ones(len(labels), dtype=torch.bool)
         keep[out] = False
         model = design.build()
-        train_network(model, data, training, runtime.alone(), keep=keep, seed=design.seed)
+        samples = TrainingSet.of(data.train, keep)
+        train_network(model, data, training, runtime.alone(), samples=samples, seed=design.seed)
         rows = torch.from_numpy(out)
         logits = predict(model, data.train.subset(rows), batch_size=4 * training.recipe.batch_size)
         probabilities[rows] = logits.float().softmax(1)

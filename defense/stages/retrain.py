@@ -28,6 +28,7 @@ from defense.runtime.distributed import raise_on_all, rank_name, shard
 from defense.runtime.runtime import Runtime
 from defense.stages.train import TRAINED_ON, train_network
 from defense.store.stage import stage
+from defense.training.inputs import TrainingSet
 
 
 def parts_of_train(spec: Faithfulness, size: int, *, seed: int) -> Tensor:
@@ -82,7 +83,8 @@ def retrain(
         if start is not None:
             model.load_state_dict(start.weights)
         keep, weights = (torch.ones_like(left), left.float()) if spec.by is Dropping.weight else (left, None)
-        train_network(model, data, training, runtime.alone(), keep=keep, weights=weights, seed=own.seed)
+        samples = TrainingSet.of(data.train, keep, weights)
+        train_network(model, data, training, runtime.alone(), samples=samples, seed=own.seed)
         return model
 
     def logits_of(model: nn.Module) -> dict[str, Tensor]:

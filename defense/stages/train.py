@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from defense import models, robustness, training
 from defense.artifacts import Tensors, TrainedModel, Treatment
@@ -21,7 +21,7 @@ from defense.runtime.distributed import SharedCheckpoint
 from defense.runtime.runtime import Runtime
 from defense.store.stage import stage
 from defense.training.epochs import EpochEnd, EpochSelection
-from defense.training.inputs import Criteria, TrainingSet
+from defense.training.inputs import Criteria, Measure, TrainingSet
 from defense.training.lbfgs import fit_lbfgs
 from defense.training.loop import fit
 from defense.training.recipes import losses_of
@@ -46,28 +46,37 @@ def shares_batches(arguments: Mapping[str, Any]) -> bool:
     return arguments["training"].recipe.optimizer is Optimizer.sgd
 
 
-@stage(version=5, code=(models, robustness, training), shared=shares_batches, counts_ranks=True)
+@stage(
+    version=5,
+    code=(models, robustness, training),
+    shared=shares_batches,
+    as_before={"kept": None},
+    counts_ranks=True,
+)
 def train(
     runtime: Runtime,
     design: Design,
     data: Annotated[Dataset, reads(*TREATED_ON)],
     training: Training,
     treatment: Annotated[Treatment, reads(*SEEN)],
+    *,
+    kept: int | None = None,
 ) -> TrainedModel:
     """Return the network of a design trained on the treated training split.
 
-    Validation gives the curves and the epoch that is kept; test is never looked at. The checkpoint of `runtime`
-    keeps an epoch now and then, and a killed training goes on after it.
+    Validation gives the curves and the epoch that is kept. If that is given as `kept`, training ends with it and
+    looks at no validation. Test is never looked at. The checkpoint of `runtime` keeps an epoch now and then, and a
+    killed training goes on after it.
     """
     samples = training_set(data.train, treatment)
     return train_network(
         design.build(),
-        replace(data, train=samples.split),
+        data,
         training,
         runtime,
-        keep=samples.keep,
-        weights=samples.weights,
+        samples=samples,
         seed=design.seed,
+        kept=kept,
     )
 
 
@@ -85,29 +94,31 @@ def train_network(
     training: Training,
     runtime: Runtime,
     *,
-    keep: Tensor,
-    weights: Tensor | None = None,
+    samples: TrainingSet,
     seed: int,
+    kept: int | None = None,
 ) -> TrainedModel:
-    """Train `model` in place on the kept samples of data.train; it ends at the epoch that is kept.
+    """Train `model` in place on `samples`; it ends at the epoch that is kept.
 
-    keep: bool (n,); weights: float (n,), mean 1 over the kept samples, None: all weigh the same. Of the earlier
-    epochs whose weights the recipe asks for, those after the kept one are left out.
+    kept: that epoch, from 1; None: the validation of `data` says. Of the earlier epochs whose weights the recipe
+    asks for, those after the kept one are left out.
     """
     recipe = training.recipe
     throttled = ThrottledCheckpoint(runtime.checkpoint)
     checkpoint = SharedCheckpoint(throttled, runtime.ranks)
-    kept = checkpoint.load("training")
+    begun = checkpoint.load("training")
     nothing: dict[str, Any] = {"history": [], "checkpoints": {}, "choice": {}, "after": None}
-    known = unpacked(kept) if kept else nothing
+    known = unpacked(begun) if begun else nothing
     history: list[dict[str, float]] = known["history"]
     checkpoints: dict[int, Tensors] = known["checkpoints"]
-    choice = EpochSelection(recipe)
+    choice = EpochSelection(recipe, until=kept)
     choice.load(known["choice"])
-    measure = measuring(data.validation, training, runtime, classes=data.classes, seed=seed)
+    measure: Measure = unmeasured
+    if kept is None:
+        measure = measuring(data.validation, training, runtime, classes=data.classes, seed=seed)
     ends = OPTIMIZERS[recipe.optimizer](
         model,
-        TrainingSet.of(data.train, keep, weights),
+        samples,
         recipe,
         runtime,
         criteria=Criteria(losses_of(training, data.classes), measure),
@@ -124,6 +135,8 @@ def train_network(
             so_far = {"history": history, "checkpoints": checkpoints, "choice": choice.state()}
             checkpoint.save("training", packed(so_far | {"after": end.state()}))
     best = choice.best
+    if kept not in (None, best.epoch):
+        raise ValueError(f"epoch {kept} is to be kept, and training ended with epoch {best.epoch}")
     model.load_state_dict(best.weights)
     table = pd.DataFrame(history)
     return TrainedModel(
@@ -136,6 +149,11 @@ def train_network(
         },
         table.assign(kept=table["epoch"] == best.epoch),
     )
+
+
+def unmeasured(network: nn.Module, epoch: int) -> dict[str, float]:
+    """Return no numbers: there are no samples to measure a network on that it is not trained on."""
+    return {}
 
 
 def earlier_epochs(recipe: Train) -> set[int]:

@@ -50,16 +50,16 @@ class Trained:
         """The number of its logits."""
         return self.design.data.classes
 
-    @property
-    def epochs(self) -> int:
-        """How many epochs its weights are from: those up to the one that was kept."""
-        history = self.artifact.history
-        return int(history.loc[history["kept"], "epoch"].iloc[0])
-
     @cached_property
     def identity(self) -> Any:
         """The design and the weights in canonical form, for keys."""
         return canonical({"design": self.design, "weights": self.artifact.weights}, "model")
+
+    @property
+    def kept(self) -> int:
+        """The epoch that its weights are of, from 1."""
+        history = self.artifact.history
+        return int(history["epoch"][history["kept"]].item())
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -72,9 +72,8 @@ class Trained:
         for name, value in self.artifact.checkpoints.items():
             after, _, own = name.partition("/")
             states.setdefault(int(after), {})[own] = value
-        history = self.artifact.history.set_index("epoch")
-        rates, kept = history["learning_rate"], self.epochs
-        states = dict(sorted(states.items())) | {kept: self.artifact.weights}
+        rates = self.artifact.history.set_index("epoch")["learning_rate"]
+        states = dict(sorted(states.items())) | {self.kept: self.artifact.weights}
         found, begin = [], 0
         for epoch, state in states.items():
             found.append(Checkpoint(f"epoch {epoch}", float(rates.loc[begin + 1 : epoch].sum()), state))

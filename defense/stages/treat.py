@@ -43,6 +43,12 @@ def untreated(train: Split) -> Treatment:
     return Treatment(pd.DataFrame({**table, "treated": False}))
 
 
+def trusting(train: Split, trusted: int, weight: float) -> Treatment:
+    """Return the treatment that lets the last `trusted` samples weigh `weight` times as much; the mean stays 1."""
+    weights = np.where(np.arange(len(train)) < len(train) - trusted, 1.0, weight)
+    return Treatment(untreated(train).table.assign(weight=weights / weights.mean()))
+
+
 @stage(version=4)
 def treat(
     runtime: Runtime,

@@ -51,11 +51,12 @@ class Best:
 
 
 class EpochSelection:
-    """Which epoch of a training by `recipe` is kept."""
+    """Which epoch of a training by `recipe` is kept; `until`: that one, whatever the recipe says."""
 
-    def __init__(self, recipe: Train) -> None:
-        self.best = Best(COLUMNS[recipe.kept])
-        self.robust = Best(COLUMNS[Keep.robust]) if recipe.recipe is Recipe.fast else None
+    def __init__(self, recipe: Train, until: int | None = None) -> None:
+        self.until = until
+        self.best = Best(COLUMNS[Keep.last if until else recipe.kept])
+        self.robust = Best(COLUMNS[Keep.robust]) if recipe.recipe is Recipe.fast and not until else None
 
     def look(self, end: EpochEnd) -> bool:
         """Take in the end of an epoch; return whether training ends with it. Then `best` is the one that is kept.
@@ -65,7 +66,7 @@ class EpochSelection:
         """
         self.best.look(end)
         if self.robust is None:
-            return False
+            return end.numbers["epoch"] == self.until
         self.robust.look(end)
         found = end.numbers[self.robust.column]
         if self.robust.value - found <= COLLAPSE:
@@ -83,7 +84,7 @@ class EpochSelection:
 
     def state(self) -> dict[str, Any]:
         """Return what was looked at so far."""
-        return {name: vars(best) for name, best in vars(self).items() if best is not None}
+        return {name: vars(best) for name, best in vars(self).items() if isinstance(best, Best)}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a `state`."""

@@ -103,6 +103,17 @@ def test_all_scorers_of_leave_one_out_are_about_the_same_training() -> None:
             "evaluation.masked=pgd: expected the name of a square in evaluation.attacks",
         ),
         (
+            ["evaluation.trusted_weights=[3,1]"],
+            r"evaluation.trusted_weights=1.0: expected numbers above 1, as in \[",
+        ),
+        (["evaluation.trusted_weights=[inf]"], "evaluation.trusted_weights=inf: expected numbers above 1"),
+        (["evaluation.trusted_weights=[nan]"], "evaluation.trusted_weights=nan: expected numbers above 1"),
+        (["evaluation.trusted_weights=[3,10,3]"], r"trusted_weights=\[3.0, 3.0\]: expected each weight once"),
+        (
+            ["evaluation.trusted=false", "evaluation.trusted_weights=[3]"],
+            r"evaluation.trusted_weights=\[3.0\]: expected \[\] with evaluation.trusted=false",
+        ),
+        (
             ["threat.norm=L2", "threat.eps=1", "data.harm_eps='8 / 255'"],
             "data.harm_eps=8/255: is meant for Linf; give a radius in L2, as in data.harm_eps=0.5",
         ),

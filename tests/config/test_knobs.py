@@ -313,6 +313,8 @@ CASES = [
     case("evaluation.masked", "[square]", {"evaluate"}, [*SIZES, "evaluation=standard"]),
     case("evaluation.batch_size", 8, {"attack", "evaluate"}),
     case("evaluation.checked", 6, {"check"}, [*SIZES, "evaluation.checked=5"]),
+    case("evaluation.trusted", "false", {"train"}),  # the walk evaluates one model: all have the same weights
+    case("evaluation.trusted_weights", "[3]", {"train"}),
     case("faithfulness.subsets", "leave_one_out", {"retrain"}, HALVES),
     case("faithfulness.count", 4, {"retrain"}, HALVES),
     case("faithfulness.targets", 2, {"score"}, HALVES),

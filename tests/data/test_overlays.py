@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from defense.data.images import FolderImages, Images, TensorImages
-from defense.data.overlays import Overlaid, Stamped, stamp
+from defense.data.overlays import Joined, Overlaid, Stamped, in_files, stamp
 
 ROWS = torch.tensor([7, 0, 3])
 
@@ -54,6 +54,21 @@ def test_stamped(base: Images, side: int) -> None:
     alike(images, dense)
     others = [Stamped(base, ~marked, side), Stamped(base, marked, 3)]
     assert len({image.digest() for image in (images, *others)} | {base.digest()}) == 4
+
+
+def test_joined(base: Images) -> None:
+    """Three and five of eight pictures, of which the latter come in another form."""
+    dense = base.take(torch.arange(8)).clone()
+    first, other = base.subset(torch.arange(3)), TensorImages(dense[3:])
+    images = Joined(first, Overlaid(other, torch.tensor([0]), 1 - dense[3:4]))
+    dense[3] = 1 - dense[3]
+    alike(images, dense)
+    assert torch.equal(images.take(torch.tensor([1, 0])), dense[[1, 0]])  # of the first alone
+    assert torch.equal(images.take(torch.tensor([7, 4])), dense[[7, 4]])  # of the second alone
+    assert in_files(images) == isinstance(base, FolderImages)
+    assert in_files(Joined(other, first)) == isinstance(base, FolderImages)
+    others = [Joined(first, other), images.subset(torch.arange(7)), images.subset(torch.arange(8).flip(0))]
+    assert len({image.digest() for image in (images, *others)}) == 4
 
 
 def alike(images: Images, dense: torch.Tensor) -> None:

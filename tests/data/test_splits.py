@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from defense.data.images import TensorImages
-from defense.data.load import draw, load
+from defense.data.load import draw, held_out, load
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from tests.conftest import data, make_split
@@ -56,6 +58,30 @@ def test_every_class_has_its_share(size: int, seed: int) -> None:
 def test_sizes_that_do_not_fit(size: int) -> None:
     with pytest.raises(InputError, match=f"data.test_size={size}: 90 samples are there to draw from; expected 3"):
         draw(make_split(90, 3, (1, 2, 2)), size, "data.test_size", 0)
+
+
+def test_trusted_samples_come_after_those_of_training(digits: Dataset) -> None:
+    """Of validation, and of the part of it that is held out for a choice: each with its label and picture."""
+    data = held_out(digits, 0.5, seed=0)
+    assert data.choice is not None
+    parts = (data.train, data.validation, data.choice)
+    found = data.trusting
+    for name in ("ids", "labels", "truth"):
+        assert torch.equal(getattr(found.train, name), torch.cat([getattr(part, name) for part in parts]))
+    pictures = [part.images.take(torch.arange(len(part))) for part in parts]
+    assert torch.equal(found.train.images.take(torch.arange(260)), torch.cat(pictures))
+    assert (len(found.train), len(found.validation), found.choice) == (260, 0, None)
+    assert len(set(found.train.ids.tolist())) == 260
+    assert found.test is digits.test
+    assert torch.equal(digits.trusting.train.ids, torch.cat([digits.train.ids, digits.validation.ids]))
+    assert len(data.train) == 200
+
+
+def test_groups_are_joined_if_both_have_them() -> None:
+    split = make_split(4, 2, (1, 2, 2))
+    grouped = replace(split, groups=torch.tensor([0, 1, 1, 0]))
+    assert grouped.joined(grouped).groups.tolist() == [0, 1, 1, 0, 0, 1, 1, 0]  # type: ignore[union-attr]
+    assert grouped.joined(split).groups is None
 
 
 def test_a_digest_tells_shape_and_type() -> None:

@@ -121,7 +121,7 @@ def test_what_is_chosen_is_trained_again_beside_another_control(
     assert found["sizes"]["treated"] == 160
     (baseline, *tried), (again, *final) = keys[:3], keys[3:]
     assert baseline != again
-    assert len(final) == 2
+    assert len(final) == 3  # control, defended and trusted
     assert not set(tried) & set(final)
     first, *_, last = controls
     assert sum(first) == sum(last) == 160
@@ -173,7 +173,7 @@ def test_the_proxy_is_an_arm_where_scores_come_from_one(command: Command, tmp_pa
     code, _, _ = command(*TINY, "scorer.proxy=adversarial", "hydra.run.dir=out")
     assert code == 0
     found = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
-    assert list(found["arms"]) == ["baseline", "control", "defended", "proxy"]
+    assert list(found["arms"]) == ["baseline", "control", "defended", "trusted", "proxy"]
     samples = pd.read_parquet(tmp_path / "out/per_sample.parquet").query("arm == 'proxy'")
     assert found["arms"]["proxy"]["adaptive"]["worst"] == pytest.approx(100 * samples["adaptive.worst"].mean())
     assert found["arms"]["proxy"]["adaptive"] != found["arms"]["baseline"]["adaptive"]

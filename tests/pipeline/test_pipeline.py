@@ -28,9 +28,9 @@ from tests.reference import inner_products
 
 Command = Callable[..., tuple[int, str, str]]
 
-TRAINED = {"train_baseline", "train_control", "train_defended"}
+TRAINED = {"train_baseline", "train_control", "train_defended", "train_trusted"}
 TREATED = {"control", "treat_defended"}
-EVALUATED = {"evaluate_baseline", "evaluate_control", "evaluate_defended"}
+EVALUATED = {"evaluate_baseline", "evaluate_control", "evaluate_defended", "evaluate_trusted"}
 AFTER_BASELINE = {"attack_validation", "score", "treat_defended", "train_defended"} | EVALUATED
 SCORED = {"score", "train_defended", "evaluate_defended"} | TREATED
 RETRAINED = TREATED | {"train_control", "train_defended", "evaluate_control", "evaluate_defended"}
@@ -150,7 +150,7 @@ def test_a_score_is_not_computed_again_for_what_its_scorer_does_not_read(
 
 
 def test_cells_of_a_grid_share_the_trainings_that_have_the_same_samples(tmp_path: Path) -> None:
-    """Two scorers, three budgets, two seeds: of 36 trainings the baseline and the controls are shared."""
+    """Two scorers, three budgets, two seeds: of 48 trainings all but those of defended arms are shared."""
     store, asked = tmp_path / "store", 0
     for seed in (1, 2):
         for scorer in ("random", "oracle"):
@@ -159,9 +159,9 @@ def test_cells_of_a_grid_share_the_trainings_that_have_the_same_samples(tmp_path
                 words = [f"seed={seed}", f"scorer={scorer}", f"treatment.budget={budget}"]
                 found = run_in(folder, *TINY, f"store={store}", *words)
                 asked += sum(label.startswith("train_") for label in found["keys"])
-    assert asked == 36
-    baselines, controls, defended = 2, 2 * 3, 2 * 2 * 3
-    assert len(list(store.glob("train/*/manifest.json"))) == baselines + controls + defended
+    assert asked == 48
+    baselines, trusted, controls, defended = 2, 2, 2 * 3, 2 * 2 * 3
+    assert len(list(store.glob("train/*/manifest.json"))) == baselines + trusted + controls + defended
 
 
 CHECKS = {"check_baseline", "check_control", "check_defended"}
@@ -180,7 +180,8 @@ RECHECKED = {
 def test_a_check_depends_on_the_model_and_the_threat_and_not_on_the_suite(
     store: Path, tmp_path: Path, change: str
 ) -> None:
-    run_in(tmp_path / "after", *TINY, f"store={store}", "evaluation.checked=10", change)
+    words = [*TINY, f"store={store}", "evaluation.checked=10", "evaluation.trusted=false"]
+    run_in(tmp_path / "after", *words, change)
     found, computed = result_of(tmp_path / "after"), computed_in(tmp_path / "after")
     assert computed & CHECKS == RECHECKED[change] - set(found["reused"])
     assert RECHECKED[change] - computed <= CHECKS - {"check_baseline"}
