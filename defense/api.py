@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from defense.config.checks import check_attack, check_numbers, check_suite, check_threat
-from defense.config.choices import Norm
+from defense.config.checks import check_attack, check_suite, check_threat
+from defense.config.choices import Method, Norm
 from defense.config.compose import chosen, scoring, typed_attack
 from defense.config.schema import Attack, Objective, Scorer, Threat, positive
 from defense.config.schema import Evaluation as Suite
+from defense.config.scorer_checks import check_numbers
 from defense.data.images import TensorImages
 from defense.data.splits import Split
 from defense.data.validation import Validation
@@ -67,6 +68,9 @@ def score(
     check_whole("seed", seed, 0)
     if scorer.proxy is not None or scorer.seeds != 1:
         raise InputError("scorer", scorer, "trains models of its own; expected proxy null and seeds 1 here")
+    if scorer.method is Method.metagradient:
+        found = "goes back through the training of a model, which is not known here"
+        raise InputError("scorer", scorer, f"{found}; expected another, or the command defense")
     model = as_model(model)
     samples, held_out = as_samples("train", train), as_samples("validation", validation)
     classes = min(

@@ -25,9 +25,10 @@ from defense.artifacts import (
     TrainedModel,
     Treatment,
 )
-from defense.config.choices import Optimizer
+from defense.config.choices import Dropping, Optimizer, Subsets
 from defense.config.schema import Attack, Data, Objective, Scorer, Threat, Train, Training, Treat
 from defense.config.schema import Evaluation as Suite
+from defense.config.tasks import Faithfulness
 from defense.data.splits import Dataset, Split
 from defense.data.validation import Validation
 from defense.influence import alignment, batching, per_sample
@@ -303,9 +304,12 @@ def retrain(
     *,
     threat: Threat,
     seed: int,
+    dropping: Faithfulness | None = None,
+    attack: Attack | None = None,
     **own: Any,
 ) -> Retrainings:
     """Call the stage retrain."""
+    removal = Faithfulness(Subsets.random, 0.5, Dropping.removal, fresh=False, count=None, targets=1, singles=0)
     return retrain_stage.retrain(
         runtime(**own),
         Design(settings, data, seed),
@@ -313,6 +317,9 @@ def retrain(
         Training(recipe, threat),
         parts=parts,
         validation=validation,
+        spec=dropping or removal,
+        attack=attack,
+        threat=threat,
         start=baseline if recipe.optimizer is Optimizer.lbfgs else None,
     )
 

@@ -20,6 +20,7 @@ FIELD, NAME = "scorer.method", "metagradient"
 # Of the length of the weights, in the difference that a second derivative is compared with: longer steps cross
 # kinks of ReLU and of maxima, of which a ResNet has some within 1e-7.
 STEP = 1e-10
+ROUNDING = 1e-14  # of the length of a gradient in float64
 FAR = 0.2  # of its length: more than rounding and kinks make, less than a part that is left out
 
 
@@ -56,6 +57,8 @@ def compare(model: nn.Module, x: Tensor, labels: Tensor) -> None:
 
     first = gradient(create_graph=True)
     length = norm(first)
+    if length == 0:
+        return
     along = [value.detach() * (STEP * norm(weights) / length) for value in first]
     inner = torch.stack([(value * part).sum() for value, part in zip(first, along, strict=True)]).sum()
     found = torch.autograd.grad(inner, weights, materialize_grads=True)
@@ -67,7 +70,7 @@ def compare(model: nn.Module, x: Tensor, labels: Tensor) -> None:
             sides.append(gradient())
     expected = [(one - other) / 2 for one, other in zip(*sides, strict=True)]
     off = norm([one - other for one, other in zip(found, expected, strict=True)])
-    if not off <= FAR * norm(expected) + 1e-9 * length:  # written so that NaN fails
+    if not off <= FAR * norm(expected) + ROUNDING * length:  # written so that NaN fails
         refuse(model, "its second derivative is not a difference of gradients")
 
 

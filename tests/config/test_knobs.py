@@ -29,7 +29,9 @@ from defense.artifacts import (
     Planted,
     Retrainings,
     Scores,
+    Smoothness,
     TrainedModel,
+    Trajectory,
     Treatment,
 )
 from defense.config.compose import composed
@@ -58,7 +60,7 @@ def pictures(arguments: Mapping[str, Any], name: str) -> dict[str, torch.Tensor]
 
 
 def scores(arguments: Mapping[str, Any]) -> Scores:
-    train = arguments.get("train")
+    train = arguments["data"].train if "trajectory" in arguments else arguments.get("train")
     if train is None:
         return next(iter(arguments["each"].values()))
     table = pd.DataFrame({"id": train.ids.numpy(), "score": np.arange(len(train), dtype=float)})
@@ -79,7 +81,8 @@ def evaluation(arguments: Mapping[str, Any]) -> Evaluation:
 
 def retrainings(arguments: Mapping[str, Any]) -> Retrainings:
     shape = (len(arguments["parts"]), len(arguments["validation"].clean), arguments["design"].data.classes)
-    return Retrainings({"clean": torch.zeros(shape), "adversarial": torch.zeros(shape)})
+    names = ("clean", "frozen", "adversarial")
+    return Retrainings({name: torch.zeros(shape) for name in names})
 
 
 def measurement(arguments: Mapping[str, Any]) -> Measurement:
@@ -102,6 +105,8 @@ ARTIFACTS = {
     AdversarialSet: lambda arguments: AdversarialSet(pictures(arguments, "split")),
     Scores: scores,
     Retrainings: retrainings,
+    Trajectory: lambda arguments: Trajectory({"0/form": torch.zeros(1)}),
+    Smoothness: lambda arguments: Smoothness(record()),
     HeldOut: lambda arguments: HeldOut({"probabilities": torch.zeros(1)}),
     Treatment: treatment,
     Evaluation: evaluation,
@@ -188,6 +193,7 @@ TREATED = {"treat", "control"}
 RETRAINED = TREATED | {"train"}
 SHOWN = {"train", "score", "attack", "evaluate"}  # stages that look at pictures
 ALL = SHOWN | TREATED
+META = {"train", "trajectory", "metagradient", "smoothness"}
 REPAIRED = {"train", "score", "measure"}
 
 
@@ -317,6 +323,12 @@ CASES = [
     case("evaluation.trusted_weights", "[3]", {"train"}),
     case("faithfulness.subsets", "leave_one_out", {"retrain"}, HALVES),
     case("faithfulness.count", 4, {"retrain"}, HALVES),
+    case("scorer.method", "metagradient", {"score", "trajectory", "metagradient", "smoothness"}),
+    case("train.epochs", 5, META, [*SIZES, "scorer=metagradient"]),
+    case("objective.weights.robustness", 0.5, {"metagradient"}, [*SIZES, "scorer=metagradient"]),
+    case("scorer.batch_size", 8, {"metagradient"}, [*SIZES, "scorer=metagradient"]),
+    case("attack.steps", 3, {"attack"}, [*SIZES, "scorer=metagradient"]),
+    case("train.keep", "clean", {"train"}, [*SIZES, "scorer=metagradient"]),
     case("faithfulness.targets", 2, {"score"}, HALVES),
     case("faithfulness.dropped", 0.2, {"retrain"}, HALVES),
     case("faithfulness.by", "weight", {"retrain"}, HALVES),
