@@ -10,7 +10,7 @@ import pytest
 
 from defense.errors import InputError
 from defense.reporting.detection import SHARES, detection_sheet, recall_curve
-from defense.reporting.faithfulness import faithfulness_sheet
+from defense.reporting.faithfulness import correlations, faithfulness_sheet
 from defense.reporting.sheet import write_sheet
 from defense.reporting.sweeps import Grid, columns_of, command_of, row_of
 from tests.reporting.test_page import Reader
@@ -173,7 +173,29 @@ def test_faithfulness_page(tmp_path: Path) -> None:
     assert "attacked at the baseline" in sheet.parts[0].text
     write_sheet(sheet, tmp_path)
     rows = (tmp_path / "tables/faithfulness_1.csv").read_text("utf-8").splitlines()
-    assert rows[1:] == ["ekfac,+0.500,-,0.03,9.00,4.5", "ip,+0.400,+0.152 to +0.648,-,2.00,1.0"]
+    assert rows[1:] == ["ekfac,+0.500,0.03,9.00,4.5", "ip,+0.400 (+0.152 to +0.648),-,2.00,1.0"]
+
+
+def test_faithfulness_page_of_samples_dropped_at_weight_zero() -> None:
+    """The correlation with validation attacked anew comes first, then that at the baseline and of single ones."""
+    spec = {"subsets": "random", "dropped": 0.05, "by": "weight", "fresh": True, "targets": 1, "singles": 20}
+    results = [foreseen(seed, "ip", 0.3, 2.0) for seed in (0, 1)]
+    for found in results:
+        found["config"]["faithfulness"] = spec
+        found["faithfulness"] |= {"frozen": 0.2 + 0.1 * found["seed"], "singles": -0.1}
+    (part,) = faithfulness_sheet(results, "lds").parts
+    assert part.header[:4] == ("scorer", "Spearman", "attacked at the baseline", "single samples")
+    ((_, anew, frozen, single, *_),) = part.rows
+    assert (anew, frozen.split()[0], single) == ("+0.300", "+0.250", "-0.100")
+    assert "retraining without a random 5 %" in part.text
+    assert "at weight 0 in the batches of the baseline, first weights and order of its own for each" in part.text
+    assert "mean correlation over 20 of them" in part.text
+
+
+def test_faithfulness_is_the_rank_correlation_over_retrainings() -> None:
+    predicted, measured = np.array([[1.0, 2, 3, 4]]), np.array([[10.0, 20, 40, 30]])
+    assert correlations(predicted, measured) == [pytest.approx(0.8)]
+    assert correlations(np.ones((1, 4)), measured) == [0]
 
 
 def test_every_part_of_the_faithfulness_page_says_what_its_own_numbers_are() -> None:
@@ -191,4 +213,4 @@ def test_every_part_of_the_faithfulness_page_says_what_its_own_numbers_are() -> 
     assert "leave-one-out" in second
     assert "40 retrainings" in second
     assert "attacked at the baseline" not in second
-    assert "score), leave-one-out retraining: faithfulness.subsets=halves: ip +0.300" in sheet.answer
+    assert "faithfulness.subsets=halves: ip +0.300; faithfulness.subsets=leave_one_out: ip +0.900" in sheet.answer

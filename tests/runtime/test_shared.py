@@ -140,9 +140,7 @@ def short(**changes: Any) -> Train:
 
 
 def retrained(ranks: Ranks) -> dict[str, Tensor]:
-    parts = torch.stack(
-        [torch.randperm(205, generator=torch.Generator().manual_seed(row)) < 102 for row in range(3)]
-    )
+    parts = torch.stack([(torch.arange(205) + row) % 2 == 0 for row in range(3)])
     fabric = Fabric(accelerator="cpu", devices=1)
     baseline = train(
         MLP,
