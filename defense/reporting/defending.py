@@ -16,10 +16,10 @@ from defense.reporting.health import flagged_cells
 from defense.reporting.judging import Compared, Judgement, answer, caveat, judge
 from defense.reporting.landscape import ground_charts
 from defense.reporting.learning import untold
+from defense.reporting.metagradient import rough
 from defense.reporting.paper import ABOUT, printed
 from defense.reporting.settings import Setting, attacked, facts_of, one_sided, settings_of
 from defense.reporting.sheet import Part, Sheet
-from defense.reporting.smoothness import rough
 from defense.reporting.statistics import judged, p_value
 from defense.reporting.sweeps import Result, command_of, made_of
 from defense.reporting.tables import arm_in_words, header, metrics, spoken, trusted_of

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from defense.reporting.learning import flags_of, untold
+from defense.reporting.metagradient import rough
 from defense.reporting.reading import is_rival
-from defense.reporting.smoothness import rough
 from defense.reporting.sweeps import Result, swept
 from defense.reporting.tables import arm_in_words, arms_of, markdown
 

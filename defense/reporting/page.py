@@ -20,10 +20,10 @@ from defense.reporting import figures
 from defense.reporting.escaping import for_markdown, visible, write
 from defense.reporting.health import check_rows, checks_table, looked_at, reach, warning
 from defense.reporting.learning import line_of
+from defense.reporting.metagradient import metagradient_said
 from defense.reporting.outcomes import arm_rows, arms_table
 from defense.reporting.record import Run
 from defense.reporting.selection import one_class_said
-from defense.reporting.smoothness import smoothness_said
 from defense.reporting.sweeps import left_out
 from defense.reporting.tables import arm_in_words, arms_of, kind_of, markdown, trusted_of, weight_of
 from defense.reporting.verdict import scorer_of
@@ -92,7 +92,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "arms_table": arms_table(run, form=for_markdown),
         "charts": charts,
         "galleries": galleries,
-        "smoothness": smoothness_said(run.record),
+        "metagradient": metagradient_said(run.settings, run.record),
         "both_ends": at_both_ends(galleries) if run.config.scorer.method is Method.alignment else "",
         "strip": strip,
         "candidate_table": markdown(CANDIDATES, candidate_rows(run)) if run.candidates is not None else "",

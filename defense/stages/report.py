@@ -17,6 +17,7 @@ from defense.reporting.escaping import for_terminal
 from defense.reporting.evading import evaded_result, evaded_sheet
 from defense.reporting.faithfulness import faithfulness_result, faithfulness_sheet
 from defense.reporting.health import warning
+from defense.reporting.metagradient import metagradient_said
 from defense.reporting.names import named
 from defense.reporting.ordering import Reference, order_result, order_sheet
 from defense.reporting.outcomes import arms_table
@@ -26,7 +27,6 @@ from defense.reporting.repairing import per_sample, repair_result, repair_sheet
 from defense.reporting.result import result
 from defense.reporting.selection import one_class_said
 from defense.reporting.sheet import Part, Sheet, write_sheet
-from defense.reporting.smoothness import smoothness_said
 from defense.reporting.timing import timing_result, timing_sheet
 from defense.reporting.tracking import tracked
 
@@ -47,8 +47,8 @@ def write_report(run: Run, output: Path) -> dict[str, Any]:
     write_json(numbers, output / "result.json")
     one_class = one_class_said(numbers["one_class"], len(run.data.train), run.settings["treatment"])
     flagged = warning(numbers["checks"], numbers["health"])
-    smooth = smoothness_said(run.record)
-    said = [arms_table(run), numbers["verdict"], flagged, one_class, smooth, f"report: {output / 'report.html'}"]
+    derived = metagradient_said(run.settings, run.record)
+    said = [arms_table(run), numbers["verdict"], flagged, one_class, derived, f"report: {output / 'report.html'}"]
     log.info("\n%s", for_terminal("\n\n".join(filter(None, said))))
     tracked(run.config.track, numbers, {name: arm.history for name, arm in run.arms.items()}, output)
     return numbers
