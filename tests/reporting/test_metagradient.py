@@ -42,8 +42,7 @@ def test_below_the_bar_a_training_is_said_to_be_rough() -> None:
 def test_a_sweep_names_the_rough_runs() -> None:
     """The lowest of several trainings counts."""
     results = [result(0, 0.95, "model=a"), result(0, 0.5, "model=b"), result(1, 0.4, "model=b")]
-    assert rough(results).startswith(
-        "Smoothness below 0.9 in 2 of 3 runs (model=b seed=0 0.50; model=b seed=1 0.40)"
-    )
+    which = "(model=b seed=0 0.50; model=b seed=1 0.40)"
+    assert rough(results).startswith(f"Smoothness below 0.9 in 2 of 3 runs {which}")
     assert rough(results[:1] * 2) == ""
     assert rough([result(seed, 0.1) for seed in range(7)]).count("seed=") == 5
