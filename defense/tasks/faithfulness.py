@@ -47,7 +47,8 @@ def faithfulness(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]
     baseline = run.baseline()
     validation = run.validation(baseline)
     every = torch.arange(len(data.validation))
-    whole, single = every.tensor_split(spec.targets), spread(len(every), spec.singles).split(1)
+    whole = every.tensor_split(spec.targets)
+    single = tuple(row[None] for row in spread(len(every), spec.singles))
     for rows in (*whole, *single):
         check_objective(config.objective, data.validation.subset(rows), data.classes)
     retrained = retrain(

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch import Tensor
 
 from defense.config.compose import composed
 from defense.data.images import TensorImages
@@ -312,31 +314,40 @@ def test_faithfulness(command: Command, store: Path, tmp_path: Path, changes: li
 def test_the_datamodelling_score_by_hand(command: Command, store: Path, tmp_path: Path) -> None:
     """Every target, half and retrained model in a loop, from what the stages left in the store."""
     arguments = [*TINY, f"store={tmp_path / 'own'}", "task=faithfulness", "faithfulness.count=5", "scorer=ip"]
-    assert command(*arguments, "faithfulness.targets=3", "hydra.run.dir=out")[0] == 0
+    arguments += ["faithfulness.targets=3", "faithfulness.singles=2"]
+    assert command(*arguments, "hydra.run.dir=out")[0] == 0
     found = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
 
     config = composed(*TINY, "task=faithfulness")
     data = load(config.data, seed=0)
     (entry,) = (tmp_path / "own/retrain").glob("*/tensors.safetensors")
-    logits = load_file(entry)["adversarial"]
-    parts = parts_of_train(config.faithfulness.subsets, 200, 5, seed=0)
+    logits = load_file(entry)
+    parts = parts_of_train(replace(config.faithfulness, count=5), 200, seed=0)
     (weights,) = (tmp_path / "own/train").glob("*/weights.safetensors")
     model = build(config.model, data, seed=0)
     model.load_state_dict(load_file(weights))
     (attacked,) = (tmp_path / "own/attack").glob("*/tensors.safetensors")
     pictures = load_file(attacked)["pictures"]
-    correlations = []
-    for rows in torch.arange(60).tensor_split(3):
+
+    def correlation(rows: Tensor, kind: str) -> tuple[float, Tensor]:
         labels = data.validation.labels[rows]
         target = data.validation.subset(rows).with_images(TensorImages(pictures[rows]))
         scores = inner_products(model, data.train, target)
         predicted, measured = [], []
-        for part, of_model in zip(parts, logits, strict=True):
+        for part, of_model in zip(parts, logits[kind], strict=True):
             predicted.append(sum(float(score) for score, kept in zip(scores, part, strict=True) if kept))
             measured.append(-float(F.cross_entropy(of_model[rows], labels)))
         ranks = [pd.Series(values).rank() for values in (predicted, measured)]
-        correlations.append(ranks[0].corr(ranks[1]))
-    assert found["faithfulness"]["targets"] == pytest.approx(correlations)
+        return ranks[0].corr(ranks[1]), scores
+
+    targets = torch.arange(60).tensor_split(3)
+    anew, frozen = ([correlation(rows, kind)[0] for rows in targets] for kind in ("adversarial", "frozen"))
+    assert found["faithfulness"]["targets"] == pytest.approx(anew)
+    assert found["faithfulness"]["spearman"] == pytest.approx(np.mean(anew))
+    assert found["faithfulness"]["frozen"] == pytest.approx(np.mean(frozen))
+    singles = [correlation(torch.tensor([row]), "adversarial")[0] for row in (0, 30)]
+    assert found["faithfulness"]["singles"] == pytest.approx(np.mean(singles))
+    scores = correlation(targets[2], "frozen")[1]
     table = pd.read_parquet(tmp_path / "out/scores.parquet")
     each = table[[f"score.target{number}" for number in range(3)]]
     assert np.allclose(table["score"], each.mean(axis=1))
