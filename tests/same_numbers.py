@@ -84,7 +84,7 @@ def cells() -> dict[str, list[str]]:
     for name in ("standard", "adversarial", "fast", "trades"):
         words = [f"train={name}", "train.attack_steps=2", "train.crop=1", "train.flip=true"]
         found[f"recipe-{name}"] = [*DIGITS, "task=detect", "scorer=loss", *words]
-    for name in ("none", "symmetric", "pair", "trigger", "boundary", "poison"):
+    for name in ("none", "symmetric", "pair", "trigger", "boundary", "poison", "hypocritical"):
         found[f"harm-{name}"] = [*DIGITS, f"data.harm={name}", "data.harm_rate=0.1", "evaluation.checked=0"]
     return found | {
         "attacks-all": [*DIGITS, "data.test_size=20", "model=cnn", "~model.hidden", *ALL_ATTACKS],
@@ -161,6 +161,17 @@ RENAMINGS = [
             "(attack-pma|suite-fast)/.*": "there was no such attack",
             "attack-fab_t/.*": "fab_t ends at the first mistake within eps, not at the nearest one",
             r"attacks-l2/\./check_.*/samples/rise": "small directions in L2 are scaled, lest they be 0",
+        },
+    ),
+    Renaming(
+        "fd2c26c",
+        overrides={"scorer=metagradient": "scorer=ip", "data.harm=hypocritical": "data.harm=none"},
+        differ={
+            "scorer-metagradient/.*": "there was no such scorer",
+            "harm-hypocritical/.*": "there was no such harm",
+            r".*trusted.*": "the trusted arm is new",
+            r".*per_sample\.parquet/.*": "the trusted arm has rows of its own",
+            r"halves/.*(faithfulness|retrain).*": "validation is attacked anew at every retrained model",
         },
     ),
 ]
