@@ -171,7 +171,7 @@ RENAMINGS = [
             "harm-hypocritical/.*": "there was no such harm",
             r".*trusted.*": "the trusted arm is new",
             r".*per_sample\.parquet/.*": "the trusted arm has rows of its own",
-            r"(halves|left-out)/.*(faithfulness|retrain).*": "validation is attacked anew at every retrained model",
+            r"(halves|left-out)/.*(faithfulness|retrain).*": "validation is attacked anew at each retrained model",
         },
     ),
 ]
