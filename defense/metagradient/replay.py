@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,13 +42,25 @@ def state_of(run: TrainingRun, done: int) -> State:
 def steps(run: TrainingRun, start: int, stop: int) -> Iterator[Step]:
     """Take the steps from `start` to `stop`, and yield of each the state before it, its rate and its pictures."""
     for epoch in range(start // run.steps, math.ceil(stop / run.steps)):
-        with run.epoch(epoch):
+        with run.epoch(epoch), deterministic_kernels():
             for number in range(max(start, epoch * run.steps), min(stop, (epoch + 1) * run.steps)):
                 state = {name: value.detach().clone() for name, value in run.model.state_dict().items()}
                 rate, batch = run.rate, run.batch(number)
                 attacked = run.attacked(batch)
                 run.step(batch, attacked)
                 yield Step(number, state, rate, None if attacked is batch.pictures else attacked)
+
+
+@contextmanager
+def deterministic_kernels() -> Iterator[None]:
+    """Let cuDNN take kernels that give the same bits each time while inside; those of the CPU do."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    try:
+        cudnn.deterministic, cudnn.benchmark = True, False
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 def replayed(run: TrainingRun, states: Mapping[int, State], start: int, stop: int) -> list[Step]:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import pandas as pd
 
-from defense import influence
 from defense.artifacts import Scores, Smoothness, Trajectory, Treatment
 from defense.config.choices import reads
 from defense.config.schema import Objective, Training
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 DISTANCE = "distance from the stored model"
 
 
-@stage(version=1, code=(influence, *CODE))
+@stage(version=1, code=CODE)
 def metagradient(
     runtime: Runtime,
     model: Trained,

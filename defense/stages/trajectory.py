@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated
 
-from defense import metagradient, models, robustness, training
+from defense import influence, metagradient, models, robustness, training
 from defense.artifacts import Tensors, Trajectory, Treatment
 from defense.config.choices import Keep, reads
 from defense.config.schema import Train, Training
@@ -22,7 +22,7 @@ from defense.training.recipes import losses_of
 from defense.training.sgd import TrainingRun
 
 READ = ("train.images", "classes")  # of the data: labels are the treatment's, and nothing is measured
-CODE = (metagradient, models, robustness, training)
+CODE = (influence, metagradient, models, robustness, training)
 
 
 @stage(version=1, code=CODE)
