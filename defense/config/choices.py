@@ -341,7 +341,7 @@ class Dropping(Choice):
     """How a retraining does without samples: it never sees them, or sees them at weight 0 in the same batches."""
 
     removal = "removal", reads(), "removed, so that batches are cut anew"
-    weight = "weight", reads(), "at weight 0 in the batches of the baseline"
+    weight = "weight", reads(), "at weight 0 in their batches"
 
 
 class TreatmentName(Choice):

@@ -58,7 +58,7 @@ def load_run(config: Config, fabric: Fabric | None = None, ranks: Ranks = SINGLE
     check_shape("threat.eps", used.items(), config.threat, data.shape)
     noise = data.noise_known
     if config.scorer.method is Method.metagradient:
-        check_differentiable(model, data.train)
+        check_differentiable(build(config.model, data, seed=config.seed), data.train)
     check_scorer(model, data.validation, config.objective, config.scorer, classes=data.classes, noise_known=noise)
     if config.task is Task.order and config.order.reference is Direction.hessian:
         check_size(single(model, pattern=config.scorer.parameters).parameters, "order.reference")

@@ -13,7 +13,7 @@ from defense.config.choices import Dropping, Subsets
 from defense.errors import InputError
 from defense.reporting.figures import points
 from defense.reporting.health import doubts, looking
-from defense.reporting.record import Foreseen, Scoring
+from defense.reporting.record import OF_A_SCORE, Foreseen, Scoring
 from defense.reporting.result import common
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import Mean, mean_interval
@@ -41,7 +41,7 @@ def faithfulness_result(run: Scoring, found: Foreseen) -> dict[str, Any]:
     headline = ANEW if ANEW in targets else CLEAN
     by_target: dict[str, float] = defaultdict(float)
     for stage, seconds in run.seconds.items():
-        if stage.startswith(("score", "metagradient", "trajectory")) and "single" not in stage:
+        if stage.startswith(OF_A_SCORE) and "single" not in stage:
             by_target[stage.partition("target")[2]] += seconds
     return {
         "faithfulness": {

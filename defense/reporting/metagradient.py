@@ -9,44 +9,63 @@ from defense.config.choices import Method, Recipe
 from defense.reporting.sweeps import Result, swept
 
 ENOUGH = 0.9  # below it finite changes of the weights of samples leave the derivative soon
+HELD = "the attack of the training held fixed"
 SMOOTHER = "a smooth activation, average pooling and normalisation raise it (model=smooth_mlp, model=smooth_cnn)"
 
 
-def smoothness_of(record: Mapping[str, float]) -> float | None:
-    """Return the lowest smoothness of the trainings that a score was taken of; None if it is no metagradient."""
+def lowest_smoothness(record: Mapping[str, float]) -> float | None:
+    """Return the lowest smoothness of the trainings behind a score; None if it is no metagradient."""
     return min((value for name, value in record.items() if name.split()[-1] == "smoothness"), default=None)
 
 
-def metagradient_said(settings: Mapping[str, Any], record: Mapping[str, float]) -> str:
-    """Return what the scores are derivatives of, and whether the training is smooth enough for them.
+def is_metagradient(settings: Mapping[str, Any]) -> bool:
+    """Return whether the scores of a run of these settings are metagradients."""
+    return bool(settings["scorer"].get("method") == Method.metagradient.value)
 
-    settings, record: of the run. Return nothing if its scores are no metagradients.
+
+def attacks(settings: Mapping[str, Any]) -> bool:
+    """Return whether the training behind a score attacks its samples: the attack is held fixed then."""
+    return Recipe(settings["scorer"]["proxy"] or settings["train"]["recipe"]) is not Recipe.standard
+
+
+def about_derivative(settings: Mapping[str, Any], record: Mapping[str, float]) -> str:
+    """Return of what the scores are derivatives, and how smooth the training is; nothing of other scores.
+
+    settings, record: of the run.
     """
-    if settings["scorer"]["method"] != Method.metagradient.value:
+    if not is_metagradient(settings):
         return ""
-    recipe = Recipe(settings["scorer"]["proxy"] or settings["train"]["recipe"])
-    held = ", with the attack of the training held fixed" if recipe is not Recipe.standard else ""
+    held = f", with {HELD}" if attacks(settings) else ""
     said = f"A score is the derivative of the objective after training by the weight of the sample{held}."
-    found = smoothness_of(record)
+    found = lowest_smoothness(record)
     if found is None:
         return said
-    if found >= ENOUGH:
-        return f"{said} The training is smooth in these weights: smoothness {found:.2f} of at most 1."
+    epochs = max(value for name, value in record.items() if name.endswith("smoothness epochs"))
+    smooth = f"The training is smooth in these weights: smoothness {found:.2f} of at most 1"
+    return f"{said} {warned(found) or smooth}. It is measured by trainings of {epochs:.0f} epochs."
+
+
+def warned(smoothness: float) -> str:
+    """Return a warning, without its full stop, of a smoothness below `ENOUGH`; else nothing."""
+    if smoothness >= ENOUGH:
+        return ""
     return (
-        f"{said} Smoothness {found:.2f}, below {ENOUGH}: the training is rough in these weights, and scores may "
-        f"not foresee large changes; {SMOOTHER}."
+        f"Smoothness {smoothness:.2f}, below {ENOUGH}: the training is rough in the weights of its samples, and "
+        f"scores may not foresee large changes; {SMOOTHER}"
     )
 
 
 def rough(results: Sequence[Result], *, shown: int = 5) -> str:
-    """Return what is said of a single result; of several, at most `shown` by name of those that are not smooth."""
-    records = [result.get("scoring", {}).get("record", {}) for result in results]
-    if len(results) == 1:
-        return metagradient_said(results[0]["config"], records[0])
-    known = zip(results, map(smoothness_of, records), strict=True)
+    """Return a warning of runs whose training is rough, at most `shown` by name, and if attacks are held fixed."""
+    own = [result for result in results if is_metagradient(result["config"])]
+    held = f"Metagradients are derivatives with {HELD}." if any(attacks(each["config"]) for each in own) else ""
+    known = ((result, lowest_smoothness(result["scoring"]["record"])) for result in own)
     low = [(result, found) for result, found in known if found is not None and found < ENOUGH]
     if not low:
-        return ""
+        return held
+    if len(results) == 1:
+        return " ".join(filter(None, (f"{warned(low[0][1])}.", held)))
     told = [" ".join([*swept(result, results), f"seed={result['seed']} {found:.2f}"]) for result, found in low]
     which = "; ".join(told[:shown]) + (f" and {len(low) - shown} more" if len(low) > shown else "")
-    return f"Smoothness below {ENOUGH} in {len(low)} of {len(results)} runs ({which}): {SMOOTHER}."
+    said = f"Smoothness below {ENOUGH} in {len(low)} of {len(results)} runs ({which}): {SMOOTHER}."
+    return " ".join(filter(None, (said, held)))

@@ -15,7 +15,7 @@ from defense.reporting.orders import Orders
 from defense.reporting.ordertables import gains_part, overall_part, parts_by_factor, settings_part
 from defense.reporting.orderwords import answer
 from defense.reporting.planes import planes_parts
-from defense.reporting.record import Scoring
+from defense.reporting.record import OF_A_SCORE, Scoring
 from defense.reporting.result import common
 from defense.reporting.sheet import Sheet
 from defense.reporting.sweeps import command_of, made_of
@@ -50,6 +50,7 @@ def order_result(run: Scoring, reference: Reference) -> dict[str, Any]:
         }
         for damping, scores in reference.scores.items()
     ]
+    own_seconds = sum(run.seconds.get(stage, 0.0) for stage in OF_A_SCORE)
     lowest = [value for name, value in record.items() if name.endswith("lowest eigenvalue")]
     return {
         "order": {
@@ -57,7 +58,7 @@ def order_result(run: Scoring, reference: Reference) -> dict[str, Any]:
             "auc": auc_of(own, wrong) if run.data.noise_known else None,
             "lowest_eigenvalue": lowest[0] if lowest else None,
             "angles": angles_of(reference.cosines, wrong),
-            "seconds": {name: run.seconds.get(name) for name in ("score", "reference")},
+            "seconds": {"score": own_seconds or None, "reference": run.seconds.get("reference")},
         },
         **({"points": points_of(run, reference)} if run.config.order.draw and run.data.shape == POINTS else {}),
         **common(run),

@@ -20,7 +20,7 @@ from defense.reporting import figures
 from defense.reporting.escaping import for_markdown, visible, write
 from defense.reporting.health import check_rows, checks_table, looked_at, reach, warning
 from defense.reporting.learning import line_of
-from defense.reporting.metagradient import metagradient_said
+from defense.reporting.metagradient import about_derivative
 from defense.reporting.outcomes import arm_rows, arms_table
 from defense.reporting.record import Run
 from defense.reporting.selection import one_class_said
@@ -92,7 +92,8 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "arms_table": arms_table(run, form=for_markdown),
         "charts": charts,
         "galleries": galleries,
-        "metagradient": metagradient_said(run.settings, run.record),
+        "metagradient": about_derivative(run.settings, run.record),
+        "looks": "objective" in reading(run.config.scorer),
         "both_ends": at_both_ends(galleries) if run.config.scorer.method is Method.alignment else "",
         "strip": strip,
         "candidate_table": markdown(CANDIDATES, candidate_rows(run)) if run.candidates is not None else "",

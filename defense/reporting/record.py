@@ -42,6 +42,9 @@ class Scoring:
     learned: dict[str, Any]  # of robustness.checks.Learned: the scored model, on its training samples
 
 
+OF_A_SCORE = ("trajectory", "metagradient", "score")  # stages of a score, by the first word of their labels
+
+
 @dataclass(frozen=True)
 class Foreseen:
     """What scores say of retrainings, and what those give: (targets, m) of m retrainings."""

@@ -17,7 +17,7 @@ from defense.reporting.escaping import for_terminal
 from defense.reporting.evading import evaded_result, evaded_sheet
 from defense.reporting.faithfulness import faithfulness_result, faithfulness_sheet
 from defense.reporting.health import warning
-from defense.reporting.metagradient import metagradient_said
+from defense.reporting.metagradient import about_derivative
 from defense.reporting.names import named
 from defense.reporting.ordering import Reference, order_result, order_sheet
 from defense.reporting.outcomes import arms_table
@@ -47,7 +47,7 @@ def write_report(run: Run, output: Path) -> dict[str, Any]:
     write_json(numbers, output / "result.json")
     one_class = one_class_said(numbers["one_class"], len(run.data.train), run.settings["treatment"])
     flagged = warning(numbers["checks"], numbers["health"])
-    derived = metagradient_said(run.settings, run.record)
+    derived = about_derivative(run.settings, run.record)
     said = [arms_table(run), numbers["verdict"], flagged, one_class, derived, f"report: {output / 'report.html'}"]
     log.info("\n%s", for_terminal("\n\n".join(filter(None, said))))
     tracked(run.config.track, numbers, {name: arm.history for name, arm in run.arms.items()}, output)
@@ -109,7 +109,9 @@ def written(
     """Write result.json, the scores and a sheet; histories: the curves of trainings, by arm, to be tracked."""
     named(run.scores, run.data).to_parquet(output / "scores.parquet", index=False)
     record = [(name, f"{value:.4g}") for name, value in run.record.items()]
-    found = [Part("record", "How the scores were found", header=("", "value"), rows=record)] if record else []
+    about = about_derivative(run.settings, run.record)
+    how = Part("record", "How the scores were found", about, header=("", "value"), rows=record)
+    found = [how] if record else []
     settings = json.dumps(run.settings, indent=2)
     write_sheet(replace(sheet, parts=[*sheet.parts, *found], settings=settings), output)
     write_json(numbers, output / "result.json")

@@ -188,7 +188,7 @@ def test_faithfulness_page_of_samples_dropped_at_weight_zero() -> None:
     ((_, anew, frozen, single, *_),) = part.rows
     assert (anew, frozen.split()[0], single) == ("+0.300", "+0.250", "-0.100")
     assert "retraining without a random 5 %" in part.text
-    assert "at weight 0 in the batches of the baseline, first weights and order of its own for each" in part.text
+    assert "at weight 0 in their batches, first weights and order of its own for each" in part.text
     assert "mean correlation over 20 of them" in part.text
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from defense.reporting.metagradient import metagradient_said, rough
+from defense.reporting.metagradient import about_derivative, rough
 
 
 def settings(method: str = "metagradient", recipe: str = "standard", proxy: str | None = None) -> dict[str, Any]:
@@ -26,17 +26,17 @@ def result(seed: int, smoothness: float, *overrides: str) -> dict[str, Any]:
     ("recipe", "proxy", "held"), [("standard", None, False), ("trades", None, True), ("standard", "fast", True)]
 )
 def test_an_attack_of_the_training_is_said_to_be_held_fixed(recipe: str, proxy: str | None, held: bool) -> None:
-    said = metagradient_said(settings(recipe=recipe, proxy=proxy), RECORD)
+    said = about_derivative(settings(recipe=recipe, proxy=proxy), RECORD)
     assert ("with the attack of the training held fixed" in said) is held
     assert "exact" not in said
 
 
 def test_below_the_bar_a_training_is_said_to_be_rough() -> None:
-    assert "is smooth in these weights: smoothness 0.95" in metagradient_said(settings(), RECORD)
-    said = metagradient_said(settings(), RECORD | {"smoothness": 0.89})
+    assert "is smooth in these weights: smoothness 0.95" in about_derivative(settings(), RECORD)
+    said = about_derivative(settings(), RECORD | {"smoothness": 0.89})
     assert "Smoothness 0.89, below 0.9" in said
     assert "model=smooth_cnn" in said
-    assert metagradient_said(settings("alignment"), RECORD) == ""
+    assert about_derivative(settings("alignment"), RECORD) == ""
 
 
 def test_a_sweep_names_the_rough_runs() -> None:
@@ -45,4 +45,8 @@ def test_a_sweep_names_the_rough_runs() -> None:
     which = "(model=b seed=0 0.50; model=b seed=1 0.40)"
     assert rough(results).startswith(f"Smoothness below 0.9 in 2 of 3 runs {which}")
     assert rough(results[:1] * 2) == ""
+    assert rough(results[:1]) == ""
+    assert rough(results[1:2]).startswith("Smoothness 0.50, below 0.9")
+    attacked = results[0] | {"config": settings(recipe="trades")}
+    assert rough([attacked, results[0]]).endswith("with the attack of the training held fixed.")
     assert rough([result(seed, 0.1) for seed in range(7)]).count("seed=") == 5
