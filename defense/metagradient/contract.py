@@ -128,13 +128,13 @@ def compare(model: nn.Module, x: Tensor, labels: Tensor) -> None:
         return list(torch.autograd.grad(loss, weights, create_graph=create_graph, materialize_grads=True))
 
     first = gradient(create_graph=True)
-    length = norm(first)
+    length = length_of(first)
     rounded = all(bool((value == value.float()).all()) for value in first)  # to more than the step
     if length == 0 or rounded:
         return
     for _ in range(DIRECTIONS):
         drawn = [torch.randn(weight.shape, generator=chance).to(weight) for weight in weights]
-        along = [part * (STEP * norm(weights) / norm(drawn)) for part in drawn]
+        along = [part * (STEP * length_of(weights) / length_of(drawn)) for part in drawn]
         inner = torch.stack([(value * part).sum() for value, part in zip(first, along, strict=True)]).sum()
         found = torch.autograd.grad(inner, weights, materialize_grads=True, retain_graph=True)
         sides = []
@@ -142,13 +142,13 @@ def compare(model: nn.Module, x: Tensor, labels: Tensor) -> None:
             with moved(weights, along, sign):
                 sides.append(gradient())
         expected = [(one - other) / 2 for one, other in zip(*sides, strict=True)]
-        off = norm([one - other for one, other in zip(found, expected, strict=True)])
-        if off <= FAR * norm(expected) + ROUNDING * length:
+        off = length_of([one - other for one, other in zip(found, expected, strict=True)])
+        if off <= FAR * length_of(expected) + ROUNDING * length:
             return
     refuse(f"{type(model).__name__} cannot be differentiated twice (another second derivative than its gradients)")
 
 
-def norm(parts: Sequence[Tensor]) -> float:
+def length_of(parts: Sequence[Tensor]) -> float:
     """Return the length of a vector in parts."""
     return float(torch.stack([part.detach().square().sum() for part in parts]).sum().sqrt())
 

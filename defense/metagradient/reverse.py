@@ -30,7 +30,7 @@ from defense.training.sgd import TrainingRun
 
 @dataclass(frozen=True)
 class Step:
-    """What the reverse of one step needs: its state before it, its learning rate and its attacked pictures."""
+    """One step as its reverse needs it: the state before it, its learning rate and its attacked pictures."""
 
     number: int
     state: Parameters  # parameters and buffers, by name in the model's state_dict
@@ -38,9 +38,12 @@ class Step:
     attacked: Tensor | None  # None if the recipe does not attack
 
 
-@dataclass(frozen=True)
+@dataclass
 class Adjoints:
-    """Derivatives of the objective by the state of a run, by name, and by the weight of each sample so far."""
+    """Derivatives of the objective by the state of a run, by name, and by the weight of each sample so far.
+
+    The reverse of a step changes them in place.
+    """
 
     weights: Parameters  # a
     momentum: Parameters  # c
