@@ -25,7 +25,7 @@ from defense.store.stage import STAGES, Stage
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTE = Path(__file__).with_name("code_versions.json")
-ROOMS = ("models", "training", "robustness", "influence")  # that have a VERSION for shared code
+ROOMS = ("models", "training", "robustness", "influence", "metagradients")  # that have a VERSION for shared code
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
 
 

@@ -12,7 +12,7 @@ import sys
 from defense.config.choices import ObjectiveName
 from defense.config.schema import Objective, Training
 from defense.data.validation import Validation
-from defense.metagradient.replay import state_of, steps
+from defense.metagradients.replay import state_of, steps
 from defense.models.build import Design
 from defense.runtime.runtime import Runtime
 from defense.stages.metagradient import metagradient

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "defense"
-MATHS = ["data", "models", "training", "influence", "robustness", "metagradient"]
+MATHS = ["data", "models", "training", "influence", "robustness", "metagradients"]
 ROOMS = {  # and what each may import beside itself; none of them forms a circle
     "errors": [],
     "randomness": [],
@@ -20,7 +20,7 @@ ROOMS = {  # and what each may import beside itself; none of them forms a circle
     "robustness": ["config", "data", "errors", "models", "randomness", "runtime"],
     "influence": ["config", "data", "errors", "models", "randomness", "runtime"],
     "training": ["config", "data", "errors", "models", "randomness", "robustness", "runtime"],
-    "metagradient": ["config", "data", "errors", "influence", "models", "randomness", "runtime", "training"],
+    "metagradients": ["config", "data", "errors", "influence", "models", "randomness", "runtime", "training"],
     "store": ["artifacts", "config", "errors", "runtime"],
     "reporting": ["config", "data", "errors", "runtime"],
     "stages": [*MATHS, "artifacts", "config", "errors", "randomness", "reporting", "runtime", "store"],

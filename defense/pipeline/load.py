@@ -19,7 +19,7 @@ from defense.errors import InputError
 from defense.influence.hessian import check_size
 from defense.influence.members import single
 from defense.influence.scorers import check_scorer
-from defense.metagradient.contract import check_differentiable
+from defense.metagradients.contract import check_differentiable
 from defense.models.build import Design, build
 from defense.models.states import prepared
 from defense.pipeline.run import Run

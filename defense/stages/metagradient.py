@@ -15,9 +15,9 @@ from defense.data.splits import Dataset
 from defense.data.validation import Validation
 from defense.influence.members import Parameters
 from defense.influence.scorers import predict_with_losses
-from defense.metagradient.replay import steps
-from defense.metagradient.scores import metagradients
-from defense.metagradient.smoothness import PART, STEP, directions, smoothness_of
+from defense.metagradients.replay import steps
+from defense.metagradients.scores import metagradients
+from defense.metagradients.smoothness import PART, STEP, directions, smoothness_of
 from defense.models.build import Design
 from defense.runtime.checkpoint import unpacked
 from defense.runtime.runtime import Runtime
@@ -48,7 +48,7 @@ def metagradient(
 
     Prediction and loss are those of `model`, which the same training has ended with: if its weights have other
     bits, the log and the record say the largest difference, and the score is that of the trajectory.
-    batch_size: of validation samples. See `defense.metagradient.scores.metagradients`.
+    batch_size: of validation samples. See `defense.metagradients.scores.metagradients`.
     """
     run, states = training_run(runtime, model.design, data, training, treatment), states_of(trajectory.tensors)
     run.state.begin(unpacked(states[max(states)]))
@@ -83,7 +83,7 @@ def smoothness(
 ) -> Smoothness:
     """Return how smoothly the end of a training answers to the weights of its samples, by three shorter ones.
 
-    See `defense.metagradient.smoothness`.
+    See `defense.metagradients.smoothness`.
     """
     recipe = training.recipe
     short = replace(training, recipe=replace(recipe, epochs=max(1, round(PART * recipe.epochs))))

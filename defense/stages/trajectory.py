@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated
 
-from defense import influence, metagradient, models, robustness, training
+from defense import influence, metagradients, models, robustness, training
 from defense.artifacts import Tensors, Trajectory, Treatment
 from defense.config.choices import Keep, reads
 from defense.config.schema import Train, Training
 from defense.data.splits import Dataset
 from defense.errors import InputError
-from defense.metagradient.replay import State, segments, state_of, steps
+from defense.metagradients.replay import State, segments, state_of, steps
 from defense.models.build import Design
 from defense.runtime.checkpoint import Checkpointer, ThrottledCheckpoint, unpacked
 from defense.runtime.runtime import Runtime
@@ -22,7 +22,7 @@ from defense.training.recipes import losses_of
 from defense.training.sgd import TrainingRun
 
 READ = ("train.images", "classes")  # of the data: labels are the treatment's, and nothing is measured
-CODE = (influence, metagradient, models, robustness, training)
+CODE = (influence, metagradients, models, robustness, training)
 
 
 @stage(version=1, code=CODE)
@@ -36,7 +36,7 @@ def trajectory(
     epochs: int,
     threads: int,
 ) -> Trajectory:
-    """Return the states of a training up to the end of so many epochs; see `defense.metagradient.replay.marks`.
+    """Return the states of a training up to the end of so many epochs; see `defense.metagradients.replay.marks`.
 
     threads: of torch, on whose number the last bits depend. A killed training goes on after the states that the
     checkpoint of `runtime` has. Raises InputError if the disk has no room for the states.

@@ -66,8 +66,12 @@ class Stage:
     @property
     def versions(self) -> dict[str, int]:
         """Its own version, and those of the rooms whose code it stands on, by name."""
-        rooms = {module.__name__.removeprefix("defense."): int(module.VERSION) for module in self.code}
-        return {self.name: self.version} | rooms
+        return {self.name: self.version} | self.rooms
+
+    @property
+    def rooms(self) -> dict[str, int]:
+        """The versions of the rooms whose code it stands on, by name."""
+        return {module.__name__.removeprefix("defense."): int(module.VERSION) for module in self.code}
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -133,6 +137,8 @@ def stage(
         declared = Stage(function, version, code, together, as_before or {}, counts_ranks)
         if declared.name in STAGES:
             raise ValueError(f"two stages are called {declared.name}")
+        if declared.name in declared.rooms:  # both have a version in the key
+            raise ValueError(f"a stage and a room are called {declared.name}")
         STAGES[declared.name] = declared
 
         @wraps(function)

@@ -23,8 +23,8 @@ from defense.data.splits import Dataset
 from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.objectives import objective_value
-from defense.metagradient.contract import check_differentiable
-from defense.metagradient.smoothness import directions, smoothness_of
+from defense.metagradients.contract import check_differentiable
+from defense.metagradients.smoothness import directions, smoothness_of
 from defense.models.build import Design
 from defense.models.predict import predict
 from defense.runtime import checkpoint as checkpoint

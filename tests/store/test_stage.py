@@ -146,3 +146,15 @@ def test_a_runner_computes_once_and_notes_label_key_seconds_and_reuse(
 def test_two_stages_of_one_name_are_refused(counted: Callable[..., Scores]) -> None:
     with pytest.raises(ValueError, match="two stages are called counted"):
         stage(version=1)(declared().function)
+
+
+def test_a_stage_that_is_called_like_a_room_is_refused() -> None:
+    """The versions of both stand in the key by name."""
+
+    def models(runtime: Runtime) -> Scores:
+        raise AssertionError
+
+    from defense import models as room
+
+    with pytest.raises(ValueError, match="a stage and a room are called models"):
+        stage(version=1, code=(room,))(models)

@@ -12,7 +12,7 @@ from defense.data.validation import Validation
 from defense.influence.batching import with_auto_batch_size
 from defense.influence.members import Parameters
 from defense.influence.objectives import OBJECTIVES, gradient_by
-from defense.metagradient.norms import open_statistics
+from defense.metagradients.norms import open_statistics
 from defense.models.modes import evaluating
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from defense.influence.members import Parameters
-from defense.metagradient.norms import pull_back, recorded_updates
+from defense.metagradients.norms import pull_back, recorded_updates
 from defense.training.sgd import TrainingRun
 
 

@@ -16,8 +16,8 @@ from defense.data.splits import Dataset, Split
 from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.objectives import objective_value
-from defense.metagradient.replay import State, marks, segments, state_of, steps
-from defense.metagradient.scores import metagradients
+from defense.metagradients.replay import State, marks, segments, state_of, steps
+from defense.metagradients.scores import metagradients
 from defense.models.predict import predict
 from defense.runtime.runtime import Runtime
 from defense.training.inputs import TrainingSet

@@ -10,9 +10,9 @@ from torch import Tensor
 from defense.config.schema import Objective
 from defense.data.validation import Validation
 from defense.errors import InputError
-from defense.metagradient.objective import final_gradients
-from defense.metagradient.replay import State, replayed
-from defense.metagradient.reverse import Adjoints, reverse
+from defense.metagradients.objective import final_gradients
+from defense.metagradients.replay import State, replayed
+from defense.metagradients.reverse import Adjoints, reverse
 from defense.runtime.checkpoint import Checkpointer, ThrottledCheckpoint, packed, unpacked
 from defense.runtime.runtime import Runtime
 from defense.training.sgd import TrainingRun
@@ -31,8 +31,8 @@ def metagradients(
 ) -> tuple[Tensor, dict[str, float]]:
     """Return score_i = -d phi / d w_i, float64 (n,), and each term of phi at the end of the run.
 
-    states: by step, as `defense.metagradient.replay.marks` keeps them; phi is that of the last. Exact for standard
-    training; of a recipe that attacks, with the attack held fixed. 0 for samples that are not trained on.
+    states: by step, as `defense.metagradients.replay.marks` keeps them; phi is that of the last. It is exact for
+    standard training; of a recipe that attacks, it holds the attack fixed. Samples that are not trained on have 0.
     The checkpoint of `runtime` keeps the adjoints between segments now and then, and a killed pass goes on there.
     Raises InputError if a segment does not end at the bits of the next state.
     """

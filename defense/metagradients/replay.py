@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from defense.errors import InputError
-from defense.metagradient.reverse import Step
+from defense.metagradients.reverse import Step
 from defense.runtime.checkpoint import packed, unpacked
 from defense.training.sgd import TrainingRun
 

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from defense.data.splits import Split
 from defense.errors import InputError, is_out_of_memory
-from defense.metagradient.norms import MEAN, VARIANCE, open_statistics, recorded_updates, tracking_norms
+from defense.metagradients.norms import MEAN, VARIANCE, open_statistics, recorded_updates, tracking_norms
 from defense.models.contract import first_line
 from defense.models.modes import evaluating
 from defense.randomness import generator
