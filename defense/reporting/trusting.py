@@ -16,12 +16,14 @@ ByArm = dict[str, list[Compared]]
 def trusted_said(run: Run) -> str:
     """Return by how much the highest trusted arm is above the defended arm under adaptive attack; else nothing."""
     worst = {arm: accuracies(run.arms[arm].evaluation)["adaptive"]["worst"] for arm in run.arms}
-    arm = max(trusted_of(run.arms), key=lambda name: worst[name], default="defended")
+    arms = trusted_of(run.arms)
+    arm = max(arms, key=lambda name: worst[name], default="defended")
     if worst[arm] <= worst["defended"]:
         return ""
     gap = difference(run, WORST, first=arm, second="defended")
+    among = f" (the highest of {len(arms)} trusted arms)" if len(arms) > 1 else ""
     return (
-        f"{training_on(arm)} reaches {worst[arm]:.1f} %, {gap.mean:.1f} points more than the defended arm "
+        f"{training_on(arm)} reaches {worst[arm]:.1f} %{among}, {gap.mean:.1f} points more than the defended arm "
         f"(95 % interval over test samples {gap.low:+.1f} to {gap.high:+.1f})."
     )
 
