@@ -158,6 +158,7 @@ def retrained(ranks: Ranks) -> dict[str, Tensor]:
         "fabric": fabric,
         "progress": no_progress,
         "ranks": ranks,
+        "attack": Attack(AttackName.pgd, steps=2, step_size=0.05),
     }
     found = retrain(MLP, digits(), short(), parts, baseline, validation(), checkpoint=NoCheckpoint(), **common)
     return found.tensors
@@ -312,7 +313,7 @@ def test_trainings_agree_and_processes_have_the_same_weights(found: list[dict[st
 
 
 def test_retrainings_are_the_same(found: list[dict[str, Any]]) -> None:
-    for name in ("clean", "adversarial"):
+    for name in ("clean", "frozen", "adversarial"):
         first, second, alone = (each["retrainings"][name] for each in found)
         assert torch.equal(first, alone)
         assert torch.equal(second, alone)
