@@ -340,7 +340,7 @@ class Subsets(Choice):
 class Dropping(Choice):
     """How a retraining does without samples: it never sees them, or sees them at weight 0 in the same batches."""
 
-    removal = "removal", reads(), "removed, so that batches are cut anew"
+    removal = "removal", reads(), "removed"
     weight = "weight", reads(), "at weight 0 in their batches"
 
 

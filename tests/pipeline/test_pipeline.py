@@ -387,7 +387,8 @@ def test_an_exact_influence_function_foresees_leaving_one_out(
     assert exact > 0.9
     assert abs(chance) < 0.5
     page = (tmp_path / "sweep/report.md").read_text("utf-8")
-    assert "Rank correlation with leave-one-out retraining: influence_function" in page
+    said = "Rank correlation with leave-one-out retraining, removed, first weights of the baseline"
+    assert f"{said}: influence_function" in page
     assert "| random " in page
 
 
