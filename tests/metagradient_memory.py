@@ -35,7 +35,7 @@ def measured(what: str) -> tuple[int, int, int]:
     made_of = (digits, training, untreated(digits.train))
     run = training_run(Runtime(), design, *made_of)
     if what != "nothing":
-        next(steps(run, 0, 1))
+        list(steps(run, 0, 1))
     size, total = sum(value.nbytes for value in state_of(run, 0).values()), run.total
     if what == "scores":
         del run

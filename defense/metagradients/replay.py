@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from defense.errors import InputError
+from defense.influence.members import Parameters
 from defense.metagradients.reverse import Step
 from defense.runtime.checkpoint import packed, unpacked
 from defense.training.sgd import TrainingRun
@@ -40,15 +41,14 @@ def state_of(run: TrainingRun, done: int) -> State:
 
 
 def steps(run: TrainingRun, start: int, stop: int) -> Iterator[Step]:
-    """Take the steps from `start` to `stop`, and yield of each the state before it, its rate and its pictures."""
+    """Take the steps from `start` to `stop`, and yield each just before it is taken."""
     for epoch in range(start // run.steps, math.ceil(stop / run.steps)):
         with run.epoch(epoch), deterministic_kernels():
             for number in range(max(start, epoch * run.steps), min(stop, (epoch + 1) * run.steps)):
-                state = {name: value.detach().clone() for name, value in run.model.state_dict().items()}
-                rate, batch = run.rate, run.batch(number)
-                attacked = run.attacked(batch)
-                run.step(batch, attacked)
-                yield Step(number, state, rate, None if attacked is batch.pictures else attacked)
+                batch = run.batch(number)
+                step = Step(number, run.rate, batch, run.attacked(batch))
+                yield step
+                run.step(batch, step.attacked)
 
 
 @contextmanager
@@ -63,15 +63,22 @@ def deterministic_kernels() -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before
 
 
-def replayed(run: TrainingRun, states: Mapping[int, State], start: int, stop: int) -> list[Step]:
-    """Return the steps of one segment, taken again from its first state; see `segments`.
+def replayed(
+    run: TrainingRun, states: Mapping[int, State], start: int, stop: int
+) -> list[tuple[Step, Parameters]]:
+    """Return the steps of one segment, taken again from its first state, and the network's state before each.
 
-    Raises InputError unless they end at the bits of the next state.
+    See `segments`. Raises InputError unless they end at the bits of the next state.
     """
     run.state.begin(unpacked(states[start]))
-    taken = list(steps(run, start, stop))
+    taken = [(step, copied(run.model)) for step in steps(run, start, stop)]
     again, known = state_of(run, stop), states[stop]
     if again.keys() != known.keys() or not all(torch.equal(again[name], known[name]) for name in known):
         found = f"steps {start + 1} to {stop} of the training end at other bits than before"
         raise InputError("scorer", "metagradient", f"{found}; expected the processor and packages of that time")
     return taken
+
+
+def copied(model: nn.Module) -> Parameters:
+    """Return a copy of the parameters and buffers of a network, by name in its state_dict."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -25,17 +25,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from defense.influence.members import Parameters
 from defense.metagradients.norms import pull_back, recorded_updates
-from defense.training.sgd import TrainingRun
+from defense.training.sgd import Batch, TrainingRun
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step as its reverse needs it: the state before it, its learning rate and its attacked pictures."""
+    """One step as it is taken: its learning rate, its batch, and the attacked pictures of that batch."""
 
-    number: int
-    state: Parameters  # parameters and buffers, by name in the model's state_dict
+    number: int  # from 0 up
     rate: float
-    attacked: Tensor | None  # None if the recipe does not attack
+    batch: Batch
+    attacked: Tensor  # (b, C, H, W); those of the batch if the recipe does not attack
 
 
 @dataclass
@@ -55,24 +55,31 @@ class Adjoints:
     def at_end(cls, run: TrainingRun, weights: Parameters, statistics: Parameters) -> Adjoints:
         """Return those after the last step, given the gradients of the objective at the `result` of a run."""
         by_sample = torch.zeros(len(run.split), dtype=torch.float64)
-        zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
         if run.state.average is None:
-            return cls(weights, zeros, statistics, {}, by_sample)
-        still = {name: torch.zeros_like(value) for name, value in statistics.items()}
-        return cls(dict(zeros), zeros, still, weights | statistics, by_sample)
+            return cls(weights, zeros_like(weights), statistics, {}, by_sample)
+        averages = weights | statistics
+        return cls(zeros_like(weights), zeros_like(weights), zeros_like(statistics), averages, by_sample)
 
 
-def reverse(run: TrainingRun, step: Step, adjoints: Adjoints) -> None:
-    """Bring `adjoints` from after a step to before it, in place."""
-    recipe, batch = run.recipe, run.batch(step.number)
+def zeros_like(parameters: Parameters) -> Parameters:
+    """Return a zero for each number, by the same names."""
+    return {name: torch.zeros_like(value) for name, value in parameters.items()}
+
+
+def reverse(run: TrainingRun, step: Step, before: Parameters, adjoints: Adjoints) -> None:
+    """Bring `adjoints` from after a step to before it, in place.
+
+    before: parameters and buffers before the step, by name in the model's state_dict; the model takes them over.
+    """
+    recipe, batch = run.recipe, step.batch
     if adjoints.averages:
         undo_average(adjoints, recipe.ema or 0.0, first=step.number == 0)
-    run.model.load_state_dict(step.state)
+    for name, value in run.model.state_dict().items():  # as load_state_dict, in a third of the time
+        value.copy_(before[name])
     parameters = {name: value for name, value in run.model.named_parameters() if value.requires_grad}
     weights = batch.weights.detach().clone().requires_grad_()
-    attacked = batch.pictures if step.attacked is None else step.attacked
     with torch.enable_grad(), recorded_updates(run.model) as updates, sdpa_kernel(SDPBackend.MATH):
-        each, _ = run.losses.of(run.plain, batch.pictures, attacked, batch.labels)
+        each, _ = run.losses.of(run.plain, batch.pictures, step.attacked, batch.labels)
         loss = (weights * each).mean()
         found = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, allow_unused=True)
         gradients = {name: value for name, value in zip(parameters, found, strict=True) if value is not None}
@@ -83,15 +90,15 @@ def reverse(run: TrainingRun, step: Step, adjoints: Adjoints) -> None:
         leaves = [parameters[name] for name in gradients]
         *products, by_weight = torch.autograd.grad(scalar, [*leaves, weights], materialize_grads=True)
     for (name, q), product in zip(cotangents.items(), products, strict=True):
-        adjoints.weights[name] = adjoints.weights[name] + recipe.weight_decay * q + product
-        adjoints.momentum[name] = recipe.momentum * adjoints.momentum[name]
+        adjoints.weights[name].add_(recipe.weight_decay * q).add_(product)
+        adjoints.momentum[name].mul_(recipe.momentum)
     adjoints.by_sample.index_add_(0, batch.rows, by_weight.cpu().double())
 
 
 def cotangent(adjoints: Adjoints, name: str, rate: float, momentum: float) -> Tensor:
     """Return q of one parameter, and bring c up to date: c <- c - eta mu a, q = c - eta a."""
     own = adjoints.weights[name]
-    adjoints.momentum[name] = adjoints.momentum[name] - rate * momentum * own
+    adjoints.momentum[name].sub_(rate * momentum * own)
     return adjoints.momentum[name] - rate * own
 
 

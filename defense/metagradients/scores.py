@@ -46,8 +46,8 @@ def metagradients(
     known = kept(checkpoint)
     adjoints, end = known or (Adjoints.at_end(run, weights, statistics), marks[-1])
     for start, stop in reversed([pair for pair in itertools.pairwise(marks) if pair[1] <= end]):
-        for step in reversed(replayed(run, states, start, stop)):
-            reverse(run, step, adjoints)
+        for step, before in reversed(replayed(run, states, start, stop)):
+            reverse(run, step, before, adjoints)
             runtime.progress(marks[-1] - step.number, marks[-1])
         if checkpoint.due() and start > 0:
             checkpoint.save(PART, packed({"adjoints": vars(adjoints), "before": start}))

@@ -94,7 +94,7 @@ def smoothness(
         weighed = Treatment(table.assign(weight=table["weight"] * (1 + number * STEP * moved)))
         run = training_run(runtime.alone(), design, data, short, weighed)
         for step in steps(run, 0, run.total):
-            runtime.progress(number * run.total + step.number + 1, 3 * run.total)
+            runtime.progress(number * run.total + step.number, 3 * run.total)
         ends.append({name: value.detach() for name, value in run.result.named_parameters()})
     found = {"smoothness": smoothness_of(*ends)}
     return Smoothness(as_table(found | {"smoothness step": STEP, "smoothness epochs": short.recipe.epochs}))

@@ -54,7 +54,7 @@ def trajectory(
         if start < done:
             continue
         for step in steps(run, start, stop):
-            runtime.progress(step.number + 1, parts[-1][1])
+            runtime.progress(step.number, parts[-1][1])
         states[stop] = state_of(run, stop)
         if checkpoint.due():
             new = dict(list(states.items())[saved:])

@@ -2,7 +2,9 @@
 
     python -m tests.benchmarks.sharing        a table of seconds, the best of some rounds
 
-Both ways alternate in the same two processes; while one works alone the other waits. Two cores have to be free.
+All ways alternate in the same two processes; while one works alone the other waits. Two cores have to be free. The
+time of the processor is compared with that of two processes that both do the whole work: two busy cores slow each
+other down, more or less by the machine, and that is no fault of the sharing.
 """
 
 from __future__ import annotations
@@ -38,11 +40,11 @@ ROUNDS = 4
 
 @dataclass
 class Taken:
-    """Seconds of one kind of work, round by round, on the clock and of the processor (of the busier process)."""
+    """Seconds of one kind of work, round by round: on the clock, and of the processor (of the busier process)."""
 
     alone: list[float] = field(default_factory=list)
     shared: list[float] = field(default_factory=list)
-    alone_busy: list[float] = field(default_factory=list)
+    both_busy: list[float] = field(default_factory=list)
     shared_busy: list[float] = field(default_factory=list)
 
     @property
@@ -52,8 +54,8 @@ class Taken:
 
     @property
     def busy_factor(self) -> float:
-        """The same in time of the processor, which other programs disturb less."""
-        return min(self.alone_busy) / min(self.shared_busy)
+        """How many times as much time of its processor each takes if it does the whole work."""
+        return min(self.both_busy) / min(self.shared_busy)
 
 
 def network() -> nn.Module:
@@ -118,14 +120,13 @@ def measured(place: RankInfo, names: list[str], rounds: int) -> dict[str, Taken]
     found = {name: Taken() for name in names}
     for number in range(rounds):
         for name, taken in found.items():
-            alone, alone_busy = timed(
-                ranks, lambda name=name: WORKS[name](SINGLE_PROCESS) if ranks.rank == 0 else None
-            )
+            alone, _ = timed(ranks, lambda name=name: WORKS[name](SINGLE_PROCESS) if ranks.rank == 0 else None)
+            _, both_busy = timed(ranks, lambda name=name: WORKS[name](SINGLE_PROCESS))
             shared, shared_busy = timed(ranks, lambda name=name: WORKS[name](ranks))
             if number:  # the first is to warm up
                 taken.alone.append(alone)
-                taken.alone_busy.append(alone_busy)
                 taken.shared.append(shared)
+                taken.both_busy.append(both_busy)
                 taken.shared_busy.append(shared_busy)
     return found
 

@@ -12,7 +12,7 @@ from tests.benchmarks.sharing import ROUNDS, measured
 @pytest.mark.slow
 @pytest.mark.timed
 def test_two_processes_are_faster() -> None:
-    """By the time of the busier processor: seconds would tell of what else the machine has to do."""
+    """By the time of the busier processor, beside two that do all: seconds tell of the rest of the machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
