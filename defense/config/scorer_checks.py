@@ -34,9 +34,9 @@ def check_members(name: str, scorer: Scorer, train: Train) -> None:
         within("train.checkpoints", train.checkpoints, train.checkpoints >= 2, f"two at least, for {name}.members")
 
 
-def check_metagradient(config: Config) -> None:
+def check_metagradient(scorer: Scorer, config: Config) -> None:
     """Raise InputError if a training is to be differentiated that is not by sgd, in one process and in float32."""
-    if config.scorer.method is not Method.metagradient:
+    if scorer.method is not Method.metagradient:
         return
     train, devices = config.train, config.fabric
     for field, value, valid, expected in (

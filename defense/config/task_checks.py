@@ -14,11 +14,12 @@ from defense.config.choices import (
     Task,
 )
 from defense.config.schema import Config
-from defense.config.scorer_checks import check_members, check_numbers
+from defense.config.scorer_checks import check_members, check_metagradient, check_numbers
 from defense.config.tasks import Order
 from defense.errors import InputError, within
 
-TIMED = (Method.alignment, Method.self_influence, Method.loss, Method.random)  # a model and samples are enough
+# a model and samples are enough; of a metagradient the recipe, too
+TIMED = (Method.alignment, Method.self_influence, Method.loss, Method.random, Method.metagradient)
 
 
 def check_faithfulness(config: Config) -> None:
@@ -82,6 +83,7 @@ def check_speed(config: Config) -> None:
     for name, scorer in {"scorer": config.scorer, **named}.items():
         check_numbers(name, scorer)
         check_members(name, scorer, config.train)
+        check_metagradient(scorer, config)
         enough = scorer.method in TIMED and not scorer.attacked_train
         said = "a scorer that needs no attack, no known noise and no training of its own, for task=speed"
         within(name, scorer.name, enough, said)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -61,6 +62,15 @@ def deterministic_kernels() -> Iterator[None]:
         yield
     finally:
         cudnn.deterministic, cudnn.benchmark = before
+
+
+def recorded(run: TrainingRun, total: int) -> dict[int, State]:
+    """Take the first `total` steps of a run, and return the states that `marks` names."""
+    states = {0: state_of(run, 0)}
+    for start, stop in segments(total):
+        deque(steps(run, start, stop), maxlen=0)
+        states[stop] = state_of(run, stop)
+    return states
 
 
 def replayed(

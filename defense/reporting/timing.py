@@ -175,7 +175,8 @@ def contestants(results: Sequence[dict[str, Any]], timings: Sequence[Timings]) -
         "contestants",
         "What is timed",
         "From a trained model and samples in memory to a score for each training sample: gradients of the "
-        "validation samples, solvers and factors included, training not. Rank correlation: with the scores "
+        "validation samples, solvers and factors included; training not, but of a metagradient, which trains "
+        f"again and goes back through {config['train']['epochs']} epochs. Rank correlation: with the scores "
         f"of {config['scorer']['name']} on the same work, lowest and highest of all works and seeds. Residual: of "
         "the inverse, relative, the worst." + same(timings),
         ("scorer", "score of sample i", "rank correlation", "worst residual"),

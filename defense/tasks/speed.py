@@ -20,13 +20,22 @@ from torch import Tensor
 
 from defense.config.choices import Clock, Direction, Members, Method, Peer
 from defense.config.schema import Scorer
+from defense.data.splits import Split
+from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.peers import PEERS, Library
 from defense.influence.scorers import METHODS, ScoringContext, check_scorer
+from defense.metagradients.contract import check_differentiable
+from defense.metagradients.replay import recorded
+from defense.metagradients.scores import metagradients
 from defense.models.build import build
 from defense.pipeline.run import Run, ScoredModel
 from defense.stages.race import CLOCKS, Timed, race
 from defense.stages.report import write_speed
+from defense.stages.trajectory import plainly
+from defense.training.inputs import TrainingSet
+from defense.training.recipes import losses_of
+from defense.training.sgd import TrainingRun
 
 log = logging.getLogger(__name__)
 WARM = (16, 16)  # training and validation samples that all are called on before they are timed
@@ -44,7 +53,8 @@ def speed(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     """How many times as long as the run's scorer do others take, on the same work?
 
     The same work: one trained model, the same training and validation samples, and from these a score for every
-    training sample, grad v and all else that is needed included. Nothing that is timed comes from the store. A
+    training sample, grad v and all else that is needed included; of a metagradient that is another training and
+    its reverse. Nothing that is timed comes from the store. A
     rival that took longer than `speed.seconds` on a work is not called on one with as many samples or more.
     """
     config, data = run.config, run.data
@@ -56,6 +66,8 @@ def speed(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     check = partial(check_scorer, network, data.validation, config.objective, classes=data.classes)
     for scorer in spec.scorers.values():
         check(scorer, noise_known=data.noise_known)
+        if scorer.method is Method.metagradient:
+            check_differentiable(build(config.model, data, seed=config.seed), data.train)
     scored = run.baseline()
     summary = run.summary(run.scores([scored]), overrides)
     with threads_of(spec.clock):
@@ -149,6 +161,9 @@ def calls_on(
     def by_library(library: Library) -> Answer:
         return Answer(library.scores(network, train, validation.clean), {})
 
+    def by_training(scorer: Scorer) -> Answer:
+        return through_training(run, train, validation, scorer, epochs=1 if warm else config.train.epochs)
+
     scorers: dict[str, Scorer] = {config.scorer.name: config.scorer, **config.speed.scorers}
     if warm:
         scorers = {
@@ -156,12 +171,25 @@ def calls_on(
             for name, scorer in scorers.items()
         }
     calls: dict[str, Callable[[], Answer]] = {}
-    calls |= {name: partial(by_scorer, scorer) for name, scorer in scorers.items()}
+    for name, scorer in scorers.items():
+        calls[name] = partial(by_training if scorer.method is Method.metagradient else by_scorer, scorer)
     calls |= {str(peer): partial(by_library, library) for peer, library in libraries.items()}
     if warm:
         for call in calls.values():
             call()
     return calls.pop(config.scorer.name), calls
+
+
+def through_training(run: Run, train: Split, validation: Validation, scorer: Scorer, *, epochs: int) -> Answer:
+    """Return the metagradients of a training on `train` for so many epochs: train, keep states, and go back."""
+    config, design, alone = run.config, run.design(), run.runtime.alone()
+    training = run.training(plainly(replace(config.train, epochs=epochs)))
+    samples = TrainingSet.of(train, torch.ones(len(train), dtype=torch.bool))
+    losses = losses_of(training, run.data.classes)
+    again = TrainingRun(design.build(), samples, training.recipe, alone, losses, seed=design.seed)
+    states = recorded(again, again.total)
+    size = scorer.batch_size
+    return Answer(metagradients(again, states, validation, config.objective, alone, batch_size=size)[0], {})
 
 
 def too_slow(

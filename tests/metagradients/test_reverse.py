@@ -16,7 +16,7 @@ from defense.data.splits import Dataset, Split
 from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.objectives import objective_value
-from defense.metagradients.replay import State, marks, segments, state_of, steps
+from defense.metagradients.replay import State, marks, recorded, segments, state_of, steps
 from defense.metagradients.scores import metagradients
 from defense.models.predict import predict
 from defense.runtime.runtime import Runtime
@@ -108,12 +108,7 @@ class Case:
 
     def states(self, epochs: int | None = None) -> dict[int, State]:
         run = self.run()
-        parts = segments(run.steps * (epochs or self.recipe.epochs))
-        found = {0: state_of(run, 0)}
-        for start, stop in parts:
-            list(steps(run, start, stop))
-            found[stop] = state_of(run, stop)
-        return found
+        return recorded(run, run.steps * (epochs or self.recipe.epochs))
 
     def scores(self, objective: Objective = ROBUSTNESS, epochs: int | None = None) -> Tensor:
         return metagradients(self.run(), self.states(epochs), self.validation, objective, Runtime())[0]

@@ -38,7 +38,7 @@ def test_the_experiment(command: Command, tmp_path: Path) -> None:
     code, _, err = command(*SMALL, "hydra.sweeper.params.seed=0", works)
     assert code == 0, err
     result = json.loads((tmp_path / "sweep/0/result.json").read_text("utf-8"))
-    names = {"lissa", "cg", "ekfac", "datainf", "tracin", "ip_ensemble", "loss", "random"}
+    names = {"lissa", "cg", "ekfac", "datainf", "tracin", "ip_ensemble", "loss", "random", "metagradient"}
     names |= {"captum_tracin", "dattri_tracin", "dattri_trak"}
     for work in result["speed"]["works"]:
         rivals = work["rivals"]
@@ -114,6 +114,7 @@ BAD = {
     "+speed.scorers.x={nonsense: 1}": "speed.scorers.x.nonsense=1: no such setting",
     "+speed.scorers.x=7": "speed.scorers.x=7: expected what it has other than scorer, as in {direction: ekfac}",
     "+scorer@speed.scorers.x=ip_attacked": "speed.scorers.x=x: expected a scorer that needs no attack",
+    "+scorer@speed.scorers.x=metagradient train=converged": "train.optimizer=lbfgs: expected sgd, with scorer=",
     "+speed.scorers.x={parameters: nothing.*}": "scorer.parameters=nothing.*: matches none of",
 }
 
