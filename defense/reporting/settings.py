@@ -167,7 +167,9 @@ def facts_of(settings: Sequence[Setting], what: Callable[[Sequence[Setting]], st
         file = f" {data['path']}" if data["path"] else ""
         given = f", attacked by others: {data['given_path']}" if data.get("given_path") else ""
         labels = f" ({data['train_labels']})" if data["train_labels"] else ""
-        harm = f" with {data['harm']} harm in {100 * data['harm_rate']:g} %"
+        kind = Harm(data["harm"])
+        radius = f" within {data.get('harm_eps') or config['threat']['eps']}" if "harm_eps" in kind.reads else ""
+        harm = f" with {kind} harm in {100 * data['harm_rate']:g} %{radius}" if kind is not Harm.none else ""
         network = str(model["_target_"]).rpartition(".")[2]
         width = "".join(
             f", {name} {value}" for name, value in model.items() if name != "_target_" and value is not None
@@ -177,7 +179,7 @@ def facts_of(settings: Sequence[Setting], what: Callable[[Sequence[Setting]], st
         runs = sum(len(setting.runs) for setting in alike)
         said.append(
             f"{alike[0].runs[0]['name']}: data {data['source']}{file}{labels}"
-            f"{harm if data['harm'] != Harm.none.value else ''}{given}; model {network}; {what(alike)}; {counts}; "
+            f"{harm}{given}; model {network}; {what(alike)}; {counts}; "
             f"{counted(len(alike), 'setting')}, {counted(runs, 'run')}."
         )
     return said
