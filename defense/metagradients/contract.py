@@ -23,7 +23,7 @@ FIELD, NAME = "scorer.method", "metagradient"
 SAMPLES = 3  # that are looked at; two would saturate a batch norm
 # Of the length of the weights, in the difference that a second derivative is compared with: longer steps cross
 # kinks of ReLU and of maxima, of which a ResNet has some within 1e-7.
-STEP = 1e-10
+DIFFERENCE = 1e-10
 ROUNDING = 1e-14  # of the length of a gradient in float64
 FAR = 1e-3  # of its length: networks without a fault differ by 1e-6
 DIRECTIONS = 3  # one may cross a kink
@@ -134,7 +134,7 @@ def compare(model: nn.Module, x: Tensor, labels: Tensor) -> None:
         return
     for _ in range(DIRECTIONS):
         drawn = [torch.randn(weight.shape, generator=chance).to(weight) for weight in weights]
-        along = [part * (STEP * length_of(weights) / length_of(drawn)) for part in drawn]
+        along = [part * (DIFFERENCE * length_of(weights) / length_of(drawn)) for part in drawn]
         inner = torch.stack([(value * part).sum() for value, part in zip(first, along, strict=True)]).sum()
         found = torch.autograd.grad(inner, weights, materialize_grads=True, retain_graph=True)
         sides = []

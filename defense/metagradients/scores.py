@@ -17,7 +17,7 @@ from defense.runtime.checkpoint import Checkpointer, ThrottledCheckpoint, packed
 from defense.runtime.runtime import Runtime
 from defense.training.sgd import TrainingRun
 
-PART = "adjoints"  # of a checkpoint
+ADJOINTS = "adjoints"  # their part of a checkpoint
 
 
 def metagradients(
@@ -50,13 +50,13 @@ def metagradients(
             reverse(run, step, before, adjoints)
             runtime.progress(marks[-1] - step.number, marks[-1])
         if checkpoint.due() and start > 0:
-            checkpoint.save(PART, packed({"adjoints": vars(adjoints), "before": start}))
+            checkpoint.save(ADJOINTS, packed({"adjoints": vars(adjoints), "before": start}))
     return -adjoints.by_sample, values
 
 
 def kept(checkpoint: Checkpointer) -> tuple[Adjoints, int] | None:
     """Return the adjoints that a killed pass has kept, and the step that they stand before."""
-    found = checkpoint.load(PART)
+    found = checkpoint.load(ADJOINTS)
     if found is None:
         return None
     state = unpacked(found)

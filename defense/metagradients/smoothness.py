@@ -15,8 +15,8 @@ from torch import Tensor
 from defense.influence.members import Parameters
 from defense.randomness import generator
 
-STEP = 0.1  # h: a tenth of a weight up or down
-PART = 0.25  # of the epochs, one at least, in each of the three trainings
+WEIGHT_STEP = 0.1  # h: a tenth of a weight up or down
+PART_OF_EPOCHS = 0.25  # one at least, in each of the three trainings
 
 
 def smoothness_of(start: Parameters, middle: Parameters, end: Parameters) -> float:

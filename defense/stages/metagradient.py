@@ -15,11 +15,11 @@ from defense.data.splits import Dataset
 from defense.data.validation import Validation
 from defense.influence.members import Parameters
 from defense.influence.scorers import predict_with_losses
-from defense.metagradients.replay import steps
+from defense.metagradients.replay import state_of, steps
 from defense.metagradients.scores import metagradients
-from defense.metagradients.smoothness import PART, STEP, directions, smoothness_of
+from defense.metagradients.smoothness import PART_OF_EPOCHS, WEIGHT_STEP, directions, smoothness_of
 from defense.models.build import Design
-from defense.runtime.checkpoint import unpacked
+from defense.runtime.checkpoint import ThrottledCheckpoint, unpacked
 from defense.runtime.runtime import Runtime
 from defense.stages.score import as_table
 from defense.stages.train import SEEN
@@ -83,18 +83,23 @@ def smoothness(
 ) -> Smoothness:
     """Return how smoothly the end of a training answers to the weights of its samples, by three shorter ones.
 
-    See `defense.metagradients.smoothness`.
+    See `defense.metagradients.smoothness`. A killed stage goes on in the training that it was in.
     """
     recipe = training.recipe
-    short = replace(training, recipe=replace(recipe, epochs=max(1, round(PART * recipe.epochs))))
+    short = replace(training, recipe=replace(recipe, epochs=max(1, round(PART_OF_EPOCHS * recipe.epochs))))
     moved = directions(len(data.train), seed=design.seed).numpy()
-    ends = []
+    checkpoint, ends = ThrottledCheckpoint(runtime.checkpoint), []
     for number in range(3):
         table = treatment.table
-        weighed = Treatment(table.assign(weight=table["weight"] * (1 + number * STEP * moved)))
+        weighed = Treatment(table.assign(weight=table["weight"] * (1 + number * WEIGHT_STEP * moved)))
         run = training_run(runtime.alone(), design, data, short, weighed)
-        for step in steps(run, 0, run.total):
+        part = f"training {number}"
+        known = checkpoint.load(part)
+        done = run.state.begin(None if known is None else unpacked(known))
+        for step in steps(run, done, run.total):
             runtime.progress(number * run.total + step.number, 3 * run.total)
+            if checkpoint.due():
+                checkpoint.save(part, state_of(run, step.number))
         ends.append({name: value.detach() for name, value in run.result.named_parameters()})
     found = {"smoothness": smoothness_of(*ends)}
-    return Smoothness(as_table(found | {"smoothness step": STEP, "smoothness epochs": short.recipe.epochs}))
+    return Smoothness(as_table(found | {"smoothness step": WEIGHT_STEP, "smoothness epochs": short.recipe.epochs}))

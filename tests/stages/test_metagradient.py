@@ -250,6 +250,22 @@ def test_smoothness_by_hand() -> None:
     assert abs(directions(500, seed=0).sum()) < 100
 
 
+def test_a_killed_smoothness_goes_on_to_the_same_bits(
+    setting: Callable[..., Setting], tmp_path: Path, always: None
+) -> None:
+    here = setting(MLP, epochs=12, ema=0.5)  # three epochs in each of three trainings
+    made_of = (here.design, here.data, here.training, untreated(here.data.train))
+    whole = smoothness(Runtime(), *made_of)
+    begun: list[int] = []
+    for at in (5, 14, 25):
+        with pytest.raises(Killed):
+            smoothness(Runtime(checkpoint=FileCheckpointer(tmp_path), progress=killing(at)), *made_of)
+    last = Runtime(checkpoint=FileCheckpointer(tmp_path), progress=lambda done, total, **_: begun.append(done))
+    again = smoothness(last, *made_of)
+    assert begun[:3] == [11, 23, 24]  # the last step of the first two, and then the third
+    pd.testing.assert_frame_equal(again.table, whole.table, check_exact=True)
+
+
 def test_smooth_networks_are_smoother(setting: Callable[..., Setting]) -> None:
     found = {}
     for name, settings in (("smooth", SMOOTH), ("rough", CNN)):
