@@ -57,7 +57,9 @@ def test_the_experiment(command: Command, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_what_took_too_long_is_not_run_on_more(command: Command, tmp_path: Path) -> None:
     arguments = ["hydra.sweeper.params.seed=0", "speed.peers=[]", "speed.seconds=1e-9"]
-    arguments += [f"~speed.scorers.{name}" for name in ("ekfac", "datainf", "tracin", "ip_ensemble")]
+    arguments += [
+        f"~speed.scorers.{name}" for name in ("metagradient", "ekfac", "datainf", "tracin", "ip_ensemble")
+    ]
     assert command(*SMALL, *arguments, "speed.works=[[40,16],[20,16],[40,32]]")[0] == 0
     result = json.loads((tmp_path / "sweep/0/result.json").read_text("utf-8"))
     run = [
@@ -73,7 +75,8 @@ def test_a_library_that_is_not_there(command: Command, tmp_path: Path, monkeypat
     """It is said on the page; where it was asked for by name it is an error."""
     monkeypatch.setattr(peers, "find_spec", lambda name: None if name == "dattri" else True)
     arguments = [*SMALL, "hydra.sweeper.params.seed=0", "speed.works=[[20,8]]"]
-    left = [f"~speed.scorers.{name}" for name in ("lissa", "cg", "ekfac", "datainf", "tracin", "ip_ensemble")]
+    dear = ("lissa", "cg", "metagradient", "ekfac", "datainf", "tracin", "ip_ensemble")
+    left = [f"~speed.scorers.{name}" for name in dear]
     assert command(*arguments, *left)[0] == 0
     result = json.loads((tmp_path / "sweep/0/result.json").read_text("utf-8"))
     assert result["speed"]["missing"] == {"dattri_tracin": "dattri", "dattri_trak": "dattri"}
@@ -114,7 +117,6 @@ BAD = {
     "+speed.scorers.x={nonsense: 1}": "speed.scorers.x.nonsense=1: no such setting",
     "+speed.scorers.x=7": "speed.scorers.x=7: expected what it has other than scorer, as in {direction: ekfac}",
     "+scorer@speed.scorers.x=ip_attacked": "speed.scorers.x=x: expected a scorer that needs no attack",
-    "+scorer@speed.scorers.x=metagradient train=converged": "train.optimizer=lbfgs: expected sgd, with scorer=",
     "+speed.scorers.x={parameters: nothing.*}": "scorer.parameters=nothing.*: matches none of",
 }
 
@@ -126,3 +128,16 @@ def test_bad_input_is_one_line_before_any_compute(command: Command, tmp_path: Pa
     assert err.startswith(f"defense: {BAD[change]}")
     assert err.count("\n") == 1
     assert not (tmp_path / "runs/store/train").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["train=converged"], "train.optimizer=lbfgs: expected sgd, with scorer=metagradient"),
+        (["model.dropout=0.5"], "scorer.method=metagradient: the network draws random numbers in training"),
+    ],
+)
+def test_a_metagradient_is_refused_where_it_cannot_be(command: Command, changes: list[str], said: str) -> None:
+    code, _, err = command("task=speed", "objective=utility", "+scorer@speed.scorers.x=metagradient", *changes)
+    assert code == 2
+    assert err.startswith(f"defense: {said}")
