@@ -125,10 +125,11 @@ def mean_of(grid: Grid[float | None], row: str) -> Mean | None:
 
 
 def interval(found: Mean | None) -> str:
-    """Return '+0.912 (+0.901 to +0.923)'; '-' of nothing."""
+    """Return '+0.912 (+0.901 to +0.923)', within [-1, 1] as correlations are; '-' of nothing."""
     if found is None:
         return "-"
-    return f"{found.mean:+.3f}" + (f" ({found.low:+.3f} to {found.high:+.3f})" if found.judgeable else "")
+    low, high = max(found.low, -1), min(found.high, 1)
+    return f"{found.mean:+.3f}" + (f" ({low:+.3f} to {high:+.3f})" if found.judgeable else "")
 
 
 def worst_residual(result: Result) -> float | None:

@@ -10,8 +10,9 @@ import pytest
 
 from defense.errors import InputError
 from defense.reporting.detection import SHARES, detection_sheet, recall_curve
-from defense.reporting.faithfulness import correlations, faithfulness_sheet
+from defense.reporting.faithfulness import correlations, faithfulness_sheet, interval
 from defense.reporting.sheet import write_sheet
+from defense.reporting.statistics import mean_interval
 from defense.reporting.sweeps import Grid, columns_of, command_of, row_of
 from tests.reporting.test_page import Reader
 
@@ -83,6 +84,18 @@ def test_runs_of_several_names_are_columns_of_their_own() -> None:
         detected(0, scorer, 0.5, "objective=utility", "data=npz") | {"name": "mnist"} for scorer in ("ip", "loss")
     ]
     assert columns_of(RESULTS + other) == ["x, utility", "x, robustness", "mnist"]
+
+
+def test_a_column_of_grounds_has_the_names_of_their_files() -> None:
+    grounds = [detected(0, "ip", 0.5, f"+experiment/faithfulness/lds={name}") for name in ("cnn", "mlp")]
+    assert columns_of(grounds) == ["cnn", "mlp"]
+
+
+def test_an_interval_of_correlations_stays_within_one() -> None:
+    assert interval(mean_interval([0.2, 1.0])) == "+0.600 (-1.000 to +1.000)"
+    assert interval(mean_interval([0.5, 0.6, 0.7])) == "+0.600 (+0.352 to +0.848)"
+    assert interval(mean_interval([0.5])) == "+0.500"
+    assert interval(None) == "-"
 
 
 def test_detection_page(tmp_path: Path) -> None:
