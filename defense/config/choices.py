@@ -102,7 +102,7 @@ class Harm(Choice):
 
     @property
     def changes_labels(self) -> bool:
-        """Whether a harmed sample has a wrong label: by that it is known, to the oracle and to every page."""
+        """Whether harmed samples get a wrong label, by which the oracle and every page know them."""
         return self not in (Harm.none, Harm.hypocritical)
 
 
@@ -256,7 +256,7 @@ class Keep(Choice):
 
 
 class Activation(Choice):
-    """What stands between the layers of a multilayer perceptron."""
+    """The activation between the layers of a multilayer perceptron."""
 
     relu = "relu"
     gelu = "gelu"

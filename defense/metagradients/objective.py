@@ -21,7 +21,7 @@ def final_gradients(
 ) -> tuple[dict[str, float], Parameters, Parameters]:
     """Return each term of phi, and the gradients of their weighed sum by weights and statistics, by name.
 
-    phi = sum_p weight_p v_p, in eval mode. Attacked validation pictures are held fixed: the derivative of a
+    phi = sum_p weight_p v_p, in eval mode. Attacked validation images are held fixed: the derivative of a
     maximum is that at the maximiser (Danskin).
     """
     weights = {name: value for name, value in model.named_parameters() if value.requires_grad}

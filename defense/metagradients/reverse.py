@@ -30,7 +30,7 @@ from defense.training.sgd import Batch, TrainingRun
 
 @dataclass(frozen=True)
 class Step:
-    """One step as it is taken: its learning rate, its batch, and the attacked pictures of that batch."""
+    """One step as it is taken: its learning rate, its batch, and the attacked images of that batch."""
 
     number: int  # from 0 up
     rate: float
@@ -79,7 +79,7 @@ def reverse(run: TrainingRun, step: Step, before: Parameters, adjoints: Adjoints
     parameters = {name: value for name, value in run.model.named_parameters() if value.requires_grad}
     weights = batch.weights.detach().clone().requires_grad_()
     with torch.enable_grad(), recorded_updates(run.model) as updates, sdpa_kernel(SDPBackend.MATH):
-        each, _ = run.losses.of(run.plain, batch.pictures, step.attacked, batch.labels)
+        each, _ = run.losses.of(run.plain, batch.images, step.attacked, batch.labels)
         loss = (weights * each).mean()
         found = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, allow_unused=True)
         gradients = {name: value for name, value in zip(parameters, found, strict=True) if value is not None}

@@ -47,7 +47,7 @@ OF_A_SCORE = ("trajectory", "metagradient", "score")  # stages of a score, by th
 
 @dataclass(frozen=True)
 class Foreseen:
-    """What scores say of retrainings, and what those give: (targets, m) of m retrainings."""
+    """Predictions by scores and measurements, for each target and each of m retrainings: (targets, m)."""
 
     predicted: np.ndarray  # summed scores, of parts of validation
     measured: dict[str, np.ndarray]  # -v, by where samples were attacked: anew, frozen; or clean

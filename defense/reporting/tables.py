@@ -29,12 +29,12 @@ def kind_of(arm: str) -> str:
 
 
 def weight_of(arm: str) -> float:
-    """Return how many times as much as others trusted samples weigh in an arm; 1 if its name does not say."""
+    """Return the weight of trusted samples in an arm, beside 1 of all others; 1 if its name has none."""
     return float(arm.partition("_")[2] or 1)
 
 
 def arm_in_words(arm: str) -> str:
-    """Return what tables call an arm: 'trusted x3' for 'trusted_3'."""
+    """Return the name of an arm in tables: 'trusted x3' for 'trusted_3'."""
     return arm.replace("_", " x")
 
 

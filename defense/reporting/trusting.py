@@ -29,7 +29,7 @@ def trusted_said(run: Run) -> str:
 
 
 def training_on(arm: str) -> str:
-    """Return what a trusted arm does, as the subject of a sentence."""
+    """Return the training of a trusted arm, as the subject of a sentence."""
     weight = weight_of(arm)
     weighing = "" if weight == 1 else f" which weigh {weight:g} times as much as others,"
     return f"Training on the trusted validation samples too,{weighing} with nothing treated,"

@@ -93,8 +93,8 @@ def retrain(
             attacker = Attacker(
                 model.eval(), threat, data.classes, size, derive(design.seed, "attack", "validation")
             )
-            pictures = perturb(attacker, validation.clean, attack, runtime.alone())
-            splits["adversarial"] = validation.clean.with_images(TensorImages(pictures))
+            images = perturb(attacker, validation.clean, attack, runtime.alone())
+            splits["adversarial"] = validation.clean.with_images(TensorImages(images))
         return {name: predict(model, split, batch_size=size) for name, split in splits.items()}
 
     def own() -> dict[str, Tensor]:

@@ -85,7 +85,7 @@ def check_room(state: State, count: int, checkpoint: Checkpointer) -> None:
 
 
 def states_kept(checkpoint: Checkpointer) -> dict[int, State]:
-    """Return the states that a killed training has kept, in order."""
+    """Return the states in the checkpoint of a killed training, in order."""
     states: dict[int, State] = {}
     while (found := checkpoint.load(f"states from {len(states)}")) is not None:
         states |= states_of(found)
@@ -98,7 +98,7 @@ def by_name(states: Mapping[int, State]) -> Tensors:
 
 
 def states_of(tensors: Tensors) -> dict[int, State]:
-    """Return what `by_name` has named, in order of steps."""
+    """Return the states that `by_name` has named, in order of steps."""
     states: dict[int, State] = {}
     for name, value in tensors.items():
         step, _, own = name.partition("/")

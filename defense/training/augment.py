@@ -33,7 +33,7 @@ def plan_epoch(count: int, *, crop: int, flip: bool, seed: int, epoch: int) -> E
 
 
 def augment(x: Tensor, shifts: Tensor, flips: Tensor, *, crop: int) -> Tensor:
-    """Return pictures (b, C, H, W) padded by `crop` zeros, cut out at `shifts` (b, 2), mirrored where `flips`."""
+    """Return images (b, C, H, W) padded by `crop` zeros, cut out at `shifts` (b, 2), mirrored where `flips`."""
     shifts, flips = shifts.to(x.device), flips.to(x.device)
     if crop > 0:
         _, _, height, width = x.shape

@@ -51,7 +51,7 @@ class Best:
 
 
 class EpochSelection:
-    """Which epoch of a training by `recipe` is kept; `until`: that one, whatever the recipe says."""
+    """The choice of the epoch to keep, by `recipe`; `until`: that epoch, whatever the recipe says."""
 
     def __init__(self, recipe: Train, until: int | None = None) -> None:
         self.until = until

@@ -13,14 +13,14 @@ from defense.errors import InputError
 
 
 class ChannelsLast(nn.Module):
-    """A network, its parameters laid out channels last, which turns its pictures to that layout first."""
+    """A network, its parameters laid out channels last, which turns its images to that layout first."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the network does of pictures (b, C, H, W) of any layout."""
+        """Return what the network does of images (b, C, H, W) of any layout."""
         x = x.flatten(1).view_as(x)  # its gradient comes back contiguous: torchattacks takes views of it
         out: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
         return out

@@ -3,7 +3,7 @@
     m = (1/N) sum_i x_i,   s = (1/N) sum_i (x_i - m)^2,   h = (x - m) / sqrt(s + eps),   y = gamma h + beta
     dL/dx = gamma / sqrt(s + eps) [ g - (1/N) sum_i g_i - h (1/N) sum_i g_i h_i ],   g = dL/dy
 
-with the sums over all samples, of every process, and all places of a picture (Ioffe and Szegedy 2015). Each
+with the sums over all samples, of every process, and all places of an image (Ioffe and Szegedy 2015). Each
 process sums its own, and only those sums travel. torch has this for GPUs alone (nn.SyncBatchNorm); this runs on
 every device.
 """

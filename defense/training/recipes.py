@@ -1,4 +1,4 @@
-"""The losses of a batch: of its pictures as they are, or attacked at the network of the moment.
+"""The losses of a batch: of its images as they are, or attacked at the network of the moment.
 
 A recipe is one function of a batch that returns the loss of each sample, so that weights and relabels act on it
 whatever it is; how it is lowered is the loop's.
@@ -20,22 +20,22 @@ from defense.errors import is_out_of_memory
 from defense.models.modes import evaluating, frozen
 from defense.robustness.attacks import perturb_batch
 
-Perturb = Callable[[nn.Module, Tensor, Tensor, int], Tensor]  # network, pictures, labels, seed -> pictures
+Perturb = Callable[[nn.Module, Tensor, Tensor, int], Tensor]  # network, images, labels, seed -> images
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses that a recipe lowers: of pictures, and of what an attack at the network makes of them.
+    """The losses that a recipe lowers: of images, and of what an attack at the network makes of them.
 
-    The attack is a step of its own, so that a replay can hold its pictures fixed.
+    The attack is a step of its own, so that a replay can hold its images fixed.
     """
 
     attack: Perturb
-    # network, pictures, the same attacked, labels -> losses (b,), logits (b, classes); in float32 at least
+    # network, images, the same attacked, labels -> losses (b,), logits (b, classes); in float32 at least
     of: Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
     def __call__(self, network: nn.Module, x: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Return the losses (b,) of pictures x (b, C, H, W) attacked at `network`, and the logits (b, classes)."""
+        """Return the losses (b,) of images x (b, C, H, W) attacked at `network`, and the logits (b, classes)."""
         return self.of(network, x, self.attack(network, x, labels, seed), labels)
 
 
@@ -48,7 +48,7 @@ def losses_of(training: Training, classes: int) -> Losses:
 
 
 def cross_entropies(network: nn.Module, x: Tensor, attacked: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy of each attacked picture (b, C, H, W), and the logits there (Madry et al. 2018)."""
+    """Return the cross-entropy of each attacked image (b, C, H, W), and the logits there (Madry et al. 2018)."""
     logits = exact(network(attacked))
     return F.cross_entropy(logits, labels, reduction="none"), logits
 
@@ -71,12 +71,12 @@ def exact(logits: Tensor) -> Tensor:
 
 
 def unmoved(network: nn.Module, x: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """Return the pictures as they are."""
+    """Return the images as they are."""
     return x
 
 
 def away_from_prediction(network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attacker: Perturb) -> Tensor:
-    """Return pictures x' that make KL(f(x) || f(x')) large, as TRADES does.
+    """Return images x' that make KL(f(x) || f(x')) large, as TRADES does.
 
     Its gradient there is that of the cross-entropy with the probabilities f(x) as labels, since they do not depend
     on x'.
@@ -89,7 +89,7 @@ def away_from_prediction(network: nn.Module, x: Tensor, labels: Tensor, seed: in
 def attacked(
     network: nn.Module, x: Tensor, labels: Tensor, seed: int, *, attack: Attack, threat: Threat, classes: int
 ) -> Tensor:
-    """Return the pictures attacked at `network` in eval mode, as Madry et al. 2018 train; it comes back as it was.
+    """Return the images attacked at `network` in eval mode, as Madry et al. 2018 train; it comes back as it was.
 
     labels: int64 (b,), or probabilities (b, classes). Raises FloatingPointError if there is no finite gradient.
     """
@@ -105,7 +105,7 @@ def attacked(
 
 @torch.enable_grad()
 def has_gradient(network: nn.Module, x: Tensor, labels: Tensor) -> bool:
-    """Return whether the gradient of the loss by the pictures is finite."""
+    """Return whether the gradient of the loss by the images is finite."""
     x = x.detach().clone().requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(network(x), labels), x)
     return bool(gradient.isfinite().all())

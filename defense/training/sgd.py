@@ -40,7 +40,7 @@ class Batch:
     """The samples of one step, or this process's part of them."""
 
     rows: Tensor  # int64 (b,), of the training split
-    pictures: Tensor  # (b, C, H, W), cropped and flipped
+    images: Tensor  # (b, C, H, W), cropped and flipped
     labels: Tensor  # int64 (b,)
     weights: Tensor  # float (b,)
     share: float  # of the whole batch
@@ -74,7 +74,7 @@ class TrainingRun:
         self.total = recipe.epochs * self.steps
         broadcast_weights(model, recipe, count // self.steps, self.ranks)
         optimizer, scheduler = make_optimizer(model, recipe, total_steps=self.total)
-        # Call the network itself, not the wrapper of fabric: in mixed precision that rounds pictures to 1/256, as
+        # Call the network itself, not the wrapper of fabric: in mixed precision that rounds images to 1/256, as
         # much as a small perturbation. `fabric.autocast` rounds the inputs of layers instead.
         _, self.optimizer = self.fabric.setup(model, optimizer)
         model.train()
@@ -120,15 +120,15 @@ class TrainingRun:
             yield
 
     def attacked(self, batch: Batch) -> Tensor:
-        """Return the pictures of a batch as the recipe attacks them at the network of the moment."""
+        """Return the images of a batch as the recipe attacks them at the network of the moment."""
         with out_of_memory_names("train.batch_size", self.recipe.batch_size), self.fabric.autocast():
-            return self.losses.attack(self.network, batch.pictures, batch.labels, batch.seed)
+            return self.losses.attack(self.network, batch.images, batch.labels, batch.seed)
 
     def step(self, batch: Batch, attacked: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one step by a batch whose pictures are `attacked`; return the mean loss (), logits (b, classes)."""
+        """Take one step by a batch whose images are `attacked`; return the mean loss (), logits (b, classes)."""
         with out_of_memory_names("train.batch_size", self.recipe.batch_size):
             with self.fabric.autocast():
-                each, logits = self.losses.of(self.network, batch.pictures, attacked, batch.labels)
+                each, logits = self.losses.of(self.network, batch.images, attacked, batch.labels)
             loss = (batch.weights * each).mean()
             self.optimizer.zero_grad()
             self.fabric.backward(loss * batch.share)
@@ -215,7 +215,7 @@ def ema_update(decay: float) -> Callable[..., None]:
 
 
 def diverged(recipe: Train, found: str, epoch: int) -> InputError:
-    """Return the error that says what came of too high a learning rate."""
+    """Return the error of a training that diverges: `found`, in this epoch, counted from 0."""
     return InputError("train.learning_rate", recipe.learning_rate, f"{found} in epoch {epoch + 1}; lower it")
 
 

@@ -64,7 +64,7 @@ def spread(length: int, most: int) -> Tensor:
 def clean_numbers(
     network: nn.Module, validation: Split, recipe: Train, *, epoch: int, ranks: Ranks = SINGLE_PROCESS
 ) -> dict[str, float]:
-    """Return loss and accuracy on the pictures as they are; raises InputError if the loss is not finite."""
+    """Return loss and accuracy on the images as they are; raises InputError if the loss is not finite."""
     logits = predict(network, validation, batch_size=4 * recipe.batch_size, ranks=ranks).float()
     labels = validation.labels.cpu()
     loss = float(F.cross_entropy(logits, labels))
