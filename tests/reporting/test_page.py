@@ -113,6 +113,7 @@ def test_html_is_one_file_that_shows_everything(folder: Path) -> None:
     assert "objective=utility" in text
     assert "Most harmful" in text
     assert "Most helpful" in text
+    assert "looks at no objective" not in text
     assert not re.search(r"nan|undefined|None", text)
 
 
@@ -192,6 +193,7 @@ def test_a_page_claims_no_more_than_the_score_says(
         assert "loss (mean of 2 trainings)" in page
         assert "The score is the mean over trainings. Rank correlation" in page
         assert "Highest scores" in page
+        assert ("loss looks at no objective" in page) == (form == "html")
         assert not re.search("[Mm]ost helpful|[Mm]ost harmful|at a proxy|is a sum", page)
     assert "known to be wrong. 0.0 % of what is wrong is treated (recall). ROC AUC" in (
         " ".join((tmp_path / "out/report.md").read_text("utf-8").split())
