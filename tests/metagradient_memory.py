@@ -12,7 +12,7 @@ import sys
 from defense.config.choices import ObjectiveName
 from defense.config.schema import Objective, Training
 from defense.data.validation import Validation
-from defense.metagradients.replay import state_of, steps
+from defense.metagradients.replay import state_of, take
 from defense.models.build import Design
 from defense.runtime.runtime import Runtime
 from defense.stages.metagradient import metagradient
@@ -35,7 +35,7 @@ def measured(what: str) -> tuple[int, int, int]:
     made_of = (digits, training, untreated(digits.train))
     run = training_run(Runtime(), design, *made_of)
     if what != "nothing":
-        list(steps(run, 0, 1))
+        take(run, 0, 1)
     size, total = sum(value.nbytes for value in state_of(run, 0).values()), run.total
     if what == "scores":
         del run

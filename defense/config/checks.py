@@ -76,7 +76,7 @@ def check(config: Config) -> None:
         check_unread(train, scorer, data.harm)
     check_faithfulness(config)
     check_members("scorer", scorer, train)
-    check_metagradient(config.scorer, config)
+    check_metagradient("scorer", config.scorer, config)
     check_speed(config)
     check_threat("threat.eps", config.threat, usual=data.eps)
     check_source(data)

@@ -187,7 +187,7 @@ class Method(Choice):
     metagradient = (
         "metagradient",
         reads("objective", "trajectory"),
-        "-dv/dw_i, through every step of the training; of a recipe that attacks, with the attack held fixed",
+        "-dv/dw_i through the whole training, its attacks held fixed",
     )
     random = "random", reads(), "a random number, at no cost: the control"
     oracle = "oracle", reads(), "what is known of the noise, at no cost"
@@ -340,8 +340,8 @@ class Subsets(Choice):
 class Dropping(Choice):
     """How a retraining does without samples: it never sees them, or sees them at weight 0 in the same batches."""
 
-    removal = "removal", reads(), "removed"
-    weight = "weight", reads(), "at weight 0 in their batches"
+    removal = "removal", reads(), "without {part}"
+    weight = "weight", reads(), "with {part} at weight 0"
 
 
 class TreatmentName(Choice):

@@ -34,14 +34,18 @@ def check_members(name: str, scorer: Scorer, train: Train) -> None:
         within("train.checkpoints", train.checkpoints, train.checkpoints >= 2, f"two at least, for {name}.members")
 
 
-def check_metagradient(scorer: Scorer, config: Config) -> None:
-    """Raise InputError if a training is to be differentiated that is not by sgd, in one process and in float32."""
+def check_metagradient(name: str, scorer: Scorer, config: Config) -> None:
+    """Raise InputError if a scorer, the settings `name`, goes through a training that it cannot differentiate.
+
+    The training has to be by sgd, in one process and in float32.
+    """
     if scorer.method is not Method.metagradient:
         return
     train, devices = config.train, config.fabric
     for field, value, valid, expected in (
         ("train.optimizer", train.optimizer, train.optimizer is Optimizer.sgd, "sgd"),
         ("fabric.precision", devices.precision, devices.precision == "32-true", "32-true"),
-        ("fabric.devices", devices.processes, devices.processes == 1, "one process"),
+        ("fabric.devices", devices.devices, devices.devices == 1, "1"),
+        ("fabric.num_nodes", devices.num_nodes, devices.num_nodes == 1, "1"),
     ):
-        within(field, value, valid, f"{expected}, with scorer=metagradient: it goes back through every step")
+        within(field, value, valid, f"{expected}: {name} is a metagradient, which goes back through every step")

@@ -18,7 +18,7 @@ from defense.config.scorer_checks import check_members, check_metagradient, chec
 from defense.config.tasks import Order
 from defense.errors import InputError, within
 
-# a model and samples are enough; of a metagradient the recipe, too
+# methods that need no attack and no cross-validation
 TIMED = (Method.alignment, Method.self_influence, Method.loss, Method.random, Method.metagradient)
 
 
@@ -83,9 +83,9 @@ def check_speed(config: Config) -> None:
     for name, scorer in {"scorer": config.scorer, **named}.items():
         check_numbers(name, scorer)
         check_members(name, scorer, config.train)
-        check_metagradient(scorer, config)
+        check_metagradient(name, scorer, config)
         enough = scorer.method in TIMED and not scorer.attacked_train
-        said = "a scorer that needs no attack, no known noise and no training of its own, for task=speed"
+        said = "a scorer that needs no attack, no known noise and no cross-validation, for task=speed"
         within(name, scorer.name, enough, said)
         here = scorer.proxy is None and scorer.seeds == 1
         within(name, scorer.name, here, "proxy=null and seeds=1 for task=speed: all are timed at one model")

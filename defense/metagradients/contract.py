@@ -1,4 +1,4 @@
-"""Whether the reverse of a training run is its derivative: tried on a few samples before any compute."""
+"""Refuse networks that a training cannot be differentiated through: tried on a few samples before any compute."""
 
 from __future__ import annotations
 

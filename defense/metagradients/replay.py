@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,15 +40,15 @@ def state_of(run: TrainingRun, done: int) -> State:
     return {name: value.detach().cpu().clone() for name, value in packed(state).items()}
 
 
-def steps(run: TrainingRun, start: int, stop: int) -> Iterator[Step]:
-    """Take the steps from `start` to `stop`, and yield each just before it is taken."""
+def take(run: TrainingRun, start: int, stop: int, before: Callable[[Step], None] = lambda step: None) -> None:
+    """Take the steps from `start` to `stop`, and call `before` with each just before it is taken."""
     for epoch in range(start // run.steps, math.ceil(stop / run.steps)):
         with run.epoch(epoch), deterministic_kernels():
             for number in range(max(start, epoch * run.steps), min(stop, (epoch + 1) * run.steps)):
                 batch = run.batch(number)
-                step = Step(number, run.rate, batch, run.attacked(batch))
-                yield step
-                run.step(batch, step.attacked)
+                attacked = run.attacked(batch)
+                before(Step(number, run.rate, None if attacked is batch.images else attacked))
+                run.step(batch, attacked)
 
 
 @contextmanager
@@ -64,24 +63,23 @@ def deterministic_kernels() -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before
 
 
-def recorded(run: TrainingRun, total: int) -> dict[int, State]:
+def record_states(run: TrainingRun, total: int) -> dict[int, State]:
     """Take the first `total` steps of a run, and return the states that `marks` names."""
     states = {0: state_of(run, 0)}
     for start, stop in segments(total):
-        deque(steps(run, start, stop), maxlen=0)
+        take(run, start, stop)
         states[stop] = state_of(run, stop)
     return states
 
 
-def replayed(
-    run: TrainingRun, states: Mapping[int, State], start: int, stop: int
-) -> list[tuple[Step, Parameters]]:
+def replay(run: TrainingRun, states: Mapping[int, State], start: int, stop: int) -> list[tuple[Step, Parameters]]:
     """Return the steps of one segment, taken again from its first state, and the network's state before each.
 
     See `segments`. Raises InputError unless they end at the bits of the next state.
     """
     run.state.begin(unpacked(states[start]))
-    taken = [(step, copied(run.model)) for step in steps(run, start, stop)]
+    taken: list[tuple[Step, Parameters]] = []
+    take(run, start, stop, lambda step: taken.append((step, copy_of(run.model))))
     again, known = state_of(run, stop), states[stop]
     if again.keys() != known.keys() or not all(torch.equal(again[name], known[name]) for name in known):
         found = f"steps {start + 1} to {stop} of the training end at other bits than before"
@@ -89,6 +87,6 @@ def replayed(
     return taken
 
 
-def copied(model: nn.Module) -> Parameters:
+def copy_of(model: nn.Module) -> Parameters:
     """Return a copy of the parameters and buffers of a network, by name in its state_dict."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -12,7 +12,7 @@ With a = d phi / d theta' and c = d phi / d m', backwards:
 
 One gradient with its graph kept, and one gradient of its inner product with q, give both sums (Engstrom et al.
 2025, arXiv 2503.13751). Averages theta_bar <- beta theta_bar + (1 - beta) theta' and the running statistics of
-batch norm are parts of the state, with adjoints of their own. Pictures that a recipe attacks are held fixed.
+batch norm are parts of the state, with adjoints of their own. Images that a recipe attacks are held fixed.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from defense.influence.members import Parameters
 from defense.metagradients.norms import pull_back, recorded_updates
-from defense.training.sgd import Batch, TrainingRun
+from defense.training.sgd import TrainingRun
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step as it is taken: its learning rate, its batch, and the attacked images of that batch."""
+    """One step as it is taken: its learning rate and its attacked images."""
 
     number: int  # from 0 up
     rate: float
-    batch: Batch
-    attacked: Tensor  # (b, C, H, W); those of the batch if the recipe does not attack
+    attacked: Tensor | None  # (b, C, H, W); None if the recipe does not attack
 
 
 @dataclass
@@ -53,7 +52,7 @@ class Adjoints:
 
     @classmethod
     def at_end(cls, run: TrainingRun, weights: Parameters, statistics: Parameters) -> Adjoints:
-        """Return those after the last step, given the gradients of the objective at the `result` of a run."""
+        """Return the adjoints after the last step: the gradients of the objective at the `result` of a run."""
         by_sample = torch.zeros(len(run.split), dtype=torch.float64)
         if run.state.average is None:
             return cls(weights, zeros_like(weights), statistics, {}, by_sample)
@@ -71,7 +70,8 @@ def reverse(run: TrainingRun, step: Step, before: Parameters, adjoints: Adjoints
 
     before: parameters and buffers before the step, by name in the model's state_dict; the model takes them over.
     """
-    recipe, batch = run.recipe, step.batch
+    recipe, batch = run.recipe, run.batch(step.number)
+    attacked = batch.images if step.attacked is None else step.attacked
     if adjoints.averages:
         undo_average(adjoints, recipe.ema or 0.0, first=step.number == 0)
     for name, value in run.model.state_dict().items():  # as load_state_dict, in a third of the time
@@ -79,7 +79,7 @@ def reverse(run: TrainingRun, step: Step, before: Parameters, adjoints: Adjoints
     parameters = {name: value for name, value in run.model.named_parameters() if value.requires_grad}
     weights = batch.weights.detach().clone().requires_grad_()
     with torch.enable_grad(), recorded_updates(run.model) as updates, sdpa_kernel(SDPBackend.MATH):
-        each, _ = run.losses.of(run.plain, batch.images, step.attacked, batch.labels)
+        each, _ = run.losses.of(run.plain, batch.images, attacked, batch.labels)
         loss = (weights * each).mean()
         found = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, allow_unused=True)
         gradients = {name: value for name, value in zip(parameters, found, strict=True) if value is not None}

@@ -11,7 +11,7 @@ from defense.config.schema import Objective
 from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.metagradients.objective import final_gradients
-from defense.metagradients.replay import State, replayed
+from defense.metagradients.replay import State, replay
 from defense.metagradients.reverse import Adjoints, reverse
 from defense.runtime.checkpoint import Checkpointer, ThrottledCheckpoint, packed, unpacked
 from defense.runtime.runtime import Runtime
@@ -36,28 +36,34 @@ def metagradients(
     The checkpoint of `runtime` keeps the adjoints between segments now and then, and a killed pass goes on there.
     Raises InputError if a segment does not end at the bits of the next state.
     """
-    marks = sorted(states)
-    run.state.begin(unpacked(states[marks[-1]]))
+    steps = sorted(states)
+    run.state.begin(unpacked(states[steps[-1]]))
     values, weights, statistics = final_gradients(run.result, validation, objective, batch_size)
     if not any(bool(value.any()) for value in weights.values()):
         found = "its gradient is zero: every validation sample is fitted, or no parameter changes a prediction"
         raise InputError("objective", " + ".join(values), found)
-    checkpoint = ThrottledCheckpoint(runtime.checkpoint)
-    known = kept(checkpoint)
-    adjoints, end = known or (Adjoints.at_end(run, weights, statistics), marks[-1])
-    for start, stop in reversed([pair for pair in itertools.pairwise(marks) if pair[1] <= end]):
-        for step, before in reversed(replayed(run, states, start, stop)):
+    checkpoint, adjoints = ThrottledCheckpoint(runtime.checkpoint), Adjoints.at_end(run, weights, statistics)
+    end = restore(adjoints, checkpoint, steps[-1])
+    for start, stop in reversed([pair for pair in itertools.pairwise(steps) if pair[1] <= end]):
+        for step, before in reversed(replay(run, states, start, stop)):
             reverse(run, step, before, adjoints)
-            runtime.progress(marks[-1] - step.number, marks[-1])
+            runtime.progress(steps[-1] - step.number, steps[-1])
         if checkpoint.due() and start > 0:
-            checkpoint.save(ADJOINTS, packed({"adjoints": vars(adjoints), "before": start}))
+            checkpoint.save(ADJOINTS, packed({ADJOINTS: vars(adjoints), "before": start}))
     return -adjoints.by_sample, values
 
 
-def kept(checkpoint: Checkpointer) -> tuple[Adjoints, int] | None:
-    """Return the adjoints that a killed pass has kept, and the step that they stand before."""
+def restore(adjoints: Adjoints, checkpoint: Checkpointer, end: int) -> int:
+    """Take over the adjoints of a killed pass, in place, and return the step before which they stand.
+
+    end: the step to return if nothing is saved.
+    """
     found = checkpoint.load(ADJOINTS)
     if found is None:
-        return None
-    state = unpacked(found)
-    return Adjoints(**state["adjoints"]), int(state["before"])
+        return end
+    saved = unpacked(found)
+    for part in ("weights", "momentum", "statistics", "averages"):
+        for name, value in getattr(adjoints, part).items():
+            value.copy_(saved[ADJOINTS][part][name])
+    adjoints.by_sample.copy_(saved[ADJOINTS]["by_sample"])
+    return int(saved["before"])

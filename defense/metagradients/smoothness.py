@@ -1,4 +1,4 @@
-"""Whether a training run answers to the weights of its samples as a derivative says: its metasmoothness.
+"""The metasmoothness of a training run: how steadily its end moves with the weights of its samples.
 
     d_i = |theta_2h - theta_0|_i
     S = sum_i d_i / |d|_1  sign(theta_h - theta_0)_i  sign(theta_2h - theta_h)_i   in [-1, 1]
@@ -16,7 +16,6 @@ from defense.influence.members import Parameters
 from defense.randomness import generator
 
 WEIGHT_STEP = 0.1  # h: a tenth of a weight up or down
-PART_OF_EPOCHS = 0.25  # one at least, in each of the three trainings
 
 
 def smoothness_of(start: Parameters, middle: Parameters, end: Parameters) -> float:

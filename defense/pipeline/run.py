@@ -182,6 +182,7 @@ class Run:
         made_of = (self.data, training, untreated(self.data.train))
         here, threads = self.runtime.named(scored.label), torch.get_num_threads()
         states = trajectory(here, design, *made_of, epochs=epochs, threads=threads)
+        smooth = smoothness(here, design, states, *made_of)
         scores = metagradient(
             self.runtime.named(scored.label, target),
             scored.model,
@@ -191,7 +192,6 @@ class Run:
             objective=self.config.objective,
             batch_size=self.config.scorer.batch_size,
         )
-        smooth = smoothness(here, design, *made_of)
         return Scores(scores.table, pd.concat([scores.record, smooth.table], ignore_index=True))
 
     def folds(self, scored: ScoredModel) -> tuple[Runtime, Design, Dataset, Training]:

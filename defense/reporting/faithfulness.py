@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,13 @@ from defense.reporting.figures import points
 from defense.reporting.health import doubts, looking
 from defense.reporting.record import OF_A_SCORE, Foreseen, Scoring
 from defense.reporting.result import common
+from defense.reporting.settings import counted
 from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import Mean, mean_interval
 from defense.reporting.sweeps import Grid, Result, column_of, columns_of, command_of, highest, made_of
 
-HALVES = "retraining on random halves (linear datamodelling score)"  # of results before `dropped` was a setting
+LDS = "linear datamodelling score"
+HALVES = f"retraining on random halves ({LDS})"  # of results before `dropped` was a setting
 CLEAN, ANEW, FROZEN = "clean", "anew", "frozen"  # where validation samples are attacked; the first of each is v
 
 
@@ -39,10 +41,6 @@ def faithfulness_result(run: Scoring, found: Foreseen) -> dict[str, Any]:
     targets = {name: correlations(found.predicted, own) for name, own in found.measured.items()}
     singles = {name: correlations(found.predicted_singles, own) for name, own in found.measured_singles.items()}
     headline = ANEW if ANEW in targets else CLEAN
-    by_target: dict[str, float] = defaultdict(float)
-    for stage, seconds in run.seconds.items():
-        if stage.startswith(OF_A_SCORE) and "single" not in stage:
-            by_target[stage.partition("target")[2]] += seconds
     return {
         "faithfulness": {
             "spearman": float(np.mean(targets[headline])),
@@ -50,10 +48,23 @@ def faithfulness_result(run: Scoring, found: Foreseen) -> dict[str, Any]:
             **({FROZEN: float(np.mean(targets[FROZEN]))} if FROZEN in targets else {}),
             **({"singles": float(np.mean(singles[headline]))} if singles[headline] else {}),
             "retrainings": found.predicted.shape[1],
-            "seconds": float(np.median(list(by_target.values()))),
+            "seconds": seconds_of_a_target(run.seconds),
         },
         **common(run),
     }
+
+
+def seconds_of_a_target(seconds: Mapping[str, float]) -> float:
+    """Return the seconds of scoring one target, the median over targets, by the seconds of each stage.
+
+    A trajectory serves all targets, and is counted for each.
+    """
+    shared = sum(value for stage, value in seconds.items() if stage.startswith("trajectory"))
+    by_target: dict[str, float] = defaultdict(float)
+    for stage, value in seconds.items():
+        if stage.startswith(OF_A_SCORE) and not stage.startswith("trajectory") and "single" not in stage:
+            by_target[stage.partition("target")[2]] += value
+    return shared + float(np.median(list(by_target.values())))
 
 
 def correlations(predicted: np.ndarray, measured: np.ndarray) -> list[float]:
@@ -139,8 +150,8 @@ def worst_residual(result: Result) -> float | None:
 
 
 def spread(found: Mean) -> float:
-    """Return half the width of an interval; 0 if there is none."""
-    return found.high - found.mean if found.judgeable else 0.0
+    """Return half the width of an interval, cut at 1; 0 if there is none."""
+    return min(found.high, 1) - found.mean if found.judgeable else 0.0
 
 
 def kind_of(result: Result) -> str:
@@ -151,9 +162,11 @@ def kind_of(result: Result) -> str:
     kind = Subsets(spec["subsets"])
     if "by" not in spec:  # of a result before it was a setting
         return kind.words
-    words = kind.words.replace("a random part", f"a random {100 * spec['dropped']:g} %")
-    seed = "first weights and order of its own for each" if spec["fresh"] else "first weights of the baseline"
-    return f"{words}, {Dropping(spec['by']).words}, {seed}"
+    alone = kind is Subsets.leave_one_out
+    part = "one sample" if alone else f"a random {100 * spec['dropped']:g} %"
+    way = Dropping(spec["by"]).words.format(part=part) + (" (leave-one-out)" if alone else f" ({LDS})")
+    own = "each from first weights of its own" if spec["fresh"] else "from the baseline's first weights"
+    return f"retraining {way}, {own}"
 
 
 def explained(results: Sequence[Result]) -> str:
@@ -162,10 +175,11 @@ def explained(results: Sequence[Result]) -> str:
     spec = first["config"]["faithfulness"]
     seeds = len({result["seed"] for result in results})
     said = [
-        f"Rank correlation of the summed scores of the samples that are kept with -v after {kind_of(first)}: "
+        "Rank correlation of the summed scores of the samples that are kept with -v, v the objective, after "
+        f"{kind_of(first)}: "
         f"{first['faithfulness']['retrainings']} retrainings of {first['sizes']['train']} samples, "
-        f"{spec['targets']} target(s) of {first['sizes']['validation']} validation samples, {seeds} seed(s). In "
-        "brackets the 95 % interval over seeds."
+        f"{counted(spec['targets'], 'target')} of {first['sizes']['validation']} validation samples, "
+        f"{counted(seeds, 'seed')}. In brackets the 95 % interval over seeds, cut at 1."
     ]
     if FROZEN in first["faithfulness"]:
         said.append(
@@ -178,8 +192,8 @@ def explained(results: Sequence[Result]) -> str:
         said.append(f"Single samples: v is the loss of one, mean correlation over {spec['singles']} of them.")
     said.append(
         "Seconds of the whole score stage, grad v and the model's predictions included, medians; of a "
-        "metagradient its trajectory, too; the first run of a process pays for its imports. Residual: of the "
-        "inverse, relative; wanted is scorer.tolerance."
+        "metagradient its trajectory, too, not the trainings that measure smoothness; the first run of a process "
+        "pays for its imports. Residual: of the inverse, relative; wanted is scorer.tolerance."
     )
     return " ".join(said)
 

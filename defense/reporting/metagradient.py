@@ -36,13 +36,12 @@ def about_derivative(settings: Mapping[str, Any], record: Mapping[str, float]) -
     if not is_metagradient(settings):
         return ""
     held = f", with {HELD}" if attacks(settings) else ""
-    said = f"A score is the derivative of the objective after training by the weight of the sample{held}."
+    said = f"A score is -dv/dw: how fast the objective after training falls as the sample weighs more{held}."
     found = lowest_smoothness(record)
     if found is None:
         return said
-    epochs = max(value for name, value in record.items() if name.endswith("smoothness epochs"))
     smooth = f"The training is smooth in these weights: smoothness {found:.2f} of at most 1"
-    return f"{said} {warned(found) or smooth}. It is measured by trainings of {epochs:.0f} epochs."
+    return f"{said} {warned(found) or smooth}. Two more trainings with other weights measure it."
 
 
 def warned(smoothness: float) -> str:

@@ -23,7 +23,8 @@ from defense.reporting.learning import line_of
 from defense.reporting.metagradient import about_derivative
 from defense.reporting.outcomes import arm_rows, arms_table
 from defense.reporting.record import Run
-from defense.reporting.selection import moved, one_class_said
+from defense.reporting.selection import one_class_said
+from defense.reporting.settings import about_harm
 from defense.reporting.sweeps import left_out
 from defense.reporting.tables import arm_in_words, arms_of, kind_of, markdown, trusted_of, weight_of
 from defense.reporting.verdict import scorer_of
@@ -92,7 +93,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "arms_table": arms_table(run, form=for_markdown),
         "charts": charts,
         "galleries": galleries,
-        "moved": moved(run),
+        "harm": about_harm(run),
         "metagradient": about_derivative(run.settings, run.record),
         "looks": "objective" in reading(run.config.scorer),
         "both_ends": at_both_ends(galleries) if run.config.scorer.method is Method.alignment else "",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy.stats import hypergeom
 
-from defense.config.choices import Harm
 from defense.reporting.escaping import visible
 from defense.reporting.record import Scoring
 
@@ -40,19 +38,6 @@ def selection(run: Scoring, taken: np.ndarray | None) -> dict[str, float | None]
         "auc": float(roc_auc_score(noisy, -run.scores["score"])) if 0 < noisy.mean() < 1 else None,
         "noise": float(noisy.mean()),
     }
-
-
-def moved(run: Scoring) -> str:
-    """Return how many training samples a harm has moved that leaves labels as they are; nothing of other harm."""
-    spec, threat = run.config.data, run.config.threat
-    if spec.harm is not Harm.hypocritical:
-        return ""
-    ball = threat if spec.harm_eps is None else replace(threat, eps=spec.harm_eps)
-    count = len(run.data.train)
-    return (
-        f"{round(spec.harm_rate * count):,} of {count:,} training samples, drawn at random, are moved toward "
-        f"their own label, by at most {ball.eps:g} in {ball.norm} (data.harm=hypocritical). All labels stay."
-    )
 
 
 def of_one_class(run: Scoring, taken: np.ndarray) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from defense.config.choices import AUTO, Harm, Measure, Norm, TreatmentName
 from defense.config.schema import Threat
 from defense.reporting.escaping import visible
 from defense.reporting.reading import is_rival, objective_of, proxy_of, read
+from defense.reporting.record import Scoring
 from defense.reporting.selection import advice
 from defense.reporting.statistics import Mean, paired_difference
 from defense.reporting.sweeps import Result, column_of, group, row_of, swept
@@ -183,6 +184,20 @@ def facts_of(settings: Sequence[Setting], what: Callable[[Sequence[Setting]], st
             f"{counted(len(alike), 'setting')}, {counted(runs, 'run')}."
         )
     return said
+
+
+def about_harm(run: Scoring) -> str:
+    """Return how many training samples hypocritical harm has moved, and how far; nothing of other harm.
+
+    Labels show all other harm, and its truth is on every page.
+    """
+    spec, threat = run.config.data, run.config.threat
+    if spec.harm is not Harm.hypocritical:
+        return ""
+    ball = threat if spec.harm_eps is None else replace(threat, eps=spec.harm_eps)
+    count = len(run.data.train)
+    moved = f"{round(spec.harm_rate * count)} of {count} training samples are moved toward their own label"
+    return f"{moved} (data.harm=hypocritical; {ball}). All labels stay as they are."
 
 
 def attacked(settings: Sequence[Setting]) -> str:

@@ -18,7 +18,7 @@ COMMAND = "command"  # of a result: the command of the sweep that it was found i
 FOLDER = "folder"  # of a result: where it was found
 LABEL = "label"  # of a result: what a page calls it, the last two folders of where it was found
 MCNEMAR = "mcnemar_p"  # of a result: the p-value of McNemar's test on what its arms get right, NaN of none
-GROUPS = ("objective=", "data=", "model=", "+experiment/")  # whose files have a name that says enough
+NAMED_BY_FILE = ("objective=", "data=", "model=", "+experiment/")  # overrides that a page calls by their value
 COMMANDS = 12  # shown at most
 
 
@@ -100,7 +100,7 @@ def column_of(result: Result, results: Sequence[Result], *, but: tuple[str, ...]
     """
     names = {other["name"] for other in results}
     others = [
-        part.partition("=")[2] if part.startswith(GROUPS) else part
+        part.partition("=")[2] if part.startswith(NAMED_BY_FILE) else part
         for part in swept(result, results)
         if not part.startswith(("scorer", "experiment=", "store=", *but))
     ]

@@ -29,7 +29,7 @@ def kind_of(arm: str) -> str:
 
 
 def weight_of(arm: str) -> float:
-    """Return the weight of trusted samples in an arm, beside 1 of all others; 1 if its name has none."""
+    """Return the weight of trusted samples in an arm, others having 1; 1 if its name has none."""
     return float(arm.partition("_")[2] or 1)
 
 

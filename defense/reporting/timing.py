@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from defense.config.choices import Clock
+from defense.config.choices import Clock, Method
 from defense.reporting.charts import growth
 from defense.reporting.contestants import computed
 from defense.reporting.record import Scoring
@@ -175,13 +175,21 @@ def contestants(results: Sequence[dict[str, Any]], timings: Sequence[Timings]) -
         "contestants",
         "What is timed",
         "From a trained model and samples in memory to a score for each training sample: gradients of the "
-        "validation samples, solvers and factors included; training not, but of a metagradient, which trains "
-        f"again and goes back through {config['train']['epochs']} epochs. Rank correlation: with the scores "
+        "validation samples, solvers and factors included, training not. Rank correlation: with the scores "
         f"of {config['scorer']['name']} on the same work, lowest and highest of all works and seeds. Residual: of "
-        "the inverse, relative, the worst." + same(timings),
+        "the inverse, relative, the worst." + through_training(results) + same(timings),
         ("scorer", "score of sample i", "rank correlation", "worst residual"),
         rows,
     )
+
+
+def through_training(results: Sequence[dict[str, Any]]) -> str:
+    """Return that a metagradient trains again; nothing if none is timed."""
+    scorers = [results[0]["config"]["scorer"], *results[0]["config"]["speed"]["scorers"].values()]
+    if not any(scorer["method"] == Method.metagradient for scorer in scorers):
+        return ""
+    epochs = " or ".join(dict.fromkeys(str(result["config"]["train"]["epochs"]) for result in results))
+    return f" A metagradient trains again, and goes back through that training: {epochs} epochs."
 
 
 def same(timings: Sequence[Timings]) -> str:

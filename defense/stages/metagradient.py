@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import pandas as pd
@@ -15,9 +16,10 @@ from defense.data.splits import Dataset
 from defense.data.validation import Validation
 from defense.influence.members import Parameters
 from defense.influence.scorers import predict_with_losses
-from defense.metagradients.replay import state_of, steps
+from defense.metagradients.replay import state_of, take
+from defense.metagradients.reverse import Step
 from defense.metagradients.scores import metagradients
-from defense.metagradients.smoothness import PART_OF_EPOCHS, WEIGHT_STEP, directions, smoothness_of
+from defense.metagradients.smoothness import WEIGHT_STEP, directions, smoothness_of
 from defense.models.build import Design
 from defense.runtime.checkpoint import ThrottledCheckpoint, unpacked
 from defense.runtime.runtime import Runtime
@@ -26,6 +28,7 @@ from defense.stages.train import SEEN
 from defense.stages.trained import Trained
 from defense.stages.trajectory import CODE, READ, states_of, training_run
 from defense.store.stage import stage
+from defense.training.sgd import TrainingRun
 
 log = logging.getLogger(__name__)
 DISTANCE = "distance from the stored model"
@@ -73,33 +76,48 @@ def farthest(one: Parameters, other: Parameters) -> float:
     )
 
 
-@stage(version=1, code=CODE)
+@stage(version=2, code=CODE)
 def smoothness(
     runtime: Runtime,
     design: Design,
+    trajectory: Trajectory,
     data: Annotated[Dataset, reads(*READ)],
     training: Training,
     treatment: Annotated[Treatment, reads(*SEEN)],
 ) -> Smoothness:
-    """Return how smoothly the end of a training answers to the weights of its samples, by three shorter ones.
+    """Return how smoothly the end of a training answers to the weights of its samples, by two more trainings.
 
-    See `defense.metagradients.smoothness`. A killed stage goes on in the training that it was in.
+    trajectory: of the training. A killed stage goes on where it was. See `defense.metagradients.smoothness`.
     """
-    recipe = training.recipe
-    short = replace(training, recipe=replace(recipe, epochs=max(1, round(PART_OF_EPOCHS * recipe.epochs))))
+    states, table = states_of(trajectory.tensors), treatment.table
+    last = max(states)
     moved = directions(len(data.train), seed=design.seed).numpy()
     checkpoint, ends = ThrottledCheckpoint(runtime.checkpoint), []
     for number in range(3):
-        table = treatment.table
         weighed = Treatment(table.assign(weight=table["weight"] * (1 + number * WEIGHT_STEP * moved)))
-        run = training_run(runtime.alone(), design, data, short, weighed)
-        part = f"training {number}"
-        known = checkpoint.load(part)
-        done = run.state.begin(None if known is None else unpacked(known))
-        for step in steps(run, done, run.total):
-            runtime.progress(number * run.total + step.number, 3 * run.total)
-            if checkpoint.due():
-                checkpoint.save(part, state_of(run, step.number))
+        run = training_run(runtime.alone(), design, data, training, weighed)
+        if number == 0:
+            run.state.begin(unpacked(states[last]))
+        else:
+            before = (number - 1) * last
+            report = partial(lambda before, done: runtime.progress(before + done, 2 * last), before)
+            train_up_to(run, last, checkpoint, f"training {number}", report)
         ends.append({name: value.detach() for name, value in run.result.named_parameters()})
-    found = {"smoothness": smoothness_of(*ends)}
-    return Smoothness(as_table(found | {"smoothness step": WEIGHT_STEP, "smoothness epochs": short.recipe.epochs}))
+    return Smoothness(as_table({"smoothness": smoothness_of(*ends), "smoothness step": WEIGHT_STEP}))
+
+
+def train_up_to(
+    run: TrainingRun, end: int, checkpoint: ThrottledCheckpoint, part: str, report: Callable[[int], None]
+) -> None:
+    """Take the steps of a run up to `end`, from where a killed process left it; `report` how many are done."""
+    known = checkpoint.load(part)
+    done = run.state.begin(None if known is None else unpacked(known))
+
+    def before(step: Step) -> None:
+        if checkpoint.due():
+            checkpoint.save(part, state_of(run, step.number))
+        report(step.number + 1)
+
+    if done < end:
+        take(run, done, end, before)
+        checkpoint.save(part, state_of(run, end))

@@ -12,7 +12,7 @@ from defense.config.choices import Keep, reads
 from defense.config.schema import Train, Training
 from defense.data.splits import Dataset
 from defense.errors import InputError
-from defense.metagradients.replay import State, segments, state_of, steps
+from defense.metagradients.replay import State, segments, state_of, take
 from defense.models.build import Design
 from defense.runtime.checkpoint import Checkpointer, ThrottledCheckpoint, unpacked
 from defense.runtime.runtime import Runtime
@@ -53,8 +53,7 @@ def trajectory(
     for start, stop in parts:
         if start < done:
             continue
-        for step in steps(run, start, stop):
-            runtime.progress(step.number, parts[-1][1])
+        take(run, start, stop, lambda step: runtime.progress(step.number + 1, parts[-1][1]))
         states[stop] = state_of(run, stop)
         if checkpoint.due():
             new = dict(list(states.items())[saved:])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,15 @@ from defense.errors import InputError
 from defense.influence.peers import PEERS, Library
 from defense.influence.scorers import METHODS, ScoringContext, check_scorer
 from defense.metagradients.contract import check_differentiable
-from defense.metagradients.replay import recorded
+from defense.metagradients.replay import record_states
 from defense.metagradients.scores import metagradients
 from defense.models.build import build
 from defense.pipeline.run import Run, ScoredModel
 from defense.stages.race import CLOCKS, Timed, race
 from defense.stages.report import write_speed
-from defense.stages.trajectory import plainly
-from defense.training.inputs import TrainingSet
-from defense.training.recipes import losses_of
-from defense.training.sgd import TrainingRun
+from defense.stages.trajectory import plainly, training_run
+from defense.stages.treat import untreated
+from defense.training.sgd import check_average
 
 log = logging.getLogger(__name__)
 WARM = (16, 16)  # training and validation samples that all are called on before they are timed
@@ -53,8 +53,8 @@ def speed(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     """How many times as long as the run's scorer do others take, on the same work?
 
     The same work: one trained model, the same training and validation samples, and from these a score for every
-    training sample, grad v and all else that is needed included; of a metagradient that is another training and
-    its reverse. Nothing that is timed comes from the store. A
+    training sample, grad v and all else that is needed included. A metagradient needs another training, and its
+    reverse. Nothing that is timed comes from the store. A
     rival that took longer than `speed.seconds` on a work is not called on one with as many samples or more.
     """
     config, data = run.config, run.data
@@ -68,6 +68,8 @@ def speed(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
         check(scorer, noise_known=data.noise_known)
         if scorer.method is Method.metagradient:
             check_differentiable(build(config.model, data, seed=config.seed), data.train)
+            fewest = ceil(min(size for size, _ in spec.works) / config.train.batch_size) * config.train.epochs
+            check_average(config.train.ema, steps=fewest)
     scored = run.baseline()
     summary = run.summary(run.scores([scored]), overrides)
     with threads_of(spec.clock):
@@ -162,7 +164,7 @@ def calls_on(
         return Answer(library.scores(network, train, validation.clean), {})
 
     def by_training(scorer: Scorer) -> Answer:
-        return through_training(run, train, validation, scorer, epochs=1 if warm else config.train.epochs)
+        return through_training(run, train, validation, scorer, **({"epochs": 1, "ema": None} if warm else {}))
 
     scorers: dict[str, Scorer] = {config.scorer.name: config.scorer, **config.speed.scorers}
     if warm:
@@ -180,15 +182,12 @@ def calls_on(
     return calls.pop(config.scorer.name), calls
 
 
-def through_training(run: Run, train: Split, validation: Validation, scorer: Scorer, *, epochs: int) -> Answer:
-    """Return the metagradients of a training on `train` for so many epochs: train, keep states, and go back."""
-    config, design, alone = run.config, run.design(), run.runtime.alone()
-    training = run.training(plainly(replace(config.train, epochs=epochs)))
-    samples = TrainingSet.of(train, torch.ones(len(train), dtype=torch.bool))
-    losses = losses_of(training, run.data.classes)
-    again = TrainingRun(design.build(), samples, training.recipe, alone, losses, seed=design.seed)
-    states = recorded(again, again.total)
-    size = scorer.batch_size
+def through_training(run: Run, train: Split, validation: Validation, scorer: Scorer, **changes: Any) -> Answer:
+    """Return metagradients on `train`: train, keep states, and go back. changes: of the recipe."""
+    config, alone, data = run.config, run.runtime.alone(), replace(run.data, train=train)
+    training = run.training(plainly(replace(config.train, **changes)))
+    again = training_run(alone, run.design(), data, training, untreated(train))
+    states, size = record_states(again, again.total), scorer.batch_size
     return Answer(metagradients(again, states, validation, config.objective, alone, batch_size=size)[0], {})
 
 

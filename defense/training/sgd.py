@@ -186,17 +186,22 @@ def make_optimizer(model: nn.Module, recipe: Train, *, total_steps: int) -> tupl
     return optimizer, OneCycleLR(optimizer, max_lr=peak, total_steps=total_steps, cycle_momentum=False)
 
 
-def averaged(model: nn.Module, decay: float | None, *, steps: int) -> AveragedModel | None:
-    """Return a copy of `model` that becomes decay * copy + (1 - decay) * model with every update, buffers too.
-
-    Raises InputError if after so many `steps` too much of the first weights is left in it.
-    """
-    if decay is None:
-        return None
-    if decay**steps > UNTRAINED:
+def check_average(decay: float | None, *, steps: int) -> None:
+    """Raise InputError if after so many `steps` too much of the first weights is left in an average."""
+    if decay is not None and decay**steps > UNTRAINED:
         left = f"{100 * decay**steps:.0f} % of the first weights"
         found = f"after {steps} steps the average still holds {left}; use a smaller decay"
         raise InputError("train.ema", decay, found)
+
+
+def averaged(model: nn.Module, decay: float | None, *, steps: int) -> AveragedModel | None:
+    """Return a copy of `model` that becomes decay * copy + (1 - decay) * model with every update, buffers too.
+
+    None without a decay. Raises InputError as `check_average` does.
+    """
+    check_average(decay, steps=steps)
+    if decay is None:
+        return None
     return AveragedModel(model, multi_avg_fn=ema_update(decay), use_buffers=True)
 
 

@@ -16,7 +16,7 @@ from defense.data.splits import Dataset, Split
 from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.objectives import objective_value
-from defense.metagradients.replay import State, marks, recorded, segments, state_of, steps
+from defense.metagradients.replay import State, marks, record_states, segments, state_of, take
 from defense.metagradients.scores import metagradients
 from defense.models.predict import predict
 from defense.runtime.runtime import Runtime
@@ -108,7 +108,7 @@ class Case:
 
     def states(self, epochs: int | None = None) -> dict[int, State]:
         run = self.run()
-        return recorded(run, run.steps * (epochs or self.recipe.epochs))
+        return record_states(run, run.steps * (epochs or self.recipe.epochs))
 
     def scores(self, objective: Objective = ROBUSTNESS, epochs: int | None = None) -> Tensor:
         return metagradients(self.run(), self.states(epochs), self.validation, objective, Runtime())[0]
@@ -120,7 +120,7 @@ class Case:
             weights = WEIGHTS.clone()
             weights[row] += sign * STEP
             run = self.run(weights)
-            list(steps(run, 0, run.steps * (epochs or self.recipe.epochs)))
+            take(run, 0, run.steps * (epochs or self.recipe.epochs))
             parts = {
                 "clean": self.validation.clean,
                 "adversarial": self.validation.seen_by(ObjectiveName.robustness),
@@ -199,7 +199,7 @@ def test_samples_that_are_left_out_have_no_score(digits: Dataset) -> None:
         network("mlp"), TrainingSet(case.train, keep, WEIGHTS), case.recipe, Runtime(), case.losses, seed=0
     )
     states = {0: state_of(run, 0)}
-    list(steps(run, 0, run.total))
+    take(run, 0, run.total)
     states[run.total] = state_of(run, run.total)
     scores, _ = metagradients(run, states, case.validation, ROBUSTNESS, Runtime())
     assert bool((scores[~keep] == 0).all())

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from defense.config.choices import Direction, Members
 from defense.influence import peers
-from defense.tasks.speed import is_plain
-from tests.conftest import scorer
+from defense.pipeline.load import load_run
+from defense.tasks.speed import is_plain, through_training
+from tests.conftest import changed, scorer
 
 Command = Callable[..., tuple[int, str, str]]
 SMALL = [
@@ -133,7 +135,8 @@ def test_bad_input_is_one_line_before_any_compute(command: Command, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["train=converged"], "train.optimizer=lbfgs: expected sgd, with scorer=metagradient"),
+        (["train=converged"], "train.optimizer=lbfgs: expected sgd: speed.scorers.x is a metagradient"),
+        (["train.ema=0.999"], "train.ema=0.999: after 80 steps the average still holds 92 % of the first weights"),
         (["model.dropout=0.5"], "scorer.method=metagradient: the network draws random numbers in training"),
     ],
 )
@@ -141,3 +144,19 @@ def test_a_metagradient_is_refused_where_it_cannot_be(command: Command, changes:
     code, _, err = command("task=speed", "objective=utility", "+scorer@speed.scorers.x=metagradient", *changes)
     assert code == 2
     assert err.startswith(f"defense: {said}")
+
+
+def test_what_is_timed_of_a_metagradient_are_the_scores_of_a_run(tmp_path: Path) -> None:
+    words = [
+        "data.train_size=60",
+        "data.validation_size=20",
+        "train.epochs=4",
+        "train.batch_size=20",
+        "train.ema=0.5",
+    ]
+    words += ["train.keep=last", "objective=utility", "scorer=metagradient", f"store={tmp_path}"]
+    run = load_run(changed(*words))
+    scored = run.baseline()
+    scores = run.scores([scored]).table["score"].to_numpy()
+    timed = through_training(run, run.data.train, run.seen(scored), run.config.scorer).scores
+    np.testing.assert_array_equal(timed.numpy(), scores)

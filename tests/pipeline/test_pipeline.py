@@ -387,7 +387,7 @@ def test_an_exact_influence_function_foresees_leaving_one_out(
     assert exact > 0.9
     assert abs(chance) < 0.5
     page = (tmp_path / "sweep/report.md").read_text("utf-8")
-    said = "Rank correlation with leave-one-out retraining, removed, first weights of the baseline"
+    said = "Rank correlation with retraining without one sample (leave-one-out), from the baseline's first weights"
     assert f"{said}: influence_function" in page
     assert "| random " in page
 

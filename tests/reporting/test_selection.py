@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from defense.reporting.selection import moved, one_class, one_class_said
-from tests.conftest import changed
+from defense.reporting.selection import one_class, one_class_said
 
 NAMES = ["dog", "c|at", "bird"]
 
@@ -106,16 +105,6 @@ def test_harm_of_one_class_is_told_from_a_score_that_likes_one() -> None:
     assert said["wrong"] == 12
     words = one_class_said(said, 180, {"name": "relabel"})
     assert "as are 60 of the 180 training samples, and 12 of those labels are known to be wrong; with" in words
-
-
-@pytest.mark.parametrize(("words", "radius"), [("data.harm_eps=0.25", "0.25"), ("threat.eps=0.2", "0.2")])
-def test_a_page_says_how_many_samples_hypocritical_harm_has_moved(words: str, radius: str) -> None:
-    config = changed("data.harm=hypocritical", "data.harm_rate=0.3", words)
-    run: Any = SimpleNamespace(config=config, data=SimpleNamespace(train=range(1005)))
-    said = "302 of 1,005 training samples, drawn at random, are moved toward their own label, by at most"
-    assert moved(run).startswith(f"{said} {radius} in Linf")
-    run.config = changed("data.harm=poison")
-    assert moved(run) == ""
 
 
 def test_of_nothing_treated_nothing_is_said() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from defense.errors import InputError
 from defense.reporting.detection import SHARES, detection_sheet, recall_curve
-from defense.reporting.faithfulness import correlations, faithfulness_sheet, interval
+from defense.reporting.faithfulness import correlations, faithfulness_sheet, interval, seconds_of_a_target
 from defense.reporting.sheet import write_sheet
 from defense.reporting.statistics import mean_interval
 from defense.reporting.sweeps import Grid, columns_of, command_of, row_of
@@ -200,9 +200,23 @@ def test_faithfulness_page_of_samples_dropped_at_weight_zero() -> None:
     assert part.header[:4] == ("scorer", "Spearman", "attacked at the baseline", "single samples")
     ((_, anew, frozen, single, *_),) = part.rows
     assert (anew, frozen.split()[0], single) == ("+0.300", "+0.250", "-0.100")
-    assert "retraining without a random 5 %" in part.text
-    assert "at weight 0 in their batches, first weights and order of its own for each" in part.text
+    said = (
+        "retraining with a random 5 % at weight 0 (linear datamodelling score), each from first weights of its own"
+    )
+    assert said in part.text
     assert "mean correlation over 20 of them" in part.text
+
+
+def test_a_trajectory_counts_for_each_target() -> None:
+    stages = {
+        "trajectory": 5.0,
+        "metagradient_target0": 1.0,
+        "metagradient_target1": 2.0,
+        "metagradient_target2": 9.0,
+    }
+    others = {"train_baseline": 50.0, "smoothness": 7.0, "metagradient_single0": 40.0}
+    assert seconds_of_a_target(stages | others) == 7
+    assert seconds_of_a_target({"score": 3.0, "train_baseline": 50.0}) == 3
 
 
 def test_faithfulness_is_the_rank_correlation_over_retrainings() -> None:

@@ -14,14 +14,14 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from defense.artifacts import Scores, Trajectory
+from defense.artifacts import Scores, Smoothness, Trajectory
 from defense.config.choices import ObjectiveName, Recipe
 from defense.config.schema import Objective, Train, Training
 from defense.data.splits import Dataset
 from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.objectives import objective_value
-from defense.metagradients.smoothness import directions, smoothness_of
+from defense.metagradients.smoothness import WEIGHT_STEP, directions, smoothness_of
 from defense.models.build import Design
 from defense.models.predict import predict
 from defense.runtime import checkpoint as checkpoint
@@ -86,6 +86,10 @@ class Setting:
         return metagradient(
             runtime or Runtime(), model, states, *made_of, validation=seen, objective=UTILITY, batch_size=None
         )
+
+    def smoothness(self, runtime: Runtime | None = None) -> Smoothness:
+        made_of = (self.design, self.trajectory(), self.data, self.training, untreated(self.data.train))
+        return smoothness(runtime or Runtime(), *made_of)
 
     def value(self, model: Trained) -> float:
         logits = {"clean": predict(model.network, self.data.validation, batch_size=256)}
@@ -189,7 +193,7 @@ def test_a_killed_trajectory_goes_on_to_the_same_bits(
     steps: list[int] = []
     last = Runtime(checkpoint=FileCheckpointer(tmp_path), progress=lambda done, total, **_: steps.append(done))
     found = here.trajectory(last)
-    assert steps[0] == 12
+    assert steps[0] == 13
     assert found.tensors.keys() == whole.tensors.keys()
     assert all(torch.equal(found.tensors[name], value) for name, value in whole.tensors.items())
 
@@ -250,37 +254,42 @@ def test_smoothness_by_hand() -> None:
 def test_a_killed_smoothness_goes_on_to_the_same_bits(
     setting: Callable[..., Setting], tmp_path: Path, always: None
 ) -> None:
-    here = setting(MLP, epochs=12, ema=0.5)  # three epochs in each of three trainings
-    made_of = (here.design, here.data, here.training, untreated(here.data.train))
-    whole = smoothness(Runtime(), *made_of)
+    here = setting(MLP, epochs=3, ema=0.5)  # twelve steps in each of two trainings
+    whole = here.smoothness()
     begun: list[int] = []
-    for at in (5, 14, 25):
+    for at in (5, 9, 20):
         with pytest.raises(Killed):
-            smoothness(Runtime(checkpoint=FileCheckpointer(tmp_path), progress=killing(at)), *made_of)
+            here.smoothness(Runtime(checkpoint=FileCheckpointer(tmp_path), progress=killing(at)))
     last = Runtime(checkpoint=FileCheckpointer(tmp_path), progress=lambda done, total, **_: begun.append(done))
-    again = smoothness(last, *made_of)
-    assert begun[:3] == [11, 23, 24]  # the last step of the first two, and then the third
+    again = here.smoothness(last)
+    assert begun == [20, 21, 22, 23, 24]
     pd.testing.assert_frame_equal(again.table, whole.table, check_exact=True)
 
 
 def test_smooth_networks_are_smoother(setting: Callable[..., Setting]) -> None:
     found = {}
     for name, settings in (("smooth", SMOOTH), ("rough", CNN)):
-        here = setting(settings, epochs=16)
-        made_of = (here.design, here.data, here.training, untreated(here.data.train))
-        table = smoothness(Runtime(), *made_of).table.set_index("name")["value"]
-        assert table["smoothness epochs"] == 4
+        table = setting(settings).smoothness().table.set_index("name")["value"]
         found[name] = table["smoothness"]
-    assert found["smooth"] > 0.95
-    assert found["rough"] < 0.9
+    assert found["smooth"] > 0.9 > found["rough"]
+
+
+def test_smoothness_is_of_the_whole_training_with_its_average(setting: Callable[..., Setting]) -> None:
+    """Beside three trainings, with an average that a shorter training would be refused with."""
+    here = setting(MLP, epochs=4, ema=0.9)  # 16 steps leave 19 % of the first weights, 12 would leave 28 %
+    moved = directions(200, seed=here.design.seed)
+    ends = [here.model(1 + number * WEIGHT_STEP * moved).artifact.weights for number in range(3)]
+    table = here.smoothness().table.set_index("name")["value"]
+    assert table["smoothness"] == pytest.approx(smoothness_of(*ends), abs=1e-12)
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["train=converged", "model=logistic"], "train.optimizer=lbfgs: expected sgd, with scorer=metagradient"),
+        (["train=converged", "model=logistic"], "train.optimizer=lbfgs: expected sgd: scorer is a metagradient"),
         (["fabric.precision=bf16-mixed"], "fabric.precision=bf16-mixed: expected 32-true"),
-        (["fabric.devices=2"], "fabric.devices=2: expected one process"),
+        (["fabric.devices=2"], "fabric.devices=2: expected 1: scorer is a metagradient"),
+        (["fabric.num_nodes=2"], "fabric.num_nodes=2: expected 1: scorer is a metagradient"),
     ],
 )
 def test_trainings_without_a_reverse_are_refused(overrides: list[str], said: str) -> None:
