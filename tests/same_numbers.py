@@ -174,6 +174,12 @@ RENAMINGS = [
             r"(halves|left-out)/.*(faithfulness|retrain).*": "validation is attacked anew at each retrained model",
         },
     ),
+    Renaming(
+        "a1e8ec3",
+        differ={
+            r"scorer-metagradient/.*(smoothness|record\.csv).*": "smoothness is that of the whole training since"
+        },
+    ),
 ]
 
 
