@@ -59,10 +59,11 @@ def seconds_of_a_target(seconds: Mapping[str, float]) -> float:
 
     A trajectory serves all targets, and is counted for each.
     """
-    shared = sum(value for stage, value in seconds.items() if stage.startswith("trajectory"))
-    by_target: dict[str, float] = defaultdict(float)
+    shared, by_target = 0.0, defaultdict[str, float](float)
     for stage, value in seconds.items():
-        if stage.startswith(OF_A_SCORE) and not stage.startswith("trajectory") and "single" not in stage:
+        if stage.startswith("trajectory"):
+            shared += value
+        elif stage.startswith(OF_A_SCORE) and "single" not in stage:
             by_target[stage.partition("target")[2]] += value
     return shared + float(np.median(list(by_target.values())))
 

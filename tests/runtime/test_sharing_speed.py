@@ -1,4 +1,4 @@
-"""Two processes of one thread score and attack nearly twice as fast as one; see tests.benchmarks.sharing."""
+"""Two processes that share scores and attacks take little more than half of the processor time each."""
 
 from __future__ import annotations
 
