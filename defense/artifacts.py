@@ -54,6 +54,14 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
+class DescentRound:
+    """One round of metagradient descent on the weights of training samples: a training, and its reverse."""
+
+    scores: pd.DataFrame  # id, score: -dv/dw by the part of validation that drives; no rows after the last round
+    measured: pd.DataFrame  # a row for each part of validation: part, objective, accuracy in percent
+
+
+@dataclass(frozen=True)
 class Smoothness:
     """How a training run answers to small changes of the weights of its samples."""
 
@@ -131,6 +139,7 @@ Artifact = TypeVar(
     TrainedModel,
     AdversarialSet,
     Trajectory,
+    DescentRound,
     Smoothness,
     Scores,
     Retrainings,

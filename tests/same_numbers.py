@@ -81,6 +81,7 @@ def cells() -> dict[str, list[str]]:
         found[f"attack-{name}"] = [*DIGITS, "task=detect", f"attack={name}", "attack.steps=2", *words]
     for name in ("remove", "relabel", "reweight"):
         found[f"treatment-{name}"] = [*DIGITS, f"treatment={name}"]
+    found["treatment-optimize"] = [*DIGITS, "treatment=optimize", "treatment.rounds=2"]
     for name in ("standard", "adversarial", "fast", "trades"):
         words = [f"train={name}", "train.attack_steps=2", "train.crop=1", "train.flip=true"]
         found[f"recipe-{name}"] = [*DIGITS, "task=detect", "scorer=loss", *words]
@@ -179,6 +180,11 @@ RENAMINGS = [
         differ={
             r"scorer-metagradient/.*(smoothness|record\.csv).*": "smoothness is that of the whole training since"
         },
+    ),
+    Renaming(
+        "638a172",
+        overrides={"treatment=optimize": "treatment=remove", r"treatment\.rounds=2": "seed=0"},
+        differ={"treatment-optimize/.*": "there was no such treatment"},
     ),
 ]
 

@@ -21,6 +21,7 @@ from defense.config.choices import (
     Recipe,
     Source,
     Task,
+    TreatmentName,
     Unreadable,
 )
 from defense.config.reads import readers_of, reading, recipes_of
@@ -71,6 +72,7 @@ def check(config: Config) -> None:
     )
     within("objective.positive", config.objective.positive, config.objective.positive >= 0, "a class, from 0 up")
     check_treatment(config.treatment, config.task)
+    check_descent(config)
     check_train(train)
     if train.optimizer is Optimizer.lbfgs:
         check_unread(train, scorer, data.harm)
@@ -183,6 +185,30 @@ def check_treatment(spec: Treat, task: Task) -> None:
         within("treatment.threshold", threshold, threshold is None, "null with treatment.budget=auto")
         within("treatment.budgets", spec.budgets, bool(spec.budgets), "a fraction or more to choose from")
         within("treatment.names", spec.names, bool(spec.names), "a treatment or more to choose from")
+
+
+def check_descent(config: Config) -> None:
+    """Raise InputError if the numbers of treatment=optimize are not valid, or do not fit the rest of the run."""
+    spec, scorer = config.treatment, config.scorer
+    within("treatment.rounds", spec.rounds, spec.rounds >= 1, "a whole number of at least 1")
+    within("treatment.rate", spec.rate, 0 < spec.rate < inf, "a number above 0")
+    alone = TreatmentName.optimize not in spec.names or spec.budget != AUTO
+    within(
+        "treatment.names",
+        [str(name) for name in spec.names],
+        alone,
+        "no optimize, which budget=auto cannot choose",
+    )
+    if spec.name is not TreatmentName.optimize or "treatment" not in config.task.reads:
+        return
+    for field, value, valid, expected in (
+        ("task", config.task, config.task is Task.defend, "defend"),
+        ("scorer.method", scorer.method, scorer.method is Method.metagradient, "scorer=metagradient"),
+        ("scorer.proxy", scorer.proxy, scorer.proxy is None, "null"),
+        ("treatment.threshold", spec.threshold, spec.threshold is None, "null"),
+        ("data.given_path", config.data.given_path, config.data.given_path is None, "null"),
+    ):
+        within(field, value, valid, f"{expected}, for treatment=optimize")
 
 
 SMALLEST_EPS = 1e-6  # 17 steps of float32 below 1

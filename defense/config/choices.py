@@ -350,6 +350,20 @@ class TreatmentName(Choice):
     remove = "remove", reads("budget", "threshold", "balance"), "Removing, random removal"
     relabel = "relabel", reads("budget", "threshold", "balance"), "Relabelling, random relabelling"
     reweight = "reweight", reads(), "Weighing less, the same weights shuffled"
+    optimize = (
+        "optimize",
+        reads("rounds", "rate", "discrete", "budget", "balance"),
+        "Weighing by metagradient descent, the same weights shuffled",
+    )
+
+    @property
+    def weighs(self) -> bool:
+        """Whether it weighs every sample, and so spends no budget."""
+        return self in (TreatmentName.reweight, TreatmentName.optimize)
+
+    def effect(self, discrete: bool) -> TreatmentName:
+        """Return the treatment that samples get in the end: optimize that is discrete removes them."""
+        return TreatmentName.remove if self is TreatmentName.optimize and discrete else self
 
     @property
     def verb(self) -> str:

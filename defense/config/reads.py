@@ -127,6 +127,13 @@ def unread(config: Config, overrides: Sequence[str]) -> list[str]:
     return lines
 
 
+def readers_of_treatment(spec: Treat, field: str) -> list[str]:
+    """Return the choices that would read a setting which a treatment leaves unread; see `Treat.resolved`."""
+    if field in ("budgets", "names", "held_out"):
+        return ["treatment.budget=auto", *(["treatment=optimize"] if field == "held_out" else [])]
+    return ["treatment.threshold=null" if spec.threshold is not None else "treatment.discrete=true"]
+
+
 def readers_missed(config: Config, name: str) -> list[str]:
     """Return the choices that would read a setting, as in train.recipe=trades; none if the run reads it."""
     part, _, field = PASSED_ON.get(name, name).partition(".")
@@ -139,9 +146,7 @@ def readers_missed(config: Config, name: str) -> list[str]:
         return []
     own, resolved = getattr(settings, field), getattr(resolve(settings), field)
     if own is not None and own != resolved:
-        return [
-            "treatment.budget=auto" if field in ("budgets", "names", "held_out") else "treatment.threshold=null"
-        ]
+        return readers_of_treatment(settings, field)
     alike = [replace(settings, recipe=each) for each in recipes_of(config)] if part == "train" else [settings]
     if any(field in reading(each) for each in alike):
         return []

@@ -263,13 +263,28 @@ class Treat:
     held_out: float
     threshold: float | None
     balance: str
+    rounds: int
+    rate: float
+    discrete: bool
+
+    @property
+    def effect(self) -> TreatmentName:
+        """The treatment that samples get in the end."""
+        return self.name.effect("discrete" in self.name.reads and self.discrete)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether it is chosen on a part of validation that is set aside for that."""
+        return self.budget == AUTO or self.name is TreatmentName.optimize
 
     def resolved(self) -> Treat:
-        """Return the treatment without the settings that its threshold, or a budget of its own, leaves unread."""
+        """Return the treatment without the settings that its threshold, its weights or its budget leave unread."""
         if self.budget == AUTO:
             return self
-        own = replace(self, budgets=[], names=[], held_out=0.0)
-        return own if self.threshold is None else replace(own, budget=None, balance="none")
+        own = replace(self, budgets=[], names=[])
+        own = own if self.holds_out else replace(own, held_out=0.0)
+        spends = self.threshold is None and self.effect is not TreatmentName.optimize
+        return own if spends else replace(own, budget=None, balance="none")
 
 
 def trusted_arm(weight: float) -> str:

@@ -70,6 +70,9 @@ def held_out(data: Dataset, share: float, *, seed: int) -> Dataset:
     """Return the dataset with a `share` of validation, every class in its share, set aside as `choice`."""
     size = round(share * len(data.validation))
     total, least = len(data.validation), len(data.validation.truth.unique())
+    if total < 2 * least:
+        said = f"too few to set some aside; expected {2 * least}, two of each class, at least"
+        raise InputError("data.validation_size", total, said)
     if not least <= size <= total - least:
         valid = f"expected {least} (one of each class) to {total - least}"
         raise InputError("treatment.held_out", share, f"sets {size} of {total} validation samples aside; {valid}")

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from defense.errors import InputError
 from defense.influence.members import Parameters
 from defense.metagradients.reverse import Step
-from defense.runtime.checkpoint import packed, unpacked
+from defense.runtime.checkpoint import Checkpointer, ThrottledCheckpoint, packed, unpacked
+from defense.runtime.runtime import Runtime
 from defense.training.sgd import TrainingRun
 
 State = dict[str, Tensor]  # as `packed` has it
@@ -63,13 +64,60 @@ def deterministic_kernels() -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before
 
 
-def record_states(run: TrainingRun, total: int) -> dict[int, State]:
-    """Take the first `total` steps of a run, and return the states that `marks` names."""
-    states = {0: state_of(run, 0)}
-    for start, stop in segments(total):
-        take(run, start, stop)
+def record_states(run: TrainingRun, total: int, runtime: Runtime) -> dict[int, State]:
+    """Take the first `total` steps of a run, and return the states that `marks` names.
+
+    A killed run goes on after the states that the checkpoint of `runtime` has. Raises InputError if the disk has
+    no room for the states.
+    """
+    checkpoint = ThrottledCheckpoint(runtime.checkpoint)
+    parts, states = segments(total), states_kept(checkpoint)
+    if states:
+        run.state.begin(unpacked(states[max(states)]))
+    else:
+        states[0] = state_of(run, 0)
+    check_room(states[max(states)], 2 * len(parts), checkpoint)  # those that a kill leaves, and those of the entry
+    done, saved = max(states), 0 if len(states) == 1 else len(states)
+    for start, stop in parts:
+        if start < done:
+            continue
+        take(run, start, stop, lambda step: runtime.progress(step.number + 1, total))
         states[stop] = state_of(run, stop)
+        if checkpoint.due():
+            new = dict(list(states.items())[saved:])
+            checkpoint.save(f"states from {saved}", by_name(new))
+            saved = len(states)
     return states
+
+
+def check_room(state: State, count: int, checkpoint: Checkpointer) -> None:
+    """Raise InputError if there is no room for `count` states like this one."""
+    needed = count * sum(value.nbytes for value in state.values())
+    if needed > checkpoint.free():
+        sizes = f"{needed / 2**30:.2g} GiB for the states of the training, and {checkpoint.free() / 2**30:.2g} GiB"
+        raise InputError("store", "its disk", f"expected {sizes} are free; make room, or use another scorer")
+
+
+def states_kept(checkpoint: Checkpointer) -> dict[int, State]:
+    """Return the states in the checkpoint of a killed training, in order."""
+    states: dict[int, State] = {}
+    while (found := checkpoint.load(f"states from {len(states)}")) is not None:
+        states |= states_of(found)
+    return states
+
+
+def by_name(states: Mapping[int, State]) -> dict[str, Tensor]:
+    """Return states as tensors, each named after its step."""
+    return {f"{step}/{name}": value for step, state in states.items() for name, value in state.items()}
+
+
+def states_of(tensors: Mapping[str, Tensor]) -> dict[int, State]:
+    """Return the states that `by_name` has named, in order of steps."""
+    states: dict[int, State] = {}
+    for name, value in tensors.items():
+        step, _, own = name.partition("/")
+        states.setdefault(int(step), {})[own] = value
+    return dict(sorted(states.items()))
 
 
 def replay(run: TrainingRun, states: Mapping[int, State], start: int, stop: int) -> list[tuple[Step, Parameters]]:

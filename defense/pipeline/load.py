@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
-from defense.config.choices import AUTO, Direction, Harm, Method, Task
+from defense.config.choices import Direction, Harm, Method, Task
 from defense.config.reads import attacks_validation
 from defense.config.schema import Config
 from defense.data.load import held_out, load
@@ -42,7 +42,7 @@ def load_run(config: Config, fabric: Fabric | None = None, ranks: Ranks = SINGLE
     runner = StageRunner(Path(config.store))
     runtime = Runtime(fabric or make_fabric(config.fabric), ranks, runner=runner)
     data = rank_zero_first(ranks, lambda: load(config.data, seed=config.seed, cache=Path(config.store)))
-    if config.task is Task.defend and config.treatment.budget == AUTO:
+    if "treatment" in config.task.reads and config.treatment.holds_out:
         data = held_out(data, config.treatment.held_out, seed=config.seed)
     data = data.to(runtime.device)
     if config.train.crop >= min(data.shape[1:]):

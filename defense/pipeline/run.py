@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from defense.artifacts import AdversarialSet, Evaluation, Measurement, Scores, Treatment
+from defense.artifacts import AdversarialSet, DescentRound, Evaluation, Measurement, Scores, Treatment
 from defense.config.choices import Harm, Optimizer, Recipe
 from defense.config.reads import attacks_validation, reading
 from defense.config.schema import Config, Scorer, Train, Training, Treat, plain
@@ -25,6 +25,7 @@ from defense.runtime.runtime import Runtime
 from defense.stages.attack import attack
 from defense.stages.check import check
 from defense.stages.crossval import crossval
+from defense.stages.descent import Adversary, descent
 from defense.stages.evaluate import evaluate
 from defense.stages.measure import measure
 from defense.stages.metagradient import metagradient, smoothness
@@ -193,6 +194,27 @@ class Run:
             batch_size=self.config.scorer.batch_size,
         )
         return Scores(scores.table, pd.concat([scores.record, smooth.table], ignore_index=True))
+
+    def descent(self, number: int, index: int, treatment: Treatment) -> DescentRound:
+        """Return round `number` of a descent, from 0 up; index: of its training, with first weights of its own."""
+        config, design = self.config, self.design(index)
+        adversary = None
+        if config.objective.reads_adversarial:
+            seed = derive(config.seed, "descent attack", index)
+            adversary = Adversary(config.attack.within(config.threat), config.threat, seed)
+        nth = index % config.scorer.seeds
+        return descent(
+            self.runtime.named(str(number), f"seed{nth}" if nth else ""),
+            design,
+            self.data,
+            self.training(plainly(config.train)),
+            treatment,
+            objective=config.objective,
+            adversary=adversary,
+            batch_size=config.evaluation.batch_size,
+            threads=torch.get_num_threads(),
+            last=number == config.treatment.rounds,
+        )
 
     def folds(self, scored: ScoredModel) -> tuple[Runtime, Design, Dataset, Training]:
         """Return what cross-validation takes to train as a model was trained."""

@@ -56,6 +56,7 @@ def score_histogram(run: Run) -> str:
     taken = run.arms["defended"].treatment["treated"].to_numpy()
     # of a budget that is spent by class, and of a relabelling, some below the line stay
     words = "treated up to here" if is_lowest(scores, taken) else "nothing above is treated"
+    weighs = run.descent is not None and run.config.treatment.effect.weighs  # all samples, by no line
     groups = {"label is right": (~noisy, CLEAN), "label is wrong": (noisy, NOISY)}
     if not run.data.noise_known:
         groups = {"training samples": (np.ones_like(noisy), CLEAN)}
@@ -65,7 +66,7 @@ def score_histogram(run: Run) -> str:
         for axes, (name, (members, colour)) in zip(rows, groups.items(), strict=True):
             counted = f"{name} ({members.sum()})"
             axes.hist(scores[members], edges.tolist(), color=colour, histtype="stepfilled", label=counted)
-            if taken.any():
+            if taken.any() and not weighs:
                 axes.axvline(scores[taken].max(), color=INK, linewidth=1, linestyle="--", label=words)
             axes.set_ylabel("samples")
             axes.legend()
@@ -130,6 +131,25 @@ def candidate_curves(candidates: pd.DataFrame) -> str:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set(xlabel="budget", ylabel="adaptive accuracy, %")
         figure.legend(loc="outside right upper", fontsize=9)
+        return svg(figure)
+
+
+def descent_curves(rounds: pd.DataFrame) -> str:
+    """Return the objective and the accuracy by round of a descent, on either part of validation."""
+    colours = {"driving": COLOURS["baseline"], "deciding": COLOURS["defended"]}
+    chosen = np.flatnonzero(rounds["chosen"]).tolist()
+    with mpl.rc_context(STYLE):
+        figure, (objective, accuracy) = canvas(columns=2)
+        for part, colour in colours.items():
+            for axes, column in ((objective, part), (accuracy, f"{part}_accuracy")):
+                axes.plot(
+                    rounds["round"], rounds[column], "o-", color=colour, markevery=chosen, markersize=4, label=part
+                )
+        objective.set(xlabel="round", ylabel="objective")
+        accuracy.set(xlabel="round; dot: taken", ylabel="validation accuracy, %")
+        for axes in (objective, accuracy):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        objective.legend()
         return svg(figure)
 
 

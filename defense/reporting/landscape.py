@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from defense.config.choices import AUTO, TreatmentName
+from defense.config.choices import AUTO
 from defense.reporting.charts import Axis, RankInfo, budget_curves, tradeoff
+from defense.reporting.reading import effect_of
 from defense.reporting.settings import WORST, Setting
 from defense.reporting.sheet import Part
 from defense.reporting.statistics import Mean, mean_interval
@@ -34,7 +35,7 @@ def by_budget(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
     facets: dict[str, list[Setting]] = {}
     for setting in settings:
         spec = setting.runs[0]["config"]["treatment"]
-        if spec["budget"] != AUTO and spec["name"] != TreatmentName.reweight.value:
+        if spec["budget"] != AUTO and not effect_of(spec).weighs:
             knobs = setting.knobs.items()
             others = [f"{name}={value}" for name, value in knobs if name != BUDGET and value is not None]
             facets.setdefault(", ".join(others), []).append(setting)

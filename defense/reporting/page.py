@@ -17,6 +17,7 @@ from torch import Tensor
 from defense.config.choices import Method, TreatmentName
 from defense.config.reads import reading
 from defense.reporting import figures
+from defense.reporting.descent import ROUNDS, about_descent, descent_rows
 from defense.reporting.escaping import for_markdown, visible, write
 from defense.reporting.health import check_rows, checks_table, looked_at, reach, warning
 from defense.reporting.learning import line_of
@@ -64,6 +65,8 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         )
     if run.candidates is not None:
         charts["candidates"] = figures.candidate_curves(run.candidates)
+    if run.descent is not None:
+        charts["descent"] = figures.descent_curves(run.descent)
     galleries, strip = gallery(run), perturbations(run)
     folder = output / "figures"
     folder.mkdir(exist_ok=True)
@@ -100,6 +103,10 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "strip": strip,
         "candidate_table": markdown(CANDIDATES, candidate_rows(run)) if run.candidates is not None else "",
         "candidate_header": CANDIDATES,
+        "descent": about_descent(run),
+        "rounds": [] if run.descent is None else descent_rows(run.descent),
+        "rounds_table": "" if run.descent is None else markdown(ROUNDS, descent_rows(run.descent)),
+        "rounds_header": ROUNDS,
         "config": json.dumps(run.settings, indent=2),
     }
     for name in ("report.md", "report.html"):

@@ -45,6 +45,11 @@ def proxy_of(settings: Settings) -> str | None:
     return None if proxy == settings["train"]["recipe"] else proxy
 
 
+def effect_of(treatment: Settings) -> TreatmentName:
+    """Return the treatment that samples get in the end, of the settings of a treatment."""
+    return TreatmentName(treatment["name"]).effect(bool(treatment.get("discrete", False)))
+
+
 def objective_of(settings: Settings) -> Settings | None:
     """Return the objective; None if nothing looks at it. Some tasks measure by it, whatever the scorer."""
     looks = "objective" in Task(settings["task"]).reads | names_read(Scorer, settings["scorer"])

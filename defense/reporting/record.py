@@ -61,7 +61,8 @@ class Run(Scoring):
 
     arms: dict[str, Arm]  # by the names in tables.ARMS; proxy where the scores come from one
     adversarial: Images  # the validation pictures, attacked at the scored model
-    candidates: pd.DataFrame | None  # as choosing.Chosen, where the treatment was chosen
+    candidates: pd.DataFrame | None  # as selection.Chosen, where the treatment was chosen
+    descent: pd.DataFrame | None  # as descent.Descent.rounds, of treatment=optimize
     standing: dict[str, Any]  # of robustness.checks.Standing: under adaptive attack at worst
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from defense.reporting.descent import rounds_as_json
 from defense.reporting.learning import SCORED, health_of
 from defense.reporting.outcomes import accuracies, difference, treated
 from defense.reporting.record import Run, Scoring
@@ -41,6 +42,7 @@ def result(run: Run) -> dict[str, Any]:
         "selection": selection(run, taken),
         "one_class": one_class(run, taken),
         **({} if run.candidates is None else {"candidates": candidates(run.candidates)}),
+        **({} if run.descent is None else {"descent": rounds_as_json(run.descent)}),
         **common(run),
         "health": health,
         "sizes": {

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import hypergeom
 
 from defense.reporting.escaping import visible
+from defense.reporting.reading import effect_of
 from defense.reporting.record import Scoring
 
 CHANCE = 0.001  # that as many of the treated are of one class by chance
@@ -87,5 +88,5 @@ def one_class_said(found: dict[str, Any] | None, total: int, treatment: dict[str
 
 def advice(treatments: Sequence[dict[str, Any]]) -> str:
     """Return what to do about treatments of one class alone; nothing where a budget cannot be spent by class."""
-    free = any(spec["name"] != "reweight" and spec.get("balance") != "class" for spec in treatments)
+    free = any(not effect_of(spec).weighs and spec.get("balance") != "class" for spec in treatments)
     return "; with treatment.balance=class the budget is spent in every class alike" if free else ""

@@ -10,7 +10,7 @@ from typing import Any
 from defense.config.choices import AUTO, Harm, Measure, Norm, TreatmentName
 from defense.config.schema import Threat
 from defense.reporting.escaping import visible
-from defense.reporting.reading import is_rival, objective_of, proxy_of, read
+from defense.reporting.reading import effect_of, is_rival, objective_of, proxy_of, read
 from defense.reporting.record import Scoring
 from defense.reporting.selection import advice
 from defense.reporting.statistics import Mean, paired_difference
@@ -21,6 +21,7 @@ WORST = "adaptive.worst"
 OBJECTIVE, BALANCE = "objective", "treatment.balance="  # of a sweep: what belongs to the row beside the scorer
 GROUND = ("data", "model", "train", "threat", "evaluation", "evade")  # what makes accuracies comparable
 OTHER_ARMS = ("trusted", "trusted_weights")  # of evaluation: what arms there are beside those that are compared
+OPTIMIZE = TreatmentName.optimize.value
 NAMES = ("source", "name", "recipe", "_target_")  # what a group of settings is called by, the first there is
 Value = str | int | float | bool | None
 
@@ -97,9 +98,7 @@ class Setting:
     def rival(self) -> str:
         """What the control is called."""
         return (
-            "the random control"
-            if self.is_automatic
-            else TreatmentName(self.runs[0]["config"]["treatment"]["name"]).control
+            "the random control" if self.is_automatic else effect_of(self.runs[0]["config"]["treatment"]).control
         )
 
 
@@ -212,13 +211,14 @@ def treated(settings: Sequence[Setting]) -> str:
     said = []
     for setting in settings:
         spec = setting.runs[0]["config"]["treatment"]
-        if spec["name"] == TreatmentName.reweight.value:
-            said.append(str(spec["name"]))
+        by = f" by metagradient descent in {counted(spec['rounds'], 'round')}" if spec["name"] == OPTIMIZE else ""
+        if effect_of(spec).weighs:
+            said.append(f"weights{by}" if by else str(spec["name"]))
         elif spec.get("threshold") is not None:
             said.append(f"{spec['name']} what scores below {spec['threshold']:g}")
         else:
             every = " in every class" if spec.get("balance") == "class" else ""
-            said.append(f"{spec['name']} {100 * spec['budget']:g} %{every}")
+            said.append(f"{effect_of(spec)} {100 * spec['budget']:g} %{every}{by}")
     return ", ".join(dict.fromkeys(said))
 
 

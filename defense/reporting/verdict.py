@@ -25,7 +25,7 @@ def verdict(run: Run, health: Health) -> str:
     """
     config, gain = run.config, difference(run, "adaptive.worst")
     arms = {name: accuracies(arm.evaluation)["adaptive"]["worst"] for name, arm in run.arms.items()}
-    count, total = treated(run), len(run.data.train)
+    count = treated(run)
     nothing = verdict_of(health)
     if count == 0:
         left = f"accuracy under adaptive attack is {arms['baseline']:.1f} %"
@@ -33,21 +33,35 @@ def verdict(run: Run, health: Health) -> str:
         return " ".join(filter(None, (nothing, said, "" if nothing else trusted_said(run))))
     if nothing:
         return nothing
-    choice = ""
-    if run.candidates is not None:
-        choice = f" (chosen from {len(run.candidates) - 1} candidates on held-out validation)"
-    outcome = f"not distinguishable from {config.treatment.name.control}"
+    effect = config.treatment.effect
+    outcome = f"not distinguishable from {effect.control}"
     if gain.differs_from_zero:
         outcome = "more than the choice of test samples explains; whether luck of retraining does, seeds can tell"
+    rival = "the same weights shuffled" if effect is TreatmentName.optimize else "as many at random"
     said = (
-        f"{config.treatment.name.verb} the {count} of {total} training samples that {scorer_of(run)} ranks "
-        f"lowest{aim(config)}{among(run)}{choice} took accuracy under adaptive attack from "
-        f"{arms['baseline']:.1f} % to {arms['defended']:.1f} %, as many at random to {arms['control']:.1f} %: "
-        f"{gain.mean:+.1f} points over random (95 % interval over test samples {gain.low:+.1f} to "
-        f"{gain.high:+.1f}), {outcome}."
+        f"{deed(run)} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
+        f"{arms['defended']:.1f} %, {rival} to {arms['control']:.1f} %: {gain.mean:+.1f} points over random (95 % "
+        f"interval over test samples {gain.low:+.1f} to {gain.high:+.1f}), {outcome}."
     )
     changes = {over: difference(run, "clean", second=over) for over in ("control", "baseline")}
     return " ".join(filter(None, (said, clean_said(changes), trusted_said(run))))
+
+
+def deed(run: Run) -> str:
+    """Return what was done to how many training samples, as the subject of a sentence."""
+    spec, count, total = run.config.treatment, treated(run), len(run.data.train)
+    verb = spec.effect.verb
+    if run.descent is not None:
+        (taken,) = run.descent["round"][run.descent["chosen"]]
+        by = f"{aim(run.config)} (round {taken} of {len(run.descent) - 1})"
+        if spec.effect is TreatmentName.optimize:
+            return f"{verb}{by}, {count} of {total} training samples less than before,"
+        return f"{verb} the {count} of {total} training samples of the lowest weights by metagradient descent{by}"
+    choice = ""
+    if run.candidates is not None:
+        choice = f" (chosen from {len(run.candidates) - 1} candidates on held-out validation)"
+    lowest = f"the {count} of {total} training samples that {scorer_of(run)} ranks lowest"
+    return f"{verb} {lowest}{aim(run.config)}{among(run)}{choice}"
 
 
 def clean_said(changes: Mapping[str, Mean]) -> str:
@@ -69,6 +83,8 @@ def untouched(run: Run) -> str:
     spec = run.config.treatment
     if run.candidates is not None:
         return f"none of {len(run.candidates) - 1} candidates beat its random control on held-out validation"
+    if run.descent is not None:
+        return "no round of the descent lowers the objective on the part of validation that decides"
     if spec.name is TreatmentName.reweight:
         return "all scores are alike"
     if gives_labels(run) and (run.scores["prediction"] == run.scores["label"]).all():
@@ -81,7 +97,7 @@ def untouched(run: Run) -> str:
 def among(run: Run) -> str:
     """Return what the lowest scores are the lowest of, where that is not all samples."""
     spec = run.config.treatment
-    classes = " in every class" if spec.balance == "class" and spec.name is not TreatmentName.reweight else ""
+    classes = " in every class" if spec.balance == "class" and not spec.effect.weighs else ""
     return classes + (" among the samples that the model gives another label" if gives_labels(run) else "")
 
 

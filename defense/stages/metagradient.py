@@ -16,7 +16,7 @@ from defense.data.splits import Dataset
 from defense.data.validation import Validation
 from defense.influence.members import Parameters
 from defense.influence.scorers import predict_with_losses
-from defense.metagradients.replay import state_of, take
+from defense.metagradients.replay import state_of, states_of, take
 from defense.metagradients.reverse import Step
 from defense.metagradients.scores import metagradients
 from defense.metagradients.smoothness import WEIGHT_STEP, directions, smoothness_of
@@ -26,7 +26,7 @@ from defense.runtime.runtime import Runtime
 from defense.stages.score import as_table
 from defense.stages.train import SEEN
 from defense.stages.trained import Trained
-from defense.stages.trajectory import CODE, READ, states_of, training_run
+from defense.stages.trajectory import CODE, READ, training_run
 from defense.store.stage import stage
 from defense.training.sgd import TrainingRun
 

@@ -37,7 +37,8 @@ def write_report(run: Run, output: Path) -> dict[str, Any]:
     """Write result.json, scores, per_sample and the pages into `output`; return the content of result.json."""
     begin = time.perf_counter()
     numbers = result(run)
-    scores = named(run.scores.assign(treated=run.arms["defended"].treatment["treated"].to_numpy()), run.data)
+    columns = {name: run.arms["defended"].treatment[name].to_numpy() for name in ("treated", "weight")}
+    scores = named(run.scores.assign(**columns), run.data)
     scores.to_parquet(output / "scores.parquet", index=False)
     scores.to_csv(output / "scores.csv", index=False, encoding="utf-8")
     samples = [arm.evaluation.assign(arm=name) for name, arm in run.arms.items()]

@@ -63,8 +63,8 @@ def treat(
     Raises InputError if the treatment leaves a class without samples.
     """
     ranked = RankedSamples.by(scores, classes)
-    rows = chosen(ranked, spec) if "budget" in spec.name.reads else np.arange(len(train))
-    treated = TREATMENTS[spec.name](untreated(train), ranked, rows)
+    rows = np.arange(len(train)) if spec.effect.weighs else chosen(ranked, spec)
+    treated = TREATMENTS[spec.effect](untreated(train), ranked, rows)
     return no_class_lost(treated, train, spec)
 
 
@@ -81,12 +81,12 @@ def control(
 ) -> Treatment:
     """Return the treatment of equal size with its samples drawn at random.
 
-    Of remove and relabel: as many samples (in every class, if the budget is balanced), treated the same way. Of
-    reweight: the same weights, shuffled. Raises InputError if there is nothing else to draw.
+    If samples are removed or relabelled: as many (in every class, if the budget is balanced), treated the same
+    way. If they are weighed: the same weights, shuffled. Raises InputError if there is nothing else to draw.
     """
     ranked = RankedSamples.by(scores, classes)
     order = random_scores(len(train), seed=seed).numpy()
-    if "budget" not in spec.name.reads:
+    if spec.effect.weighs:
         shuffled = defended.table[["weight", "treated"]].to_numpy()[np.argsort(order, kind="stable")]
         return Treatment(
             untreated(train).table.assign(weight=shuffled[:, 0].astype(float), treated=shuffled[:, 1].astype(bool))
@@ -96,7 +96,7 @@ def control(
         found = f"the model gives {len(selected)} of {len(train)} samples another label"
         valid = f"expected a budget below {len(selected) / len(train):.2g}, so that a control can be drawn"
         raise InputError("treatment.budget", spec.budget, f"{found}; {valid}")
-    treated = TREATMENTS[spec.name](untreated(train), ranked, random_rows(selected, ranked, spec, order))
+    treated = TREATMENTS[spec.effect](untreated(train), ranked, random_rows(selected, ranked, spec, order))
     return no_class_lost(treated, train, spec)
 
 
@@ -177,8 +177,14 @@ def reweight(treatment: Treatment, ranked: RankedSamples, rows: np.ndarray) -> T
     return Treatment(treatment.table.assign(weight=weights, treated=weights < 1))
 
 
+def weigh(treatment: Treatment, ranked: RankedSamples, rows: np.ndarray) -> Treatment:
+    """Take the scores for weights, as a descent returns them."""
+    return Treatment(treatment.table.assign(weight=ranked.scores, treated=ranked.scores < 1))
+
+
 TREATMENTS: dict[TreatmentName, Callable[[Treatment, RankedSamples, np.ndarray], Treatment]] = {
     TreatmentName.remove: remove,
     TreatmentName.relabel: relabel,
     TreatmentName.reweight: reweight,
+    TreatmentName.optimize: weigh,
 }

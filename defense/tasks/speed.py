@@ -187,7 +187,7 @@ def through_training(run: Run, train: Split, validation: Validation, scorer: Sco
     config, alone, data = run.config, run.runtime.alone(), replace(run.data, train=train)
     training = run.training(plainly(replace(config.train, **changes)))
     again = training_run(alone, run.design(), data, training, untreated(train))
-    states, size = record_states(again, again.total), scorer.batch_size
+    states, size = record_states(again, again.total, alone), scorer.batch_size
     return Answer(metagradients(again, states, validation, config.objective, alone, batch_size=size)[0], {})
 
 

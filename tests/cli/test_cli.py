@@ -218,11 +218,15 @@ def test_a_sweep_over_seeds_and_its_summary(command: Command, tmp_path: Path, ca
     assert command_line in (tmp_path / "runs/sweep/report.md").read_text("utf-8")
 
 
+TREATMENT = "expected one of name, budget, budgets, names, held_out, threshold, balance, rounds, rate, discrete"
 BAD = {
     "an unknown choice of a group": (["scorer=magic"], ["scorer/magic", "ip", "random"]),
     "an unknown field": (
         ["treatment.budgett=0.1"],
-        ["treatment.budgett", "expected one of name, budget, budgets, names, held_out, threshold, balance"],
+        [
+            "treatment.budgett",
+            TREATMENT,
+        ],
     ),
     "a budget of one": (["treatment.budget=1"], ["treatment.budget=1:", "[0, 1)"]),
     "a negative budget": (["treatment.budget=-0.1"], ["treatment.budget=-0.1", "[0, 1)"]),
@@ -251,7 +255,10 @@ BAD = {
     "an unknown argument of the model": (["model.widht=3"], ["widht"]),
     "a field that was added": (
         ["+treatment.budgt=0.5"],
-        ["treatment.budgt=0.5", "expected one of name, budget, budgets, names, held_out, threshold, balance"],
+        [
+            "treatment.budgt=0.5",
+            TREATMENT,
+        ],
     ),
     "a path that is not read": (["data.path=my.npz"], ["data.path=my.npz", "data=npz"]),
     "eps of Linf for L2": (["threat.norm=L2"], ["threat.eps=0.1", "L2"]),

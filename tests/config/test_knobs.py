@@ -22,6 +22,7 @@ from PIL import Image
 from defense.artifacts import (
     AdversarialSet,
     Checks,
+    DescentRound,
     Evaluation,
     Evasion,
     HeldOut,
@@ -99,6 +100,13 @@ def trained(arguments: Mapping[str, Any]) -> TrainedModel:
     return TrainedModel({"weight": torch.zeros(1)}, {}, history)
 
 
+def descent_round(arguments: Mapping[str, Any]) -> DescentRound:
+    """Return a round in which the objective is lower, the more weights differ."""
+    ids, spread = arguments["data"].train.ids.numpy(), arguments["treatment"].table["weight"].std()
+    measured = pd.DataFrame({"part": ["validation", "choice"], "objective": -spread, "accuracy": 0.0})
+    return DescentRound(pd.DataFrame({"id": ids, "score": np.arange(len(ids), dtype=float)}), measured)
+
+
 ARTIFACTS = {
     Planted: lambda arguments: Planted(pd.DataFrame({"row": [0], "id": [0], "label": [0]}), {}),
     TrainedModel: trained,
@@ -106,6 +114,7 @@ ARTIFACTS = {
     Scores: scores,
     Retrainings: retrainings,
     Trajectory: lambda arguments: Trajectory({"0/form": torch.zeros(1)}),
+    DescentRound: descent_round,
     Smoothness: lambda arguments: Smoothness(record()),
     HeldOut: lambda arguments: HeldOut({"probabilities": torch.zeros(1)}),
     Treatment: treatment,
@@ -187,6 +196,7 @@ FOLDER = [
     "scorer=loss", "data.harm=symmetric",
 ]  # fmt: skip
 AUTO = [*SIZES, "treatment.budget=auto", "data.validation_size=40"]
+OPTIMIZE = [*SIZES, "treatment=optimize", "data.validation_size=40"]
 HALVES = [*SIZES, "task=faithfulness", "faithfulness.count=3"]
 
 TREATED = {"treat", "control"}
@@ -310,6 +320,15 @@ CASES = [
     case("treatment.budgets", "[0.3]", TREATED | {"train", "evaluate"}, AUTO),
     case("treatment.names", "[relabel]", TREATED | {"train", "evaluate"}, AUTO),
     case("treatment.held_out", 0.6, SHOWN, AUTO),
+    case("treatment.rounds", 2, TREATED | {"descent"}, OPTIMIZE),
+    case("treatment.rate", 0.5, TREATED | {"descent"}, OPTIMIZE),
+    case("treatment.discrete", "true", TREATED, OPTIMIZE),
+    case("treatment.budget", 0.2, TREATED, [*OPTIMIZE, "treatment.discrete=true"]),
+    case("treatment.held_out", 0.6, TREATED | {"train", "attack", "metagradient", "descent"}, OPTIMIZE),
+    case("attack.steps", 3, {"attack", "descent"}, OPTIMIZE),
+    case("scorer.seeds", 2, META | {"attack", "score_mean", "descent"}, OPTIMIZE),
+    case("evaluation.batch_size", 8, {"attack", "evaluate", "descent"}, OPTIMIZE),
+    case("train.keep", "clean", {"train"}, OPTIMIZE),
     *(
         Case(f"evaluation.attacks.{name}", f"evaluation.attacks.pgd.{name}={value}", {"evaluate"}, SIZES)
         for name, value in ATTACK.items()

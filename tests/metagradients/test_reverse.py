@@ -108,7 +108,7 @@ class Case:
 
     def states(self, epochs: int | None = None) -> dict[int, State]:
         run = self.run()
-        return record_states(run, run.steps * (epochs or self.recipe.epochs))
+        return record_states(run, run.steps * (epochs or self.recipe.epochs), Runtime())
 
     def scores(self, objective: Objective = ROBUSTNESS, epochs: int | None = None) -> Tensor:
         return metagradients(self.run(), self.states(epochs), self.validation, objective, Runtime())[0]

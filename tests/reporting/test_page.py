@@ -175,6 +175,7 @@ def test_the_line_of_the_histogram_says_no_more_than_is_so(taken: list[bool], sa
         scores=pd.DataFrame({"score": [1.0, 2.0, 3.0, 4.0], "label": 0, "truth": 0}),
         arms={"defended": SimpleNamespace(treatment=pd.DataFrame({"treated": taken}))},
         data=SimpleNamespace(noise_known=False),
+        descent=None,
     )
     page = score_histogram(run)  # type: ignore[arg-type]
     words = ("treated up to here", "nothing above is treated")

@@ -35,6 +35,7 @@ def test_why_nothing_was_treated(changes: dict[str, Any], predictions: list[int]
     run = SimpleNamespace(
         config=replace(DEFAULT, treatment=replace(DEFAULT.treatment, **changes)),
         candidates=None,
+        descent=None,
         scores=pd.DataFrame({"label": [1, 2], "prediction": predictions}),
         data=SimpleNamespace(classes=3),
     )

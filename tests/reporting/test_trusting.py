@@ -56,6 +56,7 @@ def whole(**right: int) -> Any:
         scores=scores,
         config=composed(),
         candidates=None,
+        descent=None,
         settings=plain(composed()),
     )
 

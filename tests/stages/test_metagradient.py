@@ -21,6 +21,7 @@ from defense.data.splits import Dataset
 from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.objectives import objective_value
+from defense.metagradients.replay import states_of
 from defense.metagradients.smoothness import WEIGHT_STEP, directions, smoothness_of
 from defense.models.build import Design
 from defense.models.predict import predict
@@ -30,7 +31,7 @@ from defense.runtime.runtime import Runtime
 from defense.stages.metagradient import DISTANCE, metagradient, smoothness
 from defense.stages.train import train
 from defense.stages.trained import Trained
-from defense.stages.trajectory import plainly, states_of, trajectory
+from defense.stages.trajectory import plainly, trajectory
 from defense.stages.treat import untreated
 from defense.store.store import FileCheckpointer
 from tests.conftest import changed, recipe, run_in, threat

@@ -135,7 +135,7 @@ def test_the_control_is_of_equal_size_and_drawn_by_its_order_alone(name: Treatme
     assert found["treated"].sum() == defended.table["treated"].sum()
     assert found["treated"].dtype == bool
     assert found["treated"].tolist() != defended.table["treated"].tolist()
-    if name is TreatmentName.reweight:
+    if name.weighs:
         assert sorted(found["weight"]) == sorted(defended.table["weight"])
     else:
         assert set(np.flatnonzero(found["treated"])) == set(np.argsort(ORDER)[:10])

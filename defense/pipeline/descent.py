@@ -1,0 +1,79 @@
+"""treatment=optimize: weights of training samples by metagradient descent, and the round whose weights are taken.
+
+One part of validation drives the descent. The other decides: the weights taken are those of the round in which its
+objective is lowest, and if that is the first, with all weights 1, nothing is treated. Each round trains from first
+weights and in an order of its own, so that weights are measured on a training that has not driven them. None of
+these trainings is reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from defense.artifacts import DescentRound, Scores, Treatment
+from defense.config.schema import Treat
+from defense.metagradients.descent import stepped
+from defense.pipeline.run import Run
+from defense.stages.treat import untreated
+
+LIGHTEST = 0.01  # mean weight of the samples of a class, below which the class is lost
+
+
+@dataclass(frozen=True)
+class Descent:
+    """The weights of the round that is taken, and all rounds."""
+
+    scores: Scores  # as of the scorer, with these weights for scores
+    spec: Treat  # of budget 0 if nothing is to be treated
+    # round, driving, deciding: the objective on either part; driving_accuracy, deciding_accuracy: in percent, and
+    # under attack if the objective looks at that; chosen
+    rounds: pd.DataFrame
+
+
+def descend(run: Run, scores: Scores) -> Descent:
+    """Return the weights of a descent along metagradients; scores: of the run, for all but the weights.
+
+    It ends before the last round if a class would lose nearly all its weight.
+    """
+    spec, labels = run.config.treatment, run.data.train.labels.cpu().numpy()
+    weights = [np.ones(len(labels))]
+    rows = []
+    for number in range(spec.rounds + 1):
+        found = rounds_of(run, number, weights[-1])
+        rows.append({"round": number} | numbers_of(found))
+        if number == spec.rounds:
+            break
+        derivative = -np.mean([each.scores["score"].to_numpy() for each in found], axis=0)
+        new = stepped(torch.from_numpy(weights[-1]), torch.from_numpy(derivative), spec.rate).numpy()
+        if lightest_class(new, labels) < LIGHTEST:
+            break
+        weights.append(new)
+    table = pd.DataFrame(rows)
+    chosen = int(table["deciding"].argmin())
+    taken = replace(spec, budget=0.0) if chosen == 0 else spec
+    weighed = Scores(scores.table.assign(score=weights[chosen]), scores.record)
+    return Descent(weighed, taken, table.assign(chosen=table["round"] == chosen))
+
+
+def rounds_of(run: Run, number: int, weights: np.ndarray) -> list[DescentRound]:
+    """Return one round under each of its trainings, as many as the scorer takes the mean over."""
+    treatment = Treatment(untreated(run.data.train).table.assign(weight=weights))
+    count = run.config.scorer.seeds
+    return [run.descent(number, 1 + number * count + index, treatment) for index in range(count)]
+
+
+def numbers_of(found: list[DescentRound]) -> dict[str, float]:
+    """Return the objective and the accuracy on either part of validation, as means over trainings."""
+    mean = pd.concat([each.measured for each in found]).groupby("part", sort=False).mean(numeric_only=True)
+    names = {"driving": "validation", "deciding": "choice"}
+    values = {name: mean["objective"][part] for name, part in names.items()}
+    return values | {f"{name}_accuracy": mean["accuracy"][part] for name, part in names.items()}
+
+
+def lightest_class(weights: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean weight of the samples of the class in which it is lowest."""
+    return min(float(weights[labels == label].mean()) for label in np.unique(labels))

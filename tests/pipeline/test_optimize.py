@@ -1,0 +1,243 @@
+"""treatment=optimize: weights by a descent that one part of validation drives and the other stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from defense.artifacts import DescentRound, Scores, Treatment
+from defense.errors import InputError
+from defense.pipeline.descent import descend
+from defense.pipeline.load import load_run
+from defense.pipeline.run import Run
+from defense.runtime import checkpoint as checkpoint
+from defense.runtime.progress import Progress
+from defense.store import stage as staging
+from tests.conftest import TINY, changed, run_in
+
+OPTIMIZE = [*TINY, "treatment=optimize", "data.validation_size=120", "train.epochs=6", "treatment.rounds=3"]
+OPTIMIZE += ["evaluation.trusted_weights=[3]"]
+SCORE = np.random.default_rng(0).normal(size=200)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose runs share a store."""
+    return tmp_path_factory.mktemp("optimize")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> dict[str, Any]:
+    """The result of a run on digits with a fifth of the labels wrong."""
+    return run_in(folder / "out", *OPTIMIZE, f"store={folder / 'store'}")
+
+
+def loaded(folder: Path, *overrides: str) -> Run:
+    return load_run(changed(*OPTIMIZE, f"store={folder / 'store'}", *overrides))
+
+
+def test_wrong_labels_end_with_lower_weights(folder: Path, found: dict[str, Any]) -> None:
+    table = pd.read_parquet(folder / "out/scores.parquet")
+    wrong = table["label"] != table["truth"]
+    assert table["weight"].mean() == pytest.approx(1)
+    assert table["weight"][wrong].mean() < 0.8 < table["weight"][~wrong].mean()
+    assert (table["treated"] == (table["weight"] < 1)).all()
+
+
+def test_the_round_with_the_lowest_objective_on_the_deciding_part_is_taken(found: dict[str, Any]) -> None:
+    rounds = pd.DataFrame(found["descent"])
+    assert rounds["round"].tolist() == [0, 1, 2, 3]
+    assert rounds["chosen"].tolist() == (rounds["deciding"] == rounds["deciding"].min()).tolist()
+    assert rounds["driving"].min() < rounds["driving"][0]
+    assert found["sizes"]["validation"] == 60
+
+
+def test_rivals_train_on_validation_too(found: dict[str, Any]) -> None:
+    assert list(found["arms"]) == ["baseline", "control", "defended", "trusted", "trusted_3"]
+
+
+def test_the_control_has_the_same_weights_shuffled(
+    folder: Path, found: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Treatment] = []
+    control = Run.control
+
+    def spying(self: Run, *given: Any, **more: Any) -> Treatment:
+        drawn.append(control(self, *given, **more))
+        return drawn[0]
+
+    monkeypatch.setattr(Run, "control", spying)
+    again = run_in(folder / "again", *OPTIMIZE, f"store={folder / 'store'}")
+    assert set(again["reused"]) == set(found["keys"])
+    own = pd.read_parquet(folder / "again/scores.parquet")["weight"].to_numpy()
+    shuffled = drawn[0].table["weight"].to_numpy()
+    assert not np.array_equal(own, shuffled)
+    np.testing.assert_array_equal(np.sort(own), np.sort(shuffled))
+
+
+def test_discrete_removes_the_lowest_weights_up_to_the_budget(folder: Path, found: dict[str, Any]) -> None:
+    changes = ["treatment.discrete=true", "treatment.budget=0.25"]
+    removed = run_in(folder / "discrete", *OPTIMIZE, f"store={folder / 'store'}", *changes)
+    assert {"descent_0", "descent_3"} <= set(removed["reused"])
+    table = pd.read_parquet(folder / "discrete/scores.parquet")
+    weights = pd.read_parquet(folder / "out/scores.parquet")["weight"]
+    assert removed["sizes"]["treated"] == table["treated"].sum() == 50
+    assert weights[table["treated"]].max() <= weights[~table["treated"]].min()
+    assert set(table["weight"]) == {1.0}
+    said = "Removing the 50 of 200 training samples of the lowest weights by metagradient descent"
+    assert said in removed["verdict"]
+    assert "as many at random" in removed["verdict"]
+
+
+def scores_of(run: Run) -> Scores:
+    """Return scores of a run that nothing has to be trained for."""
+    train = run.data.train
+    columns = {"id": train.ids, "label": train.labels, "prediction": train.labels, "score": train.labels.double()}
+    table = pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+    return Scores(table, pd.DataFrame({"name": [], "value": []}))
+
+
+@contextmanager
+def measuring(
+    score: np.ndarray, *, alternate: bool = True, **objective: Sequence[float]
+) -> Iterator[list[tuple[int, int, np.ndarray]]]:
+    """Let round k measure the k-th of these objectives, and this score; yield its number, training and weights.
+
+    alternate: the sign of the score with the index of the training.
+    """
+    taken: list[tuple[int, int, np.ndarray]] = []
+
+    def given(self: Run, number: int, index: int, treatment: Treatment) -> DescentRound:
+        taken.append((number, index, treatment.table["weight"].to_numpy()))
+        scores = pd.DataFrame({"id": self.data.train.ids.numpy(), "score": score * (-1) ** (index * alternate)})
+        rows = [{"part": part, "objective": each[number], "accuracy": 50.0} for part, each in objective.items()]
+        return DescentRound(scores, pd.DataFrame(rows))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "descent", given)
+        yield taken
+
+
+def test_several_trainings_a_round_are_averaged(folder: Path) -> None:
+    """Opposite scores of both move no weight. None of these trainings is number 0, that of the arms."""
+    run = loaded(folder, "scorer.seeds=2", "treatment.rounds=2")
+    with measuring(SCORE, validation=[1.0, 1, 1], choice=[1.0, 1, 1]) as taken:
+        descend(run, scores_of(run))
+    assert [each[:2] for each in taken] == [(0, 1), (0, 2), (1, 3), (1, 4), (2, 5), (2, 6)]
+    for *_, weights in taken:
+        np.testing.assert_allclose(weights, 1)
+
+
+def outcome(folder: Path, score: np.ndarray, *overrides: str, **objective: Sequence[float]) -> Mapping[str, Any]:
+    """Return the result and the page of a run whose rounds measure these objectives."""
+    with measuring(score, **objective):
+        found = run_in(folder, *OPTIMIZE, f"store={folder.parent / 'store'}", *overrides)
+    return found | {"page": (folder / "report.md").read_text("utf-8")}
+
+
+@pytest.mark.parametrize("discrete", ["false", "true"])
+def test_if_no_round_is_better_on_the_deciding_part_nothing_is_treated(folder: Path, discrete: str) -> None:
+    numbers = {"validation": [2.0, 1.0, 0.5, 0.4], "choice": [1.0, 1.1, 1.2, 1.3]}
+    found = outcome(folder / f"nothing {discrete}", SCORE, f"treatment.discrete={discrete}", **numbers)
+    assert found["sizes"]["treated"] == 0
+    assert found["arms"]["defended"] == found["arms"]["baseline"]
+    why = "no round of the descent lowers the objective on the part of validation that decides"
+    assert f"Nothing was treated ({why})" in found["verdict"]
+    assert "(1 with all weights 1, 1.1 at best after): nothing is treated." in found["page"]
+    assert "does not lower it on the part that drives" not in found["page"]
+
+
+def test_a_descent_that_does_not_descend_says_so(folder: Path) -> None:
+    found = outcome(folder / "up", SCORE, validation=[1.0, 1.5, 1.2, 1.4], choice=[1.0, 1.1, 1.2, 1.3])
+    assert "The descent does not lower it on the part that drives either (1, then 1.2 at best)" in found["page"]
+    assert "a lower treatment.rate, a smoother network" in found["page"]
+
+
+def test_it_ends_before_a_class_loses_its_weight(folder: Path) -> None:
+    """A step divides the weights of a class by exp(3.6) beside others: a second would leave a thousandth."""
+    labels = loaded(folder).data.train.labels.numpy()
+    falling = [1.0, 0.9, 0.8, 0.7]
+    harmful = np.where(labels == 3, -9.0, 1.0)
+    with measuring(harmful, validation=falling, choice=falling, alternate=False) as taken:
+        found = run_in(folder / "class", *OPTIMIZE, f"store={folder / 'store'}", "treatment.rate=1.2")
+    assert [number for number, *_ in taken] == [0, 1]
+    assert found["descent"][1]["chosen"]
+    page = (folder / "class/report.md").read_text("utf-8")
+    assert "It ended after 1 of 3 rounds: the next step would leave a class with nearly no weight." in page
+
+
+def test_pages_tell_the_descent(folder: Path, found: dict[str, Any]) -> None:
+    assert "Weighing by metagradient descent for robustness (round " in found["verdict"]
+    assert "the same weights shuffled to" in found["verdict"]
+    for name in ("report.md", "report.html"):
+        page = (folder / "out" / name).read_text("utf-8")
+        assert "60 validation samples drive the descent, 60 others decide" in page
+        assert "Samples whose label is known to be wrong weigh" in page
+        assert "objective, deciding" in page
+    assert (folder / "out/figures/descent.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["treatment.rounds=0"], r"treatment\.rounds=0: expected a whole number of at least 1"),
+        (["treatment.rate=0"], r"treatment\.rate=0\.0: expected a number above 0"),
+        (["treatment.rate=-1"], r"treatment\.rate=-1\.0: expected a number above 0"),
+        (["treatment.rate=nan"], r"treatment\.rate=nan: expected a number above 0"),
+        (["scorer=ip"], r"scorer\.method=alignment: expected scorer=metagradient, for treatment=optimize"),
+        (["scorer.proxy=fast"], r"scorer\.proxy=fast: expected null, for treatment=optimize"),
+        (["treatment.threshold=0"], r"treatment\.threshold=0\.0: expected null, for treatment=optimize"),
+        (["treatment.budget=auto"], r"treatment\.names=.*optimize.*: expected no optimize, which budget=auto"),
+        (["task=repair"], r"task=repair: expected defend, for treatment=optimize"),
+        (["fabric.devices=2"], r"fabric\.devices=2: expected 1: scorer is a metagradient"),
+    ],
+)
+def test_what_has_no_descent_is_refused(overrides: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        changed("treatment=optimize", *overrides)
+
+
+def test_too_few_validation_samples_to_divide_are_refused(tmp_path: Path) -> None:
+    said = r"data\.validation_size=12: too few to set some aside; expected 20, two of each class, at least"
+    with pytest.raises(InputError, match=said):
+        run_in(tmp_path / "out", *OPTIMIZE, "data.validation_size=12", f"store={tmp_path / 'store'}")
+
+
+class Killed(Exception):
+    """Stands for SIGKILL, in the middle of a round."""
+
+
+@pytest.mark.slow
+def test_a_descent_that_is_killed_twenty_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process takes a few steps of a training or its reverse before it is killed."""
+    whole = run_in(tmp_path / "whole", *OPTIMIZE, f"store={tmp_path / 'one'}")
+    monkeypatch.setattr(checkpoint, "KEPT_EVERY", 0.0)
+    left = 0
+
+    @contextmanager
+    def shown(label: str) -> Iterator[Progress]:
+        def progress(done: int, total: int, **numbers: float) -> None:
+            nonlocal left
+            left -= label.startswith("descent")
+            if left == 0:
+                raise Killed
+
+        yield progress
+
+    monkeypatch.setattr(staging, "show_progress", shown)
+    for kill in range(20):
+        left = 9
+        with pytest.raises(Killed):
+            run_in(tmp_path / f"killed {kill}", *OPTIMIZE, f"store={tmp_path / 'two'}")
+    left = -1
+    found = run_in(tmp_path / "found", *OPTIMIZE, f"store={tmp_path / 'two'}")
+    assert found["descent"] == whole["descent"]
+    assert found["arms"] == whole["arms"]
+    one, two = (pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("whole", "found"))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
