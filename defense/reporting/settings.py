@@ -19,6 +19,7 @@ from defense.reporting.tables import arms_of, lookup
 
 WORST = "adaptive.worst"
 OBJECTIVE, BALANCE = "objective", "treatment.balance="  # of a sweep: what belongs to the row beside the scorer
+TREATMENT, DISCRETE = "treatment=", "treatment.discrete="  # where a descent is beside scores: these, too
 GROUND = ("data", "model", "train", "threat", "evaluation", "evade")  # what makes accuracies comparable
 OTHER_ARMS = ("trusted", "trusted_weights")  # of evaluation: what arms there are beside those that are compared
 OPTIMIZE = TreatmentName.optimize.value
@@ -108,7 +109,7 @@ def settings_of(results: Sequence[Result]) -> list[Setting]:
     found = []
     for label, runs in group(results):
         first = runs[0]
-        column = column_of(first, results, but=(OBJECTIVE, BALANCE))
+        column = column_of(first, results, but=(OBJECTIVE, BALANCE, *of_a_descent(results)))
         place = column_of(first, results, but=(OBJECTIVE, "treatment", "attack"))
         knobs = {name: value_of(first, name) for name in names}
         found.append(Setting(label, row(first, results), column, runs, knobs, place))
@@ -123,8 +124,15 @@ def row(result: Result, results: Sequence[Result]) -> str:
     parts = swept(result, results)
     more = [part.removeprefix(f"{OBJECTIVE}=") for part in parts if part.startswith(OBJECTIVE)]
     more = more if objective_of(result["config"]) else []
-    more += [part.removeprefix("treatment.") for part in parts if part.startswith(BALANCE)]
+    own = (BALANCE, *of_a_descent(results))
+    more += [part.removeprefix(TREATMENT).removeprefix("treatment.") for part in parts if part.startswith(own)]
     return ", ".join([row_of(result, results), *more])
+
+
+def of_a_descent(results: Sequence[Result]) -> tuple[str, ...]:
+    """Return what belongs to the row if some results are of a descent: it competes with removal by scores."""
+    descends = any(result["config"]["treatment"]["name"] == OPTIMIZE for result in results)
+    return (TREATMENT, DISCRETE) if descends else ()
 
 
 def knobs_of(results: Sequence[Result]) -> list[str]:
