@@ -55,7 +55,7 @@ def test_the_round_with_the_lowest_objective_on_the_deciding_part_is_taken(found
     assert rounds["round"].tolist() == [0, 1, 2, 3]
     assert rounds["chosen"].tolist() == (rounds["deciding"] == rounds["deciding"].min()).tolist()
     assert rounds["driving"].min() < rounds["driving"][0]
-    assert found["sizes"]["validation"] == 60
+    assert found["sizes"]["validation"] == 84
 
 
 def test_rivals_train_on_validation_too(found: dict[str, Any]) -> None:
@@ -177,7 +177,7 @@ def test_pages_tell_the_descent(folder: Path, found: dict[str, Any]) -> None:
     assert "the same weights shuffled to" in found["verdict"]
     for name in ("report.md", "report.html"):
         page = (folder / "out" / name).read_text("utf-8")
-        assert "60 validation samples drive the descent, 60 others decide" in page
+        assert "84 validation samples drive the descent, 36 others decide" in page
         assert "Samples whose label is known to be wrong weigh" in page
         assert "objective, deciding" in page
     assert (folder / "out/figures/descent.svg").exists()
