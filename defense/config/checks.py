@@ -202,7 +202,7 @@ def check_descent(config: Config) -> None:
     if spec.name is not TreatmentName.optimize or "treatment" not in config.task.reads:
         return
     for field, value, valid, expected in (
-        ("task", config.task, config.task is Task.defend, "defend"),
+        ("task", config.task, config.task in (Task.defend, Task.repair), "defend or repair"),
         ("scorer.method", scorer.method, scorer.method is Method.metagradient, "scorer=metagradient"),
         ("scorer.proxy", scorer.proxy, scorer.proxy is None, "null"),
         ("treatment.threshold", spec.threshold, spec.threshold is None, "null"),

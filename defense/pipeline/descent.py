@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from defense.artifacts import DescentRound, Scores, Treatment
+from defense.config.choices import TreatmentName
 from defense.config.schema import Treat
 from defense.metagradients.descent import stepped
 from defense.pipeline.run import Run
@@ -25,13 +26,19 @@ LIGHTEST = 0.01  # mean weight of the samples of a class, below which the class 
 
 @dataclass(frozen=True)
 class Descent:
-    """The weights of the round that is taken, and all rounds."""
+    """The weights of the round that is taken, and all rounds; without a descent, scores as they are."""
 
-    scores: Scores  # as of the scorer, with these weights for scores
+    scores: Scores  # of the run, with these weights for scores
     spec: Treat  # of budget 0 if nothing is to be treated
     # round, driving, deciding: the objective on either part; driving_accuracy, deciding_accuracy: in percent, and
-    # under attack if the objective looks at that; chosen
-    rounds: pd.DataFrame
+    # under attack if the objective looks at that; chosen. None without a descent
+    rounds: pd.DataFrame | None
+
+
+def descended(run: Run, scores: Scores) -> Descent:
+    """Return what samples are treated by: the weights of a descent if that is the treatment, else their scores."""
+    spec = run.config.treatment
+    return descend(run, scores) if spec.name is TreatmentName.optimize else Descent(scores, spec, None)
 
 
 def descend(run: Run, scores: Scores) -> Descent:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
-from defense.config.choices import Direction, Harm, Method, Task
+from defense.config.choices import Direction, Harm, Method, Task, TreatmentName
 from defense.config.reads import attacks_validation
 from defense.config.schema import Config
 from defense.data.load import held_out, load
@@ -18,6 +18,7 @@ from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.influence.hessian import check_size
 from defense.influence.members import single
+from defense.influence.objectives import check_objective
 from defense.influence.scorers import check_scorer
 from defense.metagradients.contract import check_differentiable
 from defense.models.build import Design, build
@@ -60,6 +61,8 @@ def load_run(config: Config, fabric: Fabric | None = None, ranks: Ranks = SINGLE
     if config.scorer.method is Method.metagradient:
         check_differentiable(build(config.model, data, seed=config.seed), data.train)
     check_scorer(model, data.validation, config.objective, config.scorer, classes=data.classes, noise_known=noise)
+    if data.choice is not None and config.treatment.name is TreatmentName.optimize:
+        check_objective(config.objective, data.choice, data.classes)
     if config.task is Task.order and config.order.reference is Direction.hessian:
         check_size(single(model, pattern=config.scorer.parameters).parameters, "order.reference")
     data = planted(config, prepared(config.model, data, model), runtime)

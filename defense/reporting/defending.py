@@ -11,6 +11,7 @@ import pandas as pd
 from defense.reporting.cells import cells_table, settings_table
 from defense.reporting.charts import Gain, forest, shared_limits
 from defense.reporting.comparing import COMPARED
+from defense.reporting.descents import descents
 from defense.reporting.exports import Text
 from defense.reporting.health import flagged_cells
 from defense.reporting.judging import Compared, Judgement, answer, caveat, judge
@@ -20,7 +21,7 @@ from defense.reporting.metagradient import rough
 from defense.reporting.paper import ABOUT, printed
 from defense.reporting.settings import Setting, attacked, facts_of, one_sided, settings_of
 from defense.reporting.sheet import Part, Sheet
-from defense.reporting.statistics import judged, mean_interval, p_value
+from defense.reporting.statistics import judged, p_value
 from defense.reporting.sweeps import Result, command_of, made_of
 from defense.reporting.tables import arm_in_words, header, metrics, spoken, trusted_of
 from defense.reporting.tabulated import cells_part, settings_part
@@ -164,29 +165,3 @@ def chosen(result: Result) -> str:
     if pick["treatment"] == "none":
         return "nothing"
     return str(pick["treatment"]) if pick["treatment"] == "reweight" else f"{pick['treatment']} {pick['budget']:g}"
-
-
-def descents(settings: Sequence[Setting]) -> list[Part]:
-    """Return what the descents of a sweep did, a row a setting; no part without one."""
-    rows = []
-    for setting in settings:
-        tables = [pd.DataFrame(run["descent"]) for run in setting.runs if run.get("descent")]
-        if not tables:
-            continue
-        taken = [table[table["chosen"]].iloc[0] for table in tables]
-        nothing = sum(row["round"] == 0 for row in taken)
-        first = [table.iloc[0] for table in tables]
-        change = {
-            part: mean_interval([row[part] - begin[part] for row, begin in zip(taken, first, strict=True)])
-            for part in ("driving_accuracy", "deciding_accuracy")
-        }
-        rounds = (
-            f"{np.mean([row['round'] for row in taken]):.1f} of {np.mean([len(each) - 1 for each in tables]):g}"
-        )
-        rows.append((setting.name, rounds, f"{nothing} of {len(tables)}", *map(str, change.values())))
-    text = (
-        "Of treatment=optimize: the round whose weights are taken, on average, the seeds in which that is round 0 "
-        "and nothing is treated, and the change of accuracy on either part of validation from round 0 to it."
-    )
-    head = ("setting", "round taken", "nothing treated", "driving, points", "deciding, points")
-    return [Part("descents", "What the descents did", text, head, rows)] if rows else []

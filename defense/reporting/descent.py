@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from defense.reporting.record import Run
+from defense.reporting.record import Scoring
 
 ROUNDS = ("round", "objective, driving", "objective, deciding", "accuracy, driving", "accuracy, deciding", "")
 LIGHT = 0.1  # weight of a sample that hardly counts
@@ -33,9 +34,12 @@ def descent_rows(rounds: pd.DataFrame) -> list[tuple[str, ...]]:
     ]
 
 
-def about_descent(run: Run) -> list[str]:
-    """Return what a descent did and how it was stopped, a paragraph each; nothing of other treatments."""
-    if run.descent is None or run.data.choice is None:
+def about_descent(run: Scoring, rounds: pd.DataFrame | None, weights: np.ndarray) -> list[str]:
+    """Return what a descent did and how it was stopped, a paragraph each; nothing of other treatments.
+
+    weights: of the defended arm, (n,).
+    """
+    if rounds is None or run.data.choice is None:
         return []
     drive, decide = len(run.data.validation), len(run.data.choice)
     how = (
@@ -43,7 +47,8 @@ def about_descent(run: Run) -> list[str]:
         "the round in which the objective on them is lowest. Round 0 has all weights 1. Each round trains from "
         "first weights and in an order of its own; none of these trainings is an arm."
     )
-    return [" ".join([lowered(run.descent), *ended(run), *weighed(run)]), how]
+    asked = run.config.treatment.rounds
+    return [" ".join([lowered(rounds), *ended(len(rounds) - 1, asked), *weighed(run, weights)]), how]
 
 
 def lowered(rounds: pd.DataFrame) -> str:
@@ -64,18 +69,15 @@ def lowered(rounds: pd.DataFrame) -> str:
     return said
 
 
-def ended(run: Run) -> list[str]:
+def ended(done: int, asked: int) -> list[str]:
     """Return that a descent ended before its last round, if it did."""
-    assert run.descent is not None
-    done, asked = len(run.descent) - 1, run.settings["treatment"]["rounds"]
     if done == asked:
         return []
     return [f"It ended after {done} of {asked} rounds: the next step would leave a class with nearly no weight."]
 
 
-def weighed(run: Run) -> list[str]:
+def weighed(run: Scoring, weights: np.ndarray) -> list[str]:
     """Return how the weights of the defended arm are spread, if it has any but 1."""
-    weights = run.arms["defended"].treatment["weight"].to_numpy()
     if (weights == 1).all():
         return []
     said = [f"{(weights < 1).sum()} of {len(weights)} samples weigh less than 1, {(weights < LIGHT).sum()} less "]

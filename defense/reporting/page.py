@@ -103,7 +103,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "strip": strip,
         "candidate_table": markdown(CANDIDATES, candidate_rows(run)) if run.candidates is not None else "",
         "candidate_header": CANDIDATES,
-        "descent": about_descent(run),
+        "descent": about_descent(run, run.descent, run.arms["defended"].treatment["weight"].to_numpy()),
         "rounds": [] if run.descent is None else descent_rows(run.descent),
         "rounds_table": "" if run.descent is None else markdown(ROUNDS, descent_rows(run.descent)),
         "rounds_header": ROUNDS,

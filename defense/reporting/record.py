@@ -72,6 +72,7 @@ class Repair(Scoring):
 
     which: list[Measure]  # what is measured
     treatment: pd.DataFrame  # as artifacts.Treatment, of the defended arm
+    descent: pd.DataFrame | None  # as descent.Descent.rounds, of treatment=optimize
     measured: dict[str, pd.DataFrame]  # as artifacts.Measurement, by arm
     histories: dict[str, pd.DataFrame]  # as artifacts.TrainedModel, by arm
     arms_learned: dict[str, dict[str, Any]]  # of robustness.checks.Learned, on all test samples

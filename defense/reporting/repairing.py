@@ -19,6 +19,8 @@ from defense.reporting.comparing import (
     row_of_table,
     settings_by,
 )
+from defense.reporting.descent import rounds_as_json
+from defense.reporting.descents import descents
 from defense.reporting.health import doubts
 from defense.reporting.judging import Compared, shared_control
 from defense.reporting.learning import health_of
@@ -46,6 +48,7 @@ def repair_result(run: Repair) -> dict[str, Any]:
         },
         "selection": selection(run, taken),
         "one_class": one_class(run, taken),
+        **({} if run.descent is None else {"descent": rounds_as_json(run.descent)}),
         **found,
         "health": health_of(run.arms_learned, run.data.class_names),
         "sizes": found["sizes"] | {"treated": int(taken.sum()), "of_one_class": of_one_class(run, taken)},
@@ -63,7 +66,7 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
         answers.append(answer_of(rows, kind.spoken.partition(",")[0]))
         for number, (place, here) in enumerate(settings_by(rows, lambda row: row.setting.place).items(), start=1):
             parts.append(measure_part(measure, number, place, here))
-    parts += tradeoffs(settings)
+    parts += [*tradeoffs(settings), *descents(settings)]
     text = (
         "In brackets 95 % intervals over seeds. Differences are paired by seed; the control is treated alike, as "
         "many samples drawn at random. Judged by Student's paired t test, after Holm's correction over all rows "

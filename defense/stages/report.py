@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from defense.artifacts import write_json
+from defense.reporting.descents import descent_part
 from defense.reporting.detection import detection_result, detection_sheet
 from defense.reporting.escaping import for_terminal
 from defense.reporting.evading import evaded_result, evaded_sheet
@@ -81,10 +82,12 @@ def write_speed(run: Scoring, found: dict[str, Any], output: Path) -> dict[str, 
 
 def write_repair(run: Repair, output: Path) -> dict[str, Any]:
     """Write what every arm makes of every test sample; return the content of result.json."""
-    scores = run.scores.assign(treated=run.treatment["treated"].to_numpy())
+    scores = run.scores.assign(**{name: run.treatment[name].to_numpy() for name in ("treated", "weight")})
     named(per_sample(run), run.data).to_parquet(output / "per_sample.parquet", index=False)
     numbers = repair_result(run)
     sheet = repair_sheet([numbers], run.config.name)
+    own = descent_part(run, run.descent, run.treatment["weight"].to_numpy())
+    sheet = replace(sheet, parts=[*sheet.parts, *own])
     return written(replace(run, scores=scores), numbers, sheet, output, run.histories)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from defense.config.choices import AUTO, ObjectiveName, TreatmentName
+from defense.config.choices import AUTO, ObjectiveName
 from defense.config.schema import plain
-from defense.pipeline.descent import descend
+from defense.pipeline.descent import descended
 from defense.pipeline.run import Run
 from defense.pipeline.selection import choose
 from defense.reporting import record
@@ -27,16 +27,16 @@ def defend(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     baseline = run.baseline()
     scored = run.scored_models()
     scores = run.scores(scored)
-    chosen, descended, spec, ranking = None, None, run.config.treatment, scores
-    if spec.budget == AUTO:
-        chosen = choose(run, scores)
-        spec = chosen.spec
-    elif spec.name is TreatmentName.optimize:
-        descended = descend(run, scores)
-        spec, ranking = descended.spec, descended.scores
-    defended = run.treat(ranking, spec)
+    chosen = choose(run, scores) if run.config.treatment.budget == AUTO else None
+    descent = descended(run, scores)
+    spec = chosen.spec if chosen else descent.spec
+    defended = run.treat(descent.scores, spec)
     everything = untreated(run.data.train)
-    treatments = {"baseline": everything, "control": run.control(ranking, defended, spec), "defended": defended}
+    treatments = {
+        "baseline": everything,
+        "control": run.control(descent.scores, defended, spec),
+        "defended": defended,
+    }
     measured = run.evaluate("baseline", baseline.model)
     checked = run.check("baseline", baseline.model, measured)
     models = {"baseline": baseline.model}
@@ -66,7 +66,7 @@ def defend(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
         arms=arms,
         adversarial=run.validation(scored[0]).seen_by(ObjectiveName.robustness).images,
         candidates=chosen.candidates if chosen else None,
-        descent=descended.rounds if descended else None,
+        descent=descent.rounds,
         standing=plain(compared_under(attacked, clean)),
     )
     return write_report(finished, output) if run.writes else {}

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from defense.config.schema import plain
+from defense.pipeline.descent import descended
 from defense.pipeline.run import Run
 from defense.reporting.measures import measures_of
 from defense.reporting.record import Repair
@@ -23,11 +24,12 @@ from defense.stages.report import write_repair
 
 def repair(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Score, treat, retrain, and measure the baseline, the control and the defended arm on test."""
-    which, spec = measures_of(run.data), run.config.treatment
+    which = measures_of(run.data)
     baseline = run.baseline()
     scores = run.scores(run.scored_models())
-    defended = run.treat(scores, spec)
-    control = run.control(scores, defended, spec)
+    descent = descended(run, scores)
+    defended = run.treat(descent.scores, descent.spec)
+    control = run.control(descent.scores, defended, descent.spec)
     models = {"baseline": baseline.model, "control": run.train("control", control)}
     models["defended"] = run.train("defended", defended)
     measured = {name: run.measure(name, model).table for name, model in models.items()}
@@ -35,6 +37,7 @@ def repair(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
         **vars(run.summary(scores, overrides)),
         which=which,
         treatment=defended.table,
+        descent=descent.rounds,
         measured=measured,
         histories={name: model.artifact.history for name, model in models.items()},
         arms_learned={name: plain(learned_of(table)) for name, table in measured.items()},

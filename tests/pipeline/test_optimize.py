@@ -183,6 +183,22 @@ def test_pages_tell_the_descent(folder: Path, found: dict[str, Any]) -> None:
     assert (folder / "out/figures/descent.svg").exists()
 
 
+def test_repair_weighs_for_accuracy_where_nobody_attacks(folder: Path) -> None:
+    """A fifth of the labels is wrong; the objective is the clean loss, and no validation sample is attacked."""
+    more = ["task=repair", "objective=utility", f"store={folder / 'store'}", "train.epochs=20"]
+    found = run_in(folder / "repair", *OPTIMIZE, *more)
+    assert not [key for key in found["keys"] if key.startswith("attack")]
+    rounds = pd.DataFrame(found["descent"])
+    assert rounds["driving"].min() < rounds["driving"][0]
+    table = pd.read_parquet(folder / "repair/scores.parquet")
+    wrong = table["label"] != table["truth"]
+    assert table["weight"][wrong].mean() < 0.8 < table["weight"][~wrong].mean()
+    assert found["arms"]["defended"]["accuracy"] > found["arms"]["control"]["accuracy"]
+    page = (folder / "repair/report.md").read_text("utf-8")
+    assert "84 validation samples drive the descent, 36 others decide" in page
+    assert "What the descents did" in page
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -194,7 +210,7 @@ def test_pages_tell_the_descent(folder: Path, found: dict[str, Any]) -> None:
         (["scorer.proxy=fast"], r"scorer\.proxy=fast: expected null, for treatment=optimize"),
         (["treatment.threshold=0"], r"treatment\.threshold=0\.0: expected null, for treatment=optimize"),
         (["treatment.budget=auto"], r"treatment\.names=.*optimize.*: expected no optimize, which budget=auto"),
-        (["task=repair"], r"task=repair: expected defend, for treatment=optimize"),
+        (["task=evade"], r"task=evade: expected defend or repair, for treatment=optimize"),
         (["fabric.devices=2"], r"fabric\.devices=2: expected 1: scorer is a metagradient"),
     ],
 )

@@ -17,12 +17,13 @@ from defense.artifacts import DescentRound, Treatment
 from defense.config.choices import AttackName, ObjectiveName, Recipe
 from defense.config.schema import Attack, Objective, Training
 from defense.data.load import held_out
-from defense.data.splits import Dataset
+from defense.data.splits import Dataset, Split
 from defense.data.validation import Validation
 from defense.models.build import Design
 from defense.runtime import checkpoint as checkpoint
 from defense.runtime.progress import Progress
 from defense.runtime.runtime import Runtime
+from defense.stages import descent as stage
 from defense.stages.descent import Adversary, descent
 from defense.stages.metagradient import metagradient
 from defense.stages.train import train
@@ -30,6 +31,7 @@ from defense.stages.trained import Trained
 from defense.stages.trajectory import plainly, trajectory
 from defense.stages.treat import untreated
 from defense.store.store import FileCheckpointer
+from defense.training.sgd import TrainingRun
 from tests.calls import perturb
 from tests.conftest import recipe, threat
 
@@ -126,6 +128,29 @@ def test_the_last_round_goes_no_way_back(halved: Dataset) -> None:
     assert steps == list(range(1, 13))
     assert last.scores.empty
     pd.testing.assert_frame_equal(last.measured, one_round(halved).measured, check_exact=True)
+
+
+def test_a_round_costs_no_more_than_a_training_an_attack_and_a_score(
+    halved: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training steps: 12 of its training, which a score would take again, and 12 of the replay."""
+    taken: list[int] = []
+    attacked: list[int] = []
+    step, perturbed = TrainingRun.step, stage.perturb
+
+    def counting(self: TrainingRun, *batch: Any) -> tuple[Tensor, Tensor]:
+        taken.append(1)
+        return step(self, *batch)
+
+    def attacking(attacker: Any, split: Split, *given: Any) -> Tensor:
+        attacked.append(len(split))
+        return perturbed(attacker, split, *given)
+
+    monkeypatch.setattr(TrainingRun, "step", counting)
+    monkeypatch.setattr(stage, "perturb", attacking)
+    one_round(halved)
+    assert len(taken) == 24
+    assert attacked == [30, 30]
 
 
 class Killed(Exception):

@@ -1,0 +1,49 @@
+"""What descents on the weights of training samples did: a part of the page of a run, and of that of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from defense.reporting.descent import ROUNDS, about_descent, descent_rows
+from defense.reporting.figures import descent_curves
+from defense.reporting.record import Scoring
+from defense.reporting.settings import Setting
+from defense.reporting.sheet import Part
+from defense.reporting.statistics import mean_interval
+
+
+def descent_part(run: Scoring, rounds: pd.DataFrame | None, weights: np.ndarray) -> list[Part]:
+    """Return the descent of one run, round by round; no part without one. weights: of the defended arm, (n,)."""
+    if rounds is None:
+        return []
+    text = " ".join(about_descent(run, rounds, weights))
+    return [Part("descent", "Descent", text, ROUNDS, descent_rows(rounds), descent_curves(rounds))]
+
+
+def descents(settings: Sequence[Setting]) -> list[Part]:
+    """Return what the descents of a sweep did, a row a setting; no part without one."""
+    rows = []
+    for setting in settings:
+        tables = [pd.DataFrame(run["descent"]) for run in setting.runs if run.get("descent")]
+        if not tables:
+            continue
+        taken = [table[table["chosen"]].iloc[0] for table in tables]
+        nothing = sum(row["round"] == 0 for row in taken)
+        first = [table.iloc[0] for table in tables]
+        change = {
+            part: mean_interval([row[part] - begin[part] for row, begin in zip(taken, first, strict=True)])
+            for part in ("driving_accuracy", "deciding_accuracy")
+        }
+        rounds = (
+            f"{np.mean([row['round'] for row in taken]):.1f} of {np.mean([len(each) - 1 for each in tables]):g}"
+        )
+        rows.append((setting.name, rounds, f"{nothing} of {len(tables)}", *map(str, change.values())))
+    text = (
+        "Of treatment=optimize: the round whose weights are taken, on average, the seeds in which that is round 0 "
+        "and nothing is treated, and the change of accuracy on either part of validation from round 0 to it."
+    )
+    head = ("setting", "round taken", "nothing treated", "driving, points", "deciding, points")
+    return [Part("descents", "What the descents did", text, head, rows)] if rows else []
