@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import spearmanr
 
 from defense.artifacts import DescentRound, Scores, Treatment
 from defense.config.choices import TreatmentName
@@ -31,7 +32,8 @@ class Descent:
     scores: Scores  # of the run, with these weights for scores
     spec: Treat  # of budget 0 if nothing is to be treated
     # round, driving, deciding: the objective on either part; driving_accuracy, deciding_accuracy: in percent, and
-    # under attack if the objective looks at that; chosen. None without a descent
+    # under attack if the objective looks at that; agreement: rank correlation of the derivatives with those of the
+    # round before; chosen. None without a descent
     rounds: pd.DataFrame | None
 
 
@@ -48,13 +50,15 @@ def descend(run: Run, scores: Scores) -> Descent:
     """
     spec, labels = run.config.treatment, run.data.train.labels.cpu().numpy()
     weights = [np.ones(len(labels))]
-    rows = []
+    rows: list[dict[str, float]] = []
+    derivative = np.zeros(len(labels))
     for number in range(spec.rounds + 1):
         found = rounds_of(run, number, weights[-1])
         rows.append({"round": number} | numbers_of(found))
         if number == spec.rounds:
             break
-        derivative = -np.mean([each.scores["score"].to_numpy() for each in found], axis=0)
+        before, derivative = derivative, -np.mean([each.scores["score"].to_numpy() for each in found], axis=0)
+        rows[-1]["agreement"] = rank_correlation(derivative, before)
         new = stepped(torch.from_numpy(weights[-1]), torch.from_numpy(derivative), spec.rate).numpy()
         if lightest_class(new, labels) < LIGHTEST:
             break
@@ -79,6 +83,11 @@ def numbers_of(found: list[DescentRound]) -> dict[str, float]:
     names = {"driving": "validation", "deciding": "choice"}
     values = {name: mean["objective"][part] for name, part in names.items()}
     return values | {f"{name}_accuracy": mean["accuracy"][part] for name, part in names.items()}
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Return Spearman's correlation of two rows of numbers; NaN if those of one are all the same."""
+    return float("nan") if np.ptp(one) == 0 or np.ptp(other) == 0 else float(spearmanr(one, other).statistic)
 
 
 def lightest_class(weights: np.ndarray, labels: np.ndarray) -> float:

@@ -11,12 +11,16 @@ from defense.reporting.record import Scoring
 
 ROUNDS = ("round", "objective, driving", "objective, deciding", "accuracy, driving", "accuracy, deciding", "")
 LIGHT = 0.1  # weight of a sample that hardly counts
+ALIKE = 0.3  # rank correlation of derivatives from two orders of training, below which either says little
 ADVICE = "a lower treatment.rate, a smoother network (model=smooth_cnn) or more validation samples may"
 
 
 def rounds_as_json(rounds: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rounds of a descent as result.json holds them."""
-    return [{str(name): value for name, value in row.items()} for row in rounds.to_dict("records")]
+    return [
+        {str(name): None if pd.isna(value) else value for name, value in row.items()}
+        for row in rounds.to_dict("records")
+    ]
 
 
 def descent_rows(rounds: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -48,7 +52,8 @@ def about_descent(run: Scoring, rounds: pd.DataFrame | None, weights: np.ndarray
         "first weights and in an order of its own; none of these trainings is an arm."
     )
     asked = run.config.treatment.rounds
-    return [" ".join([lowered(rounds), *ended(len(rounds) - 1, asked), *weighed(run, weights)]), how]
+    found = [lowered(rounds), *ended(len(rounds) - 1, asked), *weighed(run, weights), *alike(rounds)]
+    return [" ".join(found), how]
 
 
 def lowered(rounds: pd.DataFrame) -> str:
@@ -61,6 +66,8 @@ def lowered(rounds: pd.DataFrame) -> str:
             f"{taken['driving']:.4g}, {first['driving']:.4g} with all weights 1; on the part that decides "
             f"{taken['deciding']:.4g}, {first['deciding']:.4g} with all weights 1."
         )
+    if rest.empty:
+        return "Nothing is treated."
     found = f"{first['deciding']:.4g} with all weights 1, {rest['deciding'].min():.4g} at best after"
     said = f"No round lowers the objective on the part that decides ({found}): nothing is treated."
     if rest["driving"].min() >= first["driving"]:
@@ -74,6 +81,18 @@ def ended(done: int, asked: int) -> list[str]:
     if done == asked:
         return []
     return [f"It ended after {done} of {asked} rounds: the next step would leave a class with nearly no weight."]
+
+
+def alike(rounds: pd.DataFrame) -> list[str]:
+    """Return how alike the derivatives of a round and the next are, which other orders of training give."""
+    mean = rounds["agreement"].mean()
+    if pd.isna(mean):
+        return []
+    said = (
+        f"Derivatives of a round and the next, by trainings in other orders, have a rank correlation of {mean:.2f}"
+    )
+    little = "one order says little of another. scorer.seeds=4 takes the mean over four orders"
+    return [f"{said}: {little}." if mean < ALIKE else f"{said}."]
 
 
 def weighed(run: Scoring, weights: np.ndarray) -> list[str]:

@@ -37,13 +37,17 @@ def descents(settings: Sequence[Setting]) -> list[Part]:
             part: mean_interval([row[part] - begin[part] for row, begin in zip(taken, first, strict=True)])
             for part in ("driving_accuracy", "deciding_accuracy")
         }
+        agreement = np.mean([table["agreement"].astype(float).mean() for table in tables])
         rounds = (
             f"{np.mean([row['round'] for row in taken]):.1f} of {np.mean([len(each) - 1 for each in tables]):g}"
         )
-        rows.append((setting.name, rounds, f"{nothing} of {len(tables)}", *map(str, change.values())))
+        rows.append(
+            (setting.name, rounds, f"{nothing} of {len(tables)}", *map(str, change.values()), f"{agreement:.2f}")
+        )
     text = (
         "Of treatment=optimize: the round whose weights are taken, on average, the seeds in which that is round 0 "
-        "and nothing is treated, and the change of accuracy on either part of validation from round 0 to it."
+        "and nothing is treated, and the change of accuracy on either part of validation from round 0 to it. "
+        "agreement: rank correlation of the derivatives of a round and the next, by trainings in other orders."
     )
-    head = ("setting", "round taken", "nothing treated", "driving, points", "deciding, points")
+    head = ("setting", "round taken", "nothing treated", "driving, points", "deciding, points", "agreement")
     return [Part("descents", "What the descents did", text, head, rows)] if rows else []

@@ -83,6 +83,8 @@ def untouched(run: Run) -> str:
     spec = run.config.treatment
     if run.candidates is not None:
         return f"none of {len(run.candidates) - 1} candidates beat its random control on held-out validation"
+    if run.descent is not None and len(run.descent) == 1:
+        return "the first step of the descent would leave a class with nearly no weight"
     if run.descent is not None:
         return "no round of the descent lowers the objective on the part of validation that decides"
     if spec.name is TreatmentName.reweight:

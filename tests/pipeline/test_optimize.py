@@ -55,6 +55,8 @@ def test_the_round_with_the_lowest_objective_on_the_deciding_part_is_taken(found
     assert rounds["round"].tolist() == [0, 1, 2, 3]
     assert rounds["chosen"].tolist() == (rounds["deciding"] == rounds["deciding"].min()).tolist()
     assert rounds["driving"].min() < rounds["driving"][0]
+    assert rounds["agreement"].isna().tolist() == [True, False, False, True]
+    assert rounds["agreement"].mean() > 0.3
     assert found["sizes"]["validation"] == 84
 
 
@@ -128,7 +130,9 @@ def test_several_trainings_a_round_are_averaged(folder: Path) -> None:
     """Opposite scores of both move no weight. None of these trainings is number 0, that of the arms."""
     run = loaded(folder, "scorer.seeds=2", "treatment.rounds=2")
     with measuring(SCORE, validation=[1.0, 1, 1], choice=[1.0, 1, 1]) as taken:
-        descend(run, scores_of(run))
+        rounds = descend(run, scores_of(run)).rounds
+    assert rounds is not None
+    assert rounds["agreement"].isna().all()  # equal derivatives have no order
     assert [each[:2] for each in taken] == [(0, 1), (0, 2), (1, 3), (1, 4), (2, 5), (2, 6)]
     for *_, weights in taken:
         np.testing.assert_allclose(weights, 1)
@@ -157,6 +161,23 @@ def test_a_descent_that_does_not_descend_says_so(folder: Path) -> None:
     found = outcome(folder / "up", SCORE, validation=[1.0, 1.5, 1.2, 1.4], choice=[1.0, 1.1, 1.2, 1.3])
     assert "The descent does not lower it on the part that drives either (1, then 1.2 at best)" in found["page"]
     assert "a lower treatment.rate, a smoother network" in found["page"]
+
+
+def test_one_order_that_says_little_of_another_is_said(folder: Path) -> None:
+    """The score of every other training has the other sign."""
+    found = outcome(folder / "orders", SCORE, validation=[1.0, 0.9, 0.8, 0.7], choice=[1.0, 0.9, 0.8, 0.7])
+    assert [row["agreement"] for row in found["descent"]] == [None, pytest.approx(-1), pytest.approx(-1), None]
+    said = "have a rank correlation of -1.00: one order says little of another. scorer.seeds=4 takes the mean"
+    assert said in found["page"]
+
+
+def test_a_first_step_that_takes_a_class_treats_nothing(folder: Path) -> None:
+    score = np.where(loaded(folder).data.train.labels.numpy() == 3, -9.0, 1.0)
+    with measuring(score, validation=[1.0], choice=[1.0], alternate=False):
+        found = run_in(folder / "first", *OPTIMIZE, f"store={folder / 'store'}", "treatment.rate=3")
+    assert "(the first step of the descent would leave a class with nearly no weight)" in found["verdict"]
+    page = (folder / "first/report.md").read_text("utf-8")
+    assert "Nothing is treated. It ended after 0 of 3 rounds" in page
 
 
 def test_it_ends_before_a_class_loses_its_weight(folder: Path) -> None:

@@ -18,6 +18,7 @@ def rounds(*deciding: float) -> list[dict[str, Any]]:
         {
             "round": number, "driving": value / 2, "deciding": value, "driving_accuracy": 100 - 5 * value,
             "deciding_accuracy": 100 - 10 * value, "chosen": number == lowest,
+            "agreement": (None, 0.2, 0.6)[number],
         }
         for number, value in enumerate(deciding)
     ]  # fmt: skip
@@ -83,11 +84,12 @@ def test_what_descents_did_is_a_table() -> None:
     """Of three seeds one takes round 0; the others gain 5 points where it drives and 10 where it decides."""
     (part,) = [part for part in defending_sheet(cells(), "a sweep").parts if part.name == "descents"]
     assert len(part.rows) == 4
-    for name, rounds_taken, nothing, driving, deciding in part.rows:
+    for name, rounds_taken, nothing, driving, deciding, agreement in part.rows:
         assert name.startswith("metagradient, optimize")
         assert (rounds_taken, nothing) == ("0.7 of 2", "1 of 3")
         assert driving.startswith("+3.3 (")
         assert deciding.startswith("+6.7 (")
+        assert agreement == "0.40"
 
 
 def test_the_treatment_in_words() -> None:
