@@ -73,7 +73,7 @@ class Scores:
     """One row per training sample, in order of the split, and how the computation went."""
 
     # id, score, label, truth, prediction, loss, and score.<part or member> where several; of a reference id and
-    # score.<damping> alone
+    # score.<damping> alone; of treatment=optimize on pages also descent_weight
     table: pd.DataFrame
     record: pd.DataFrame  # name, value: objectives, residuals, iterations
 

@@ -81,7 +81,8 @@ def cells() -> dict[str, list[str]]:
         found[f"attack-{name}"] = [*DIGITS, "task=detect", f"attack={name}", "attack.steps=2", *words]
     for name in ("remove", "relabel", "reweight"):
         found[f"treatment-{name}"] = [*DIGITS, f"treatment={name}"]
-    found["treatment-optimize"] = [*DIGITS, "treatment=optimize", "treatment.rounds=2"]
+    more = ["treatment=optimize", "treatment.rounds=2", "data.validation_size=50"]
+    found["treatment-optimize"] = [*DIGITS, *more]
     for name in ("standard", "adversarial", "fast", "trades"):
         words = [f"train={name}", "train.attack_steps=2", "train.crop=1", "train.flip=true"]
         found[f"recipe-{name}"] = [*DIGITS, "task=detect", "scorer=loss", *words]

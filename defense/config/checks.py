@@ -187,18 +187,18 @@ def check_treatment(spec: Treat, task: Task) -> None:
         within("treatment.names", spec.names, bool(spec.names), "a treatment or more to choose from")
 
 
+STEEPEST_RATE = 10.0  # of a descent: beyond it a step leaves no weight between none and the most
+
+
 def check_descent(config: Config) -> None:
     """Raise InputError if the numbers of treatment=optimize are not valid, or do not fit the rest of the run."""
     spec, scorer = config.treatment, config.scorer
     within("treatment.rounds", spec.rounds, spec.rounds >= 1, "a whole number of at least 1")
-    within("treatment.rate", spec.rate, 0 < spec.rate < inf, "a number above 0")
-    alone = TreatmentName.optimize not in spec.names or spec.budget != AUTO
-    within(
-        "treatment.names",
-        [str(name) for name in spec.names],
-        alone,
-        "no optimize, which budget=auto cannot choose",
-    )
+    within("treatment.rate", spec.rate, 0 < spec.rate <= STEEPEST_RATE, f"a number in (0, {STEEPEST_RATE:g}]")
+    if spec.budget == AUTO:
+        names = [str(name) for name in spec.names]
+        alone = TreatmentName.optimize not in spec.names
+        within("treatment.names", names, alone, "no optimize with treatment.budget=auto")
     if spec.name is not TreatmentName.optimize or "treatment" not in config.task.reads:
         return
     for field, value, valid, expected in (
@@ -206,6 +206,14 @@ def check_descent(config: Config) -> None:
         ("scorer.method", scorer.method, scorer.method is Method.metagradient, "scorer=metagradient"),
         ("scorer.proxy", scorer.proxy, scorer.proxy is None, "null"),
         ("treatment.threshold", spec.threshold, spec.threshold is None, "null"),
+        ("treatment.budget", spec.budget, spec.budget != AUTO, "a fraction"),
+        ("treatment.budget", spec.budget, not spec.discrete or spec.budget != 0, "a fraction above 0"),
+        (
+            "train.keep",
+            config.train.kept,
+            config.train.kept is Keep.last,
+            "last, the end of its trainings",
+        ),
         ("data.given_path", config.data.given_path, config.data.given_path is None, "null"),
     ):
         within(field, value, valid, f"{expected}, for treatment=optimize")

@@ -353,7 +353,7 @@ class TreatmentName(Choice):
     optimize = (
         "optimize",
         reads("rounds", "rate", "discrete", "budget", "balance"),
-        "Weighing by metagradient descent, the same weights shuffled",
+        "Weighing samples by metagradient descent, the same weights shuffled",
     )
 
     @property

@@ -18,10 +18,12 @@ from scipy.stats import spearmanr
 from defense.artifacts import DescentRound, Scores, Treatment
 from defense.config.choices import TreatmentName
 from defense.config.schema import Treat
-from defense.metagradients.descent import stepped
+from defense.errors import InputError
+from defense.metagradients.descent import step_weights
 from defense.pipeline.run import Run
 from defense.stages.treat import untreated
 
+COLUMNS = ("round", "driving", "deciding", "driving_accuracy", "deciding_accuracy", "agreement")
 LIGHTEST = 0.01  # mean weight of the samples of a class, below which the class is lost
 
 
@@ -38,43 +40,56 @@ class Descent:
 
 
 def descended(run: Run, scores: Scores) -> Descent:
-    """Return what samples are treated by: the weights of a descent if that is the treatment, else their scores."""
+    """Return the weights of a descent if that is the treatment, else the scores as they are."""
     spec = run.config.treatment
     return descend(run, scores) if spec.name is TreatmentName.optimize else Descent(scores, spec, None)
+
+
+def with_weights(scores: Scores, descent: Descent) -> Scores:
+    """Return scores with the weights of a descent as a further column; without a descent, as they are."""
+    if descent.rounds is None:
+        return scores
+    return Scores(scores.table.assign(descent_weight=descent.scores.table["score"]), scores.record)
 
 
 def descend(run: Run, scores: Scores) -> Descent:
     """Return the weights of a descent along metagradients; scores: of the run, for all but the weights.
 
-    It ends before the last round if a class would lose nearly all its weight.
+    It ends before the last round if a class would lose nearly all its weight. Raises InputError before any round
+    if a removal by the weights would leave fewer samples than classes.
     """
     spec, labels = run.config.treatment, run.data.train.labels.cpu().numpy()
+    if spec.effect is TreatmentName.remove:
+        left = len(labels) - round(spec.budget * len(labels))
+        if left < run.data.classes:
+            said = f"leaves {left} training samples for {run.data.classes} classes; expected a milder treatment"
+            raise InputError("treatment.budget", spec.budget, said)
     weights = [np.ones(len(labels))]
     rows: list[dict[str, float]] = []
-    derivative = np.zeros(len(labels))
+    derivatives: list[np.ndarray] = []
     for number in range(spec.rounds + 1):
         found = rounds_of(run, number, weights[-1])
         rows.append({"round": number} | numbers_of(found))
         if number == spec.rounds:
             break
-        before, derivative = derivative, -np.mean([each.scores["score"].to_numpy() for each in found], axis=0)
-        rows[-1]["agreement"] = rank_correlation(derivative, before)
-        new = stepped(torch.from_numpy(weights[-1]), torch.from_numpy(derivative), spec.rate).numpy()
+        derivatives.append(-np.mean([each.scores["score"].to_numpy() for each in found], axis=0))
+        if number > 0:
+            rows[-1]["agreement"] = rank_correlation(*derivatives[-2:])
+        new = step_weights(torch.from_numpy(weights[-1]), torch.from_numpy(derivatives[-1]), spec.rate).numpy()
         if lightest_class(new, labels) < LIGHTEST:
             break
         weights.append(new)
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     chosen = int(table["deciding"].argmin())
     taken = replace(spec, budget=0.0) if chosen == 0 else spec
-    weighed = Scores(scores.table.assign(score=weights[chosen]), scores.record)
-    return Descent(weighed, taken, table.assign(chosen=table["round"] == chosen))
+    by_weight = Scores(scores.table.assign(score=weights[chosen]), scores.record)
+    return Descent(by_weight, taken, table.assign(chosen=table["round"] == chosen))
 
 
 def rounds_of(run: Run, number: int, weights: np.ndarray) -> list[DescentRound]:
     """Return one round under each of its trainings, as many as the scorer takes the mean over."""
     treatment = Treatment(untreated(run.data.train).table.assign(weight=weights))
-    count = run.config.scorer.seeds
-    return [run.descent(number, 1 + number * count + index, treatment) for index in range(count)]
+    return [run.descent(number, which, treatment) for which in range(run.config.scorer.seeds)]
 
 
 def numbers_of(found: list[DescentRound]) -> dict[str, float]:

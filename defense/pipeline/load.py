@@ -62,7 +62,11 @@ def load_run(config: Config, fabric: Fabric | None = None, ranks: Ranks = SINGLE
         check_differentiable(build(config.model, data, seed=config.seed), data.train)
     check_scorer(model, data.validation, config.objective, config.scorer, classes=data.classes, noise_known=noise)
     if data.choice is not None and config.treatment.name is TreatmentName.optimize:
-        check_objective(config.objective, data.choice, data.classes)
+        try:
+            check_objective(config.objective, data.choice, data.classes)
+        except InputError as error:
+            said = f"{error.expected}, in the part that is held out, too"
+            raise InputError("treatment.held_out", config.treatment.held_out, said) from error
     if config.task is Task.order and config.order.reference is Direction.hessian:
         check_size(single(model, pattern=config.scorer.parameters).parameters, "order.reference")
     data = planted(config, prepared(config.model, data, model), runtime)

@@ -195,16 +195,19 @@ class Run:
         )
         return Scores(scores.table, pd.concat([scores.record, smooth.table], ignore_index=True))
 
-    def descent(self, number: int, index: int, treatment: Treatment) -> DescentRound:
-        """Return round `number` of a descent, from 0 up; index: of its training, with first weights of its own."""
-        config, design = self.config, self.design(index)
-        adversary = None
+    def descent(self, number: int, which: int, treatment: Treatment) -> DescentRound:
+        """Return round `number` of a descent, from 0 up, by one of its trainings, `which` from 0 up.
+
+        Each has first weights and an order of its own, which no arm has.
+        """
+        config = self.config
+        index = 1 + number * config.scorer.seeds + which  # arms have 0
+        design, adversary = self.design(index), None
         if config.objective.reads_adversarial:
             seed = derive(config.seed, "descent attack", index)
             adversary = Adversary(config.attack.within(config.threat), config.threat, seed)
-        nth = index % config.scorer.seeds
         return descent(
-            self.runtime.named(str(number), f"seed{nth}" if nth else ""),
+            self.runtime.named(str(number), f"seed{which}" if which else ""),
             design,
             self.data,
             self.training(plainly(config.train)),

@@ -1,10 +1,9 @@
-"""What a descent on the weights of training samples did, round by round, in words and tables."""
+"""A descent on the weights of training samples, round by round, in words and tables."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from defense.reporting.record import Scoring
@@ -12,7 +11,7 @@ from defense.reporting.record import Scoring
 ROUNDS = ("round", "objective, driving", "objective, deciding", "accuracy, driving", "accuracy, deciding", "")
 LIGHT = 0.1  # weight of a sample that hardly counts
 ALIKE = 0.3  # rank correlation of derivatives from two orders of training, below which either says little
-ADVICE = "a lower treatment.rate, a smoother network (model=smooth_cnn) or more validation samples may"
+ADVICE = "Try a lower treatment.rate, a smoother network (model=smooth_cnn) or more validation samples"
 
 
 def rounds_as_json(rounds: pd.DataFrame) -> list[dict[str, Any]]:
@@ -38,26 +37,24 @@ def descent_rows(rounds: pd.DataFrame) -> list[tuple[str, ...]]:
     ]
 
 
-def about_descent(run: Scoring, rounds: pd.DataFrame | None, weights: np.ndarray) -> list[str]:
-    """Return what a descent did and how it was stopped, a paragraph each; nothing of other treatments.
-
-    weights: of the defended arm, (n,).
-    """
+def about_descent(run: Scoring, rounds: pd.DataFrame | None) -> list[str]:
+    """Return the outcome of a descent and the rule that chose its round, a paragraph each; nothing without one."""
     if rounds is None or run.data.choice is None:
         return []
     drive, decide = len(run.data.validation), len(run.data.choice)
     how = (
-        f"{drive} validation samples drive the descent, {decide} others decide: the weights taken are those of "
-        "the round in which the objective on them is lowest. Round 0 has all weights 1. Each round trains from "
-        "first weights and in an order of its own; none of these trainings is an arm."
+        f"{drive} validation samples drive the descent, {decide} others decide. The round taken is the one with "
+        "the lowest objective on those. As it is the lowest of several, it flatters: the arms on test tell more. "
+        "Round 0 has all weights 1. Each round trains from first weights and in an order of its own; none of "
+        "these trainings is an arm."
     )
-    asked = run.config.treatment.rounds
-    found = [lowered(rounds), *ended(len(rounds) - 1, asked), *weighed(run, weights), *alike(rounds)]
-    return [" ".join(found), how]
+    seeds = run.config.scorer.seeds
+    found = [outcome(rounds), *end(len(rounds) - 1, run.config.treatment.rounds), *spread(run)]
+    return [" ".join([*found, *agreement(rounds, seeds)]), how]
 
 
-def lowered(rounds: pd.DataFrame) -> str:
-    """Return how far a descent lowered the objective on either part of validation."""
+def outcome(rounds: pd.DataFrame) -> str:
+    """Return the objective on either part of validation in the round that is taken, and in the first."""
     taken = rounds[rounds["chosen"]].iloc[0]
     first, rest = rounds.iloc[0], rounds.iloc[1:]
     if taken["round"] > 0:
@@ -72,37 +69,49 @@ def lowered(rounds: pd.DataFrame) -> str:
     said = f"No round lowers the objective on the part that decides ({found}): nothing is treated."
     if rest["driving"].min() >= first["driving"]:
         found = f"{first['driving']:.4g}, then {rest['driving'].min():.4g} at best"
-        said += f" The descent does not lower it on the part that drives either ({found}): {ADVICE}."
+        said += f" The descent does not lower it on the part that drives either ({found}). {ADVICE}."
     return said
 
 
-def ended(done: int, asked: int) -> list[str]:
-    """Return that a descent ended before its last round, if it did."""
+def end(done: int, asked: int) -> list[str]:
+    """Return why a descent ended before its last round, if it did."""
     if done == asked:
         return []
     return [f"It ended after {done} of {asked} rounds: the next step would leave a class with nearly no weight."]
 
 
-def alike(rounds: pd.DataFrame) -> list[str]:
-    """Return how alike the derivatives of a round and the next are, which other orders of training give."""
-    mean = rounds["agreement"].mean()
+def agreement(rounds: pd.DataFrame, seeds: int) -> list[str]:
+    """Return the rank correlation of derivatives from round to round, and advice if it is low.
+
+    seeds: trainings in a round.
+    """
+    mean = rounds["agreement"].astype(float).mean()
     if pd.isna(mean):
         return []
     said = (
-        f"Derivatives of a round and the next, by trainings in other orders, have a rank correlation of {mean:.2f}"
+        "From round to round, which train in other orders and with other weights, the derivatives have a rank "
+        f"correlation of {mean:.2f}."
     )
-    little = "one order says little of another. scorer.seeds=4 takes the mean over four orders"
-    return [f"{said}: {little}." if mean < ALIKE else f"{said}."]
+    if mean >= ALIKE or seeds > 1:
+        return [said]
+    return [said, "If one order says little of another, scorer.seeds=4 takes the mean over four in each round."]
 
 
-def weighed(run: Scoring, weights: np.ndarray) -> list[str]:
-    """Return how the weights of the defended arm are spread, if it has any but 1."""
+def spread(run: Scoring) -> list[str]:
+    """Return the spread of the weights, and how well they tell wrong labels; nothing if all are 1."""
+    from sklearn.metrics import roc_auc_score
+
+    weights = run.scores["descent_weight"].to_numpy()
     if (weights == 1).all():
         return []
-    said = [f"{(weights < 1).sum()} of {len(weights)} samples weigh less than 1, {(weights < LIGHT).sum()} less "]
-    said[0] += f"than {LIGHT:g}, and the heaviest {weights.max():.2g}."
+    light, least = (weights < 1).sum(), (weights < LIGHT).sum()
+    said = [
+        f"By these weights, {light} of {len(weights)} samples count for less than 1, {least} for less than "
+        f"{LIGHT:g}, and the heaviest for {weights.max():.2g}."
+    ]
     wrong = (run.scores["label"] != run.scores["truth"]).to_numpy()
     if run.data.noise_known and 0 < wrong.mean() < 1:
         means = f"{weights[wrong].mean():.2f} on average, others {weights[~wrong].mean():.2f}"
-        said.append(f"Samples whose label is known to be wrong weigh {means}.")
+        auc = f"ROC AUC of the weights {roc_auc_score(wrong, -weights):.3f}"
+        said.append(f"Samples whose label is known to be wrong weigh {means} ({auc}).")
     return said

@@ -1,4 +1,4 @@
-"""What descents on the weights of training samples did: a part of the page of a run, and of that of a sweep."""
+"""Descents on the weights of training samples: a part of the page of a run, and of that of a sweep."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from defense.reporting.sheet import Part
 from defense.reporting.statistics import mean_interval
 
 
-def descent_part(run: Scoring, rounds: pd.DataFrame | None, weights: np.ndarray) -> list[Part]:
-    """Return the descent of one run, round by round; no part without one. weights: of the defended arm, (n,)."""
+def descent_part(run: Scoring, rounds: pd.DataFrame | None) -> list[Part]:
+    """Return the descent of one run, round by round; no part without one."""
     if rounds is None:
         return []
-    text = " ".join(about_descent(run, rounds, weights))
+    text = " ".join(about_descent(run, rounds))
     return [Part("descent", "Descent", text, ROUNDS, descent_rows(rounds), descent_curves(rounds))]
 
 
 def descents(settings: Sequence[Setting]) -> list[Part]:
-    """Return what the descents of a sweep did, a row a setting; no part without one."""
+    """Return the outcome of the descents of a sweep, a row a setting; no part without one."""
     rows = []
     for setting in settings:
         tables = [pd.DataFrame(run["descent"]) for run in setting.runs if run.get("descent")]
@@ -37,17 +37,17 @@ def descents(settings: Sequence[Setting]) -> list[Part]:
             part: mean_interval([row[part] - begin[part] for row, begin in zip(taken, first, strict=True)])
             for part in ("driving_accuracy", "deciding_accuracy")
         }
-        agreement = np.mean([table["agreement"].astype(float).mean() for table in tables])
+        agreement = pd.concat(tables)["agreement"].astype(float).mean()
         rounds = (
             f"{np.mean([row['round'] for row in taken]):.1f} of {np.mean([len(each) - 1 for each in tables]):g}"
         )
-        rows.append(
-            (setting.name, rounds, f"{nothing} of {len(tables)}", *map(str, change.values()), f"{agreement:.2f}")
-        )
+        alike = "-" if pd.isna(agreement) else f"{agreement:.2f}"
+        rows.append((setting.name, rounds, f"{nothing} of {len(tables)}", *map(str, change.values()), alike))
     text = (
         "Of treatment=optimize: the round whose weights are taken, on average, the seeds in which that is round 0 "
         "and nothing is treated, and the change of accuracy on either part of validation from round 0 to it. "
-        "agreement: rank correlation of the derivatives of a round and the next, by trainings in other orders."
+        "As that part has chosen the round, its change flatters. agreement: rank correlation of derivatives from "
+        "round to round, which train in other orders and with other weights."
     )
     head = ("setting", "round taken", "nothing treated", "driving, points", "deciding, points", "agreement")
     return [Part("descents", "What the descents did", text, head, rows)] if rows else []

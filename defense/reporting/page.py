@@ -93,6 +93,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "checks_table": checks_table(checks) if checks else "",
         "reach": reach(checks),
         "candidates": candidate_rows(run),
+        "legend": legend(run),
         "arms_table": arms_table(run, form=for_markdown),
         "charts": charts,
         "galleries": galleries,
@@ -103,7 +104,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
         "strip": strip,
         "candidate_table": markdown(CANDIDATES, candidate_rows(run)) if run.candidates is not None else "",
         "candidate_header": CANDIDATES,
-        "descent": about_descent(run, run.descent, run.arms["defended"].treatment["weight"].to_numpy()),
+        "descent": about_descent(run, run.descent),
         "rounds": [] if run.descent is None else descent_rows(run.descent),
         "rounds_table": "" if run.descent is None else markdown(ROUNDS, descent_rows(run.descent)),
         "rounds_header": ROUNDS,
@@ -111,6 +112,15 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
     }
     for name in ("report.md", "report.html"):
         write_text(output / name, name, facts)
+
+
+def legend(run: Run) -> dict[str, str]:
+    """Return what the control and the defended arm are trained on, as words of a legend."""
+    if run.descent is None:
+        return {"control": "as many samples treated at random", "defended": "the lowest scores treated"}
+    if run.config.treatment.effect.weighs:
+        return {"control": "the same weights shuffled", "defended": "samples weighed by the descent"}
+    return {"control": "as many samples removed at random", "defended": "those of the lowest weights removed"}
 
 
 CANDIDATES = ("treatment", "budget", "control", "defended", "defended - control (95 %)", "")

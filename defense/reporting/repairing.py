@@ -57,7 +57,9 @@ def repair_result(run: Repair) -> dict[str, Any]:
 
 def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
     """Return the page: for every measure what each setting gains over its random control and the baseline."""
-    settings = settings_of(results)
+    settings, what = settings_of(results), "treating the lowest scores"
+    if all(result.get("descent") for result in results):
+        what = "weighing samples by metagradient descent"
     parts, answers = [], []
     for measure in measures_in(results):
         kind = MEASURES[measure]
@@ -73,7 +75,7 @@ def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
         "of one measure; intervals are not corrected: one may leave zero out where nothing is distinguishable."
     )
     return Sheet(
-        f"{title}: does treating the lowest scores help?",
+        f"{title}: does {what} help?",
         "\n".join(filter(None, (doubts(results), *answers))),
         command_of(results),
         parts,

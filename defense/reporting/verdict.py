@@ -37,10 +37,12 @@ def verdict(run: Run, health: Health) -> str:
     outcome = f"not distinguishable from {effect.control}"
     if gain.differs_from_zero:
         outcome = "more than the choice of test samples explains; whether luck of retraining does, seeds can tell"
-    rival = "the same weights shuffled" if effect is TreatmentName.optimize else "as many at random"
+    rival, over = "as many at random", "random"
+    if effect is TreatmentName.optimize:
+        rival, over = effect.control, "shuffled weights"
     said = (
         f"{deed(run)} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
-        f"{arms['defended']:.1f} %, {rival} to {arms['control']:.1f} %: {gain.mean:+.1f} points over random (95 % "
+        f"{arms['defended']:.1f} %, {rival} to {arms['control']:.1f} %: {gain.mean:+.1f} points over {over} (95 % "
         f"interval over test samples {gain.low:+.1f} to {gain.high:+.1f}), {outcome}."
     )
     changes = {over: difference(run, "clean", second=over) for over in ("control", "baseline")}
@@ -55,7 +57,7 @@ def deed(run: Run) -> str:
         (taken,) = run.descent["round"][run.descent["chosen"]]
         by = f"{aim(run.config)} (round {taken} of {len(run.descent) - 1})"
         if spec.effect is TreatmentName.optimize:
-            return f"{verb}{by}, {count} of {total} training samples less than before,"
+            return f"{verb}{by}, which lets {count} of {total} training samples count for less,"
         return f"{verb} the {count} of {total} training samples of the lowest weights by metagradient descent{by}"
     choice = ""
     if run.candidates is not None:
@@ -85,7 +87,7 @@ def untouched(run: Run) -> str:
         return f"none of {len(run.candidates) - 1} candidates beat its random control on held-out validation"
     if run.descent is not None and len(run.descent) == 1:
         return "the first step of the descent would leave a class with nearly no weight"
-    if run.descent is not None:
+    if run.descent is not None and run.descent["chosen"].iloc[0]:
         return "no round of the descent lowers the objective on the part of validation that decides"
     if spec.name is TreatmentName.reweight:
         return "all scores are alike"

@@ -24,6 +24,7 @@ from defense.models.predict import predict
 from defense.randomness import derive
 from defense.robustness.attacks import Attacker
 from defense.robustness.suite import perturb
+from defense.runtime.checkpoint import Computed, load_or_compute
 from defense.runtime.runtime import Runtime
 from defense.stages.train import SEEN
 from defense.stages.trajectory import CODE, training_run
@@ -36,7 +37,7 @@ READ = ("train.ids", "train.images", "classes", *OF_PARTS)
 
 @dataclass(frozen=True)
 class Adversary:
-    """What attacks validation in a round: with this attack, within this threat, by draws of this seed."""
+    """The attack on validation in a round, its threat model, and the seed of its draws."""
 
     attack: Attack
     threat: Threat
@@ -66,38 +67,42 @@ def descent(
     """
     run = training_run(runtime, design, data, training, treatment)
     states = record_states(run, run.total, runtime)
-    seen = {part: attacked(run.result, data, part, adversary, batch_size) for part in PARTS}
-    rows = [
-        {"part": part} | measured(run.result, validation, objective, batch_size)
-        for part, validation in seen.items()
-    ]
+    seen = {part: attack_part(runtime, run.result, data, part, adversary, batch_size) for part in PARTS}
+    rows = [{"part": part} | measure(run.result, seen[part], objective, batch_size) for part in PARTS]
     table = pd.DataFrame({"id": data.train.ids.numpy()[:0], "score": np.empty(0)})
     if not last:
         found, _ = metagradients(run, states, seen[PARTS[0]], objective, runtime, batch_size=batch_size)
-        table = pd.DataFrame({"id": data.train.ids.numpy(), "score": found.numpy()})
+        table = pd.DataFrame({"id": data.train.ids.numpy(), "score": found.cpu().numpy()})
     return DescentRound(table, pd.DataFrame(rows))
 
 
-def attacked(
-    model: nn.Module, data: Dataset, part: str, adversary: Adversary | None, batch_size: int
+def attack_part(
+    runtime: Runtime, model: nn.Module, data: Dataset, part: str, adversary: Adversary | None, batch_size: int
 ) -> Validation:
-    """Return one part of validation as it is, and attacked at a model."""
+    """Return one part of validation as it is, and attacked at a model; kept in the checkpoint of `runtime`."""
     clean: Split = getattr(data, part)
     if adversary is None:
         return Validation(clean, None)
     attacker = Attacker(model, adversary.threat, data.classes, batch_size, derive(adversary.seed, part))
-    with evaluating(model):
-        pictures = perturb(attacker, clean, adversary.attack, Runtime())
-    return Validation(clean, clean.with_images(TensorImages(pictures.to(clean.labels.device))))
+
+    def compute() -> Computed:
+        with evaluating(model):
+            return {"pictures": perturb(attacker, clean, adversary.attack, Runtime())}, {}
+
+    found, _ = load_or_compute(runtime.checkpoint, f"attacked {part}", compute)
+    return Validation(clean, clean.with_images(TensorImages(found["pictures"].to(clean.labels.device))))
 
 
-def measured(model: nn.Module, validation: Validation, objective: Objective, batch_size: int) -> dict[str, float]:
+def measure(model: nn.Module, validation: Validation, objective: Objective, batch_size: int) -> dict[str, float]:
     """Return v on validation samples, and the accuracy on them in percent: attacked, if they are."""
     splits = {"clean": validation.clean} | (
         {} if validation.adversarial is None else {"adversarial": validation.adversarial}
     )
-    logits = {name: predict(model, split, batch_size=batch_size) for name, split in splits.items()}
+    labels = validation.clean.labels
+    logits = {
+        name: predict(model, split, batch_size=batch_size).to(labels.device) for name, split in splits.items()
+    }
     *_, hardest = logits.values()
-    right = (hardest.argmax(1) == validation.clean.labels.cpu()).sum()
+    right = (hardest.argmax(1) == labels).sum()
     accuracy = 100 * float(right) / len(validation.clean)
     return {"objective": objective_value(logits, validation, objective), "accuracy": accuracy}

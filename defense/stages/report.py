@@ -86,8 +86,7 @@ def write_repair(run: Repair, output: Path) -> dict[str, Any]:
     named(per_sample(run), run.data).to_parquet(output / "per_sample.parquet", index=False)
     numbers = repair_result(run)
     sheet = repair_sheet([numbers], run.config.name)
-    own = descent_part(run, run.descent, run.treatment["weight"].to_numpy())
-    sheet = replace(sheet, parts=[*sheet.parts, *own])
+    sheet = replace(sheet, parts=[*sheet.parts, *descent_part(run, run.descent)])
     return written(replace(run, scores=scores), numbers, sheet, output, run.histories)
 
 

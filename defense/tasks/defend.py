@@ -13,7 +13,7 @@ import pandas as pd
 
 from defense.config.choices import AUTO, ObjectiveName
 from defense.config.schema import plain
-from defense.pipeline.descent import descended
+from defense.pipeline.descent import descended, with_weights
 from defense.pipeline.run import Run
 from defense.pipeline.selection import choose
 from defense.reporting import record
@@ -60,7 +60,8 @@ def defend(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     attacked, clean = (
         {name: own[what].to_numpy() for name, own in tables.items()} for what in ("adaptive.worst", "clean")
     )
-    common = vars(run.summary(scores, overrides)) | {"config": replace(run.config, treatment=spec)}
+    summary = run.summary(with_weights(scores, descent), overrides)
+    common = vars(summary) | {"config": replace(run.config, treatment=spec)}
     finished = record.Run(
         **common,
         arms=arms,

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from defense.config.schema import plain
-from defense.pipeline.descent import descended
+from defense.pipeline.descent import descended, with_weights
 from defense.pipeline.run import Run
 from defense.reporting.measures import measures_of
 from defense.reporting.record import Repair
@@ -34,7 +34,7 @@ def repair(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     models["defended"] = run.train("defended", defended)
     measured = {name: run.measure(name, model).table for name, model in models.items()}
     finished = Repair(
-        **vars(run.summary(scores, overrides)),
+        **vars(run.summary(with_weights(scores, descent), overrides)),
         which=which,
         treatment=defended.table,
         descent=descent.rounds,

@@ -1,4 +1,4 @@
-"""treatment=optimize: weights by a descent that one part of validation drives and the other stops."""
+"""treatment=optimize: weights by a descent that one part of validation drives; the other decides its round."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from defense.pipeline.load import load_run
 from defense.pipeline.run import Run
 from defense.runtime import checkpoint as checkpoint
 from defense.runtime.progress import Progress
+from defense.stages.treat import untreated
 from defense.store import stage as staging
 from tests.conftest import TINY, changed, run_in
 
@@ -92,6 +93,7 @@ def test_discrete_removes_the_lowest_weights_up_to_the_budget(folder: Path, foun
     assert removed["sizes"]["treated"] == table["treated"].sum() == 50
     assert weights[table["treated"]].max() <= weights[~table["treated"]].min()
     assert set(table["weight"]) == {1.0}
+    pd.testing.assert_series_equal(table["descent_weight"], weights, check_names=False)
     said = "Removing the 50 of 200 training samples of the lowest weights by metagradient descent"
     assert said in removed["verdict"]
     assert "as many at random" in removed["verdict"]
@@ -115,8 +117,9 @@ def measuring(
     """
     taken: list[tuple[int, int, np.ndarray]] = []
 
-    def given(self: Run, number: int, index: int, treatment: Treatment) -> DescentRound:
-        taken.append((number, index, treatment.table["weight"].to_numpy()))
+    def given(self: Run, number: int, which: int, treatment: Treatment) -> DescentRound:
+        taken.append((number, which, treatment.table["weight"].to_numpy()))
+        index = number + which
         scores = pd.DataFrame({"id": self.data.train.ids.numpy(), "score": score * (-1) ** (index * alternate)})
         rows = [{"part": part, "objective": each[number], "accuracy": 50.0} for part, each in objective.items()]
         return DescentRound(scores, pd.DataFrame(rows))
@@ -127,13 +130,13 @@ def measuring(
 
 
 def test_several_trainings_a_round_are_averaged(folder: Path) -> None:
-    """Opposite scores of both move no weight. None of these trainings is number 0, that of the arms."""
+    """Opposite scores of both move no weight."""
     run = loaded(folder, "scorer.seeds=2", "treatment.rounds=2")
     with measuring(SCORE, validation=[1.0, 1, 1], choice=[1.0, 1, 1]) as taken:
         rounds = descend(run, scores_of(run)).rounds
     assert rounds is not None
     assert rounds["agreement"].isna().all()  # equal derivatives have no order
-    assert [each[:2] for each in taken] == [(0, 1), (0, 2), (1, 3), (1, 4), (2, 5), (2, 6)]
+    assert [each[:2] for each in taken] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
     for *_, weights in taken:
         np.testing.assert_allclose(weights, 1)
 
@@ -167,7 +170,7 @@ def test_one_order_that_says_little_of_another_is_said(folder: Path) -> None:
     """The score of every other training has the other sign."""
     found = outcome(folder / "orders", SCORE, validation=[1.0, 0.9, 0.8, 0.7], choice=[1.0, 0.9, 0.8, 0.7])
     assert [row["agreement"] for row in found["descent"]] == [None, pytest.approx(-1), pytest.approx(-1), None]
-    said = "have a rank correlation of -1.00: one order says little of another. scorer.seeds=4 takes the mean"
+    said = "correlation of -1.00. If one order says little of another, scorer.seeds=4 takes the mean over four"
     assert said in found["page"]
 
 
@@ -194,13 +197,18 @@ def test_it_ends_before_a_class_loses_its_weight(folder: Path) -> None:
 
 
 def test_pages_tell_the_descent(folder: Path, found: dict[str, Any]) -> None:
-    assert "Weighing by metagradient descent for robustness (round " in found["verdict"]
+    assert "Weighing samples by metagradient descent for robustness (round " in found["verdict"]
     assert "the same weights shuffled to" in found["verdict"]
+    assert "points over shuffled weights" in found["verdict"]
     for name in ("report.md", "report.html"):
         page = (folder / "out" / name).read_text("utf-8")
         assert "84 validation samples drive the descent, 36 others decide" in page
         assert "Samples whose label is known to be wrong weigh" in page
         assert "objective, deciding" in page
+        assert "the same weights shuffled" in page
+        assert "the lowest scores treated" not in page
+    title = (folder / "out/report.md").read_text("utf-8").splitlines()[0]
+    assert title == "# digits: does weighing samples by metagradient descent help?"
     assert (folder / "out/figures/descent.svg").exists()
 
 
@@ -224,13 +232,17 @@ def test_repair_weighs_for_accuracy_where_nobody_attacks(folder: Path) -> None:
     ("overrides", "said"),
     [
         (["treatment.rounds=0"], r"treatment\.rounds=0: expected a whole number of at least 1"),
-        (["treatment.rate=0"], r"treatment\.rate=0\.0: expected a number above 0"),
-        (["treatment.rate=-1"], r"treatment\.rate=-1\.0: expected a number above 0"),
-        (["treatment.rate=nan"], r"treatment\.rate=nan: expected a number above 0"),
+        (["treatment.rate=0"], r"treatment\.rate=0\.0: expected a number in \(0, 10\]"),
+        (["treatment.rate=-1"], r"treatment\.rate=-1\.0: expected a number in"),
+        (["treatment.rate=nan"], r"treatment\.rate=nan: expected a number in"),
         (["scorer=ip"], r"scorer\.method=alignment: expected scorer=metagradient, for treatment=optimize"),
         (["scorer.proxy=fast"], r"scorer\.proxy=fast: expected null, for treatment=optimize"),
         (["treatment.threshold=0"], r"treatment\.threshold=0\.0: expected null, for treatment=optimize"),
-        (["treatment.budget=auto"], r"treatment\.names=.*optimize.*: expected no optimize, which budget=auto"),
+        (["treatment.budget=auto", "treatment.names=[remove]"], r"treatment\.budget=auto: expected a fraction,"),
+        (["treatment.discrete=true", "treatment.budget=0"], r"treatment\.budget=0: expected a fraction above 0,"),
+        (["train.keep=robust"], r"train\.keep=robust: expected last, the end of its trainings, for"),
+        (["treatment.rate=300"], r"treatment\.rate=300\.0: expected a number in \(0, 10\]"),
+        (["treatment.budget=auto"], r"treatment\.names=.*optimize.*: expected no optimize with treatment"),
         (["task=evade"], r"task=evade: expected defend or repair, for treatment=optimize"),
         (["fabric.devices=2"], r"fabric\.devices=2: expected 1: scorer is a metagradient"),
     ],
@@ -244,6 +256,29 @@ def test_too_few_validation_samples_to_divide_are_refused(tmp_path: Path) -> Non
     said = r"data\.validation_size=12: too few to set some aside; expected 20, two of each class, at least"
     with pytest.raises(InputError, match=said):
         run_in(tmp_path / "out", *OPTIMIZE, "data.validation_size=12", f"store={tmp_path / 'store'}")
+
+
+def test_a_removal_that_leaves_too_few_is_refused_before_any_round(folder: Path) -> None:
+    run = loaded(folder, "treatment.discrete=true", "treatment.budget=0.96")
+    said = r"treatment\.budget=0\.96: leaves 8 training samples for 10 classes; expected a milder treatment"
+    with measuring(SCORE, validation=[1.0], choice=[1.0]) as taken, pytest.raises(InputError, match=said):
+        descend(run, scores_of(run))
+    assert taken == []
+
+
+def test_no_training_of_a_descent_is_that_of_an_arm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def given(runtime: Any, design: Any, *rest: Any, **more: Any) -> None:
+        seeds.append(design.seed)
+
+    monkeypatch.setattr("defense.pipeline.run.descent", given)
+    run = loaded(folder, "scorer.seeds=2")
+    for number in range(4):
+        for which in range(2):
+            run.descent(number, which, untreated(run.data.train))
+    assert len(set(seeds)) == 8
+    assert not set(seeds) & {run.design(index).seed for index in range(1)}
 
 
 class Killed(Exception):
