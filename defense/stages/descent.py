@@ -68,7 +68,7 @@ def descent(
     run = training_run(runtime, design, data, training, treatment)
     states = record_states(run, run.total, runtime)
     seen = {part: attack_part(runtime, run.result, data, part, adversary, batch_size) for part in PARTS}
-    rows = [{"part": part} | measure(run.result, seen[part], objective, batch_size) for part in PARTS]
+    rows = [{"part": part} | measure_part(run.result, seen[part], objective, batch_size) for part in PARTS]
     table = pd.DataFrame({"id": data.train.ids.numpy()[:0], "score": np.empty(0)})
     if not last:
         found, _ = metagradients(run, states, seen[PARTS[0]], objective, runtime, batch_size=batch_size)
@@ -93,7 +93,9 @@ def attack_part(
     return Validation(clean, clean.with_images(TensorImages(found["pictures"].to(clean.labels.device))))
 
 
-def measure(model: nn.Module, validation: Validation, objective: Objective, batch_size: int) -> dict[str, float]:
+def measure_part(
+    model: nn.Module, validation: Validation, objective: Objective, batch_size: int
+) -> dict[str, float]:
     """Return v on validation samples, and the accuracy on them in percent: attacked, if they are."""
     splits = {"clean": validation.clean} | (
         {} if validation.adversarial is None else {"adversarial": validation.adversarial}

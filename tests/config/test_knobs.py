@@ -328,7 +328,6 @@ CASES = [
     case("attack.steps", 3, {"attack", "descent"}, OPTIMIZE),
     case("scorer.seeds", 2, META | {"attack", "score_mean", "descent"}, OPTIMIZE),
     case("evaluation.batch_size", 8, {"attack", "evaluate", "descent"}, OPTIMIZE),
-    case("train.keep", "clean", {"train"}, OPTIMIZE),
     *(
         Case(f"evaluation.attacks.{name}", f"evaluation.attacks.pgd.{name}={value}", {"evaluate"}, SIZES)
         for name, value in ATTACK.items()
