@@ -97,6 +97,17 @@ def test_metagradients(model: str, tmp_path: Path) -> None:
     assert tables[0].corr(tables[1], method="spearman") > 0.98
 
 
+def test_a_descent(tmp_path: Path) -> None:
+    """The objective of each round within 5 %: weights differ by rounding, which grows from step to step."""
+    words = [*SHORT, "treatment=optimize", "treatment.rounds=2", "train.epochs=4", "evaluation.trusted_weights=[]"]
+    rounds = []
+    for kind in ("cpu", DEVICE):
+        more = (f"fabric.accelerator={kind}", f"store={tmp_path / 'store'}")
+        found = run_in(tmp_path / kind, *words, *more)
+        rounds.append(pd.DataFrame(found["descent"])[["driving", "deciding"]])
+    pd.testing.assert_frame_equal(*rounds, rtol=0.05)
+
+
 def spearman(a: Tensor, b: Tensor) -> float:
     return float(pd.Series(a.numpy()).corr(pd.Series(b.numpy()), method="spearman"))
 
