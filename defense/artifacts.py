@@ -62,6 +62,13 @@ class DescentRound:
 
 
 @dataclass(frozen=True)
+class Contributions:
+    """One row per validation sample, in order of the split; what one arm makes of it."""
+
+    table: pd.DataFrame  # id, contribution: to the objective, whose mean is the objective
+
+
+@dataclass(frozen=True)
 class Smoothness:
     """How a training run answers to small changes of the weights of its samples."""
 

@@ -18,6 +18,11 @@ class Validation:
     clean: Split
     adversarial: Split | None
 
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The samples as they are, `clean`, and `adversarial` if they were attacked."""
+        return {"clean": self.clean} | ({} if self.adversarial is None else {"adversarial": self.adversarial})
+
     def subset(self, rows: Tensor) -> Validation:
         """Return the validation samples at `rows`."""
         return Validation(self.clean.subset(rows), self.adversarial.subset(rows) if self.adversarial else None)

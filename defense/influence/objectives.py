@@ -94,6 +94,39 @@ def objective_value(logits: Mapping[str, Tensor], validation: Validation, object
     return total
 
 
+def contributions(logits: Mapping[str, Tensor], validation: Validation, objective: Objective) -> Tensor:
+    """Return the contribution (v,) of each validation sample to v: their mean is v, their spread its uncertainty.
+
+    logits: (v, classes), as of `objective_value`. The contribution to a mean is the loss of the sample. That to a
+    gap is the infinitesimal jackknife: v and its derivative by the share of the sample (Jaeckel 1972).
+    """
+    total = torch.zeros(len(validation.clean), dtype=torch.float64, device=validation.clean.labels.device)
+    for name, weight in objective.weights.items():
+        seen = logits["adversarial" if "adversarial" in name.reads else "clean"].double()
+        split = validation.seen_by(name)
+        if OBJECTIVES[name] is mean_loss:
+            total += weight * cross_entropy(seen, split.labels)
+        else:
+            probability = seen.softmax(1)[:, objective.positive]
+            gap = OBJECTIVES[name](seen, split, objective.positive)
+            total += weight * (gap + gap_derivative(probability, split, name, objective))
+    return total
+
+
+def gap_derivative(values: Tensor, split: Split, name: ObjectiveName, objective: Objective) -> Tensor:
+    """Return the derivative (v,) of a gap between groups in `values` (v,) by the share of each sample."""
+    rows = torch.ones_like(split.labels, dtype=torch.bool)
+    if name is ObjectiveName.equal_opportunity:
+        rows = split.labels == objective.positive
+    assert split.groups is not None
+    groups = [rows & (split.groups == group) for group in split.groups.unique()]
+    groups.sort(key=lambda group: float(values[group].mean()))
+    found = torch.zeros_like(values)
+    for group, sign in ((groups[0], -1), (groups[-1], 1)):
+        found[group] += sign * len(values) / group.sum() * (values[group] - values[group].mean())
+    return found
+
+
 def check_objective(objective: Objective, split: Split, classes: int) -> None:
     """Raise InputError if a term of `objective` cannot be computed on the validation samples of `split`."""
     blank = torch.zeros((len(split), classes), device=split.labels.device)

@@ -1,9 +1,9 @@
 """treatment=optimize: weights of training samples by metagradient descent, and the round whose weights are taken.
 
-One part of validation drives the descent. The other decides: the weights taken are those of the round in which its
-objective is lowest, and if that is the first, with all weights 1, nothing is treated. Each round trains from first
-weights and in an order of its own, so that weights are measured on a training that has not driven them. None of
-these trainings is reported.
+One part of validation drives the descent. The other decides. It names the round in which its objective is lowest.
+As that is the lowest of several, a treatment by its weights is then compared with none: both are trained from the
+same fresh first weights and in the same order. Unless the objective falls on the deciding samples by more than
+chance, nothing is treated. None of these trainings is reported.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from defense.config.schema import Treat
 from defense.errors import InputError
 from defense.metagradients.descent import step_weights
 from defense.pipeline.run import Run
+from defense.reporting.statistics import Mean, mean_interval
 from defense.stages.treat import untreated
 
-COLUMNS = ("round", "driving", "deciding", "driving_accuracy", "deciding_accuracy", "agreement")
+MEASURED = ("round", "driving", "deciding", "driving_accuracy", "deciding_accuracy", "agreement")
+FALL = ("fall", "fall_low", "fall_high")
 LIGHTEST = 0.01  # mean weight of the samples of a class, below which the class is lost
 
 
@@ -35,7 +37,8 @@ class Descent:
     spec: Treat  # of budget 0 if nothing is to be treated
     # round, driving, deciding: the objective on either part; driving_accuracy, deciding_accuracy: in percent, and
     # under attack if the objective looks at that; agreement: rank correlation of the derivatives with those of the
-    # round before; chosen. None without a descent
+    # round before; fall, fall_low, fall_high: of the objective by the treatment of a round that is compared with
+    # none; chosen: the round that is taken. None without a descent
     rounds: pd.DataFrame | None
 
 
@@ -59,11 +62,7 @@ def descend(run: Run, scores: Scores) -> Descent:
     if a removal by the weights would leave fewer samples than classes.
     """
     spec, labels = run.config.treatment, run.data.train.labels.cpu().numpy()
-    if spec.effect is TreatmentName.remove:
-        left = len(labels) - round(spec.budget * len(labels))
-        if left < run.data.classes:
-            said = f"leaves {left} training samples for {run.data.classes} classes; expected a milder treatment"
-            raise InputError("treatment.budget", spec.budget, said)
+    check_room_for_removal(run)
     weights = [np.ones(len(labels))]
     rows: list[dict[str, float]] = []
     derivatives: list[np.ndarray] = []
@@ -79,11 +78,40 @@ def descend(run: Run, scores: Scores) -> Descent:
         if lightest_class(new, labels) < LIGHTEST:
             break
         weights.append(new)
-    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
-    chosen = int(table["deciding"].argmin())
-    taken = replace(spec, budget=0.0) if chosen == 0 else spec
-    by_weight = Scores(scores.table.assign(score=weights[chosen]), scores.record)
-    return Descent(by_weight, taken, table.assign(chosen=table["round"] == chosen))
+    table = pd.DataFrame(rows).reindex(columns=[*MEASURED, *FALL])
+    best = int(table["deciding"].argmin())
+    by_weight = Scores(scores.table.assign(score=weights[best]), scores.record)
+    if best > 0:
+        fall = fall_by(run, run.treat(by_weight, spec))
+        table.loc[best, list(FALL)] = fall.columns(FALL[0])
+        if not fall.low > 0:
+            best = 0
+    if best == 0:
+        by_weight, spec = Scores(scores.table.assign(score=1.0), scores.record), replace(spec, budget=0.0)
+    return Descent(by_weight, spec, table.assign(chosen=table["round"] == best))
+
+
+def check_room_for_removal(run: Run) -> None:
+    """Raise InputError if a removal by the weights would leave fewer samples than classes."""
+    spec, total = run.config.treatment, len(run.data.train)
+    left = total - round(spec.budget * total)
+    if spec.effect is TreatmentName.remove and left < run.data.classes:
+        said = f"leaves {left} training samples for {run.data.classes} classes; expected a milder treatment"
+        raise InputError("treatment.budget", spec.budget, said)
+
+
+def fall_by(run: Run, treatment: Treatment) -> Mean:
+    """Return how far a treatment lowers the objective on the deciding samples, with its interval over them.
+
+    With it and without, trainings begin with the same first weights and have the same order, which no round has. A
+    sample counts by its mean over as many of them as the scorer takes the mean over.
+    """
+    falls = [
+        run.deciding("untreated", which, untreated(run.data.train)).table["contribution"]
+        - run.deciding("treated", which, treatment).table["contribution"]
+        for which in range(run.config.scorer.seeds)
+    ]
+    return mean_interval(np.mean(falls, axis=0))
 
 
 def rounds_of(run: Run, number: int, weights: np.ndarray) -> list[DescentRound]:

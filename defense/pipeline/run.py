@@ -9,7 +9,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from defense.artifacts import AdversarialSet, DescentRound, Evaluation, Measurement, Scores, Treatment
+from defense.artifacts import (
+    AdversarialSet,
+    Contributions,
+    DescentRound,
+    Evaluation,
+    Measurement,
+    Scores,
+    Treatment,
+)
 from defense.config.choices import Harm, Optimizer, Recipe
 from defense.config.reads import attacks_validation, reading
 from defense.config.schema import Config, Scorer, Train, Training, Treat, plain
@@ -24,6 +32,7 @@ from defense.robustness.checks import judge, learned
 from defense.runtime.runtime import Runtime
 from defense.stages.attack import attack
 from defense.stages.check import check
+from defense.stages.contribution import contribution
 from defense.stages.crossval import crossval
 from defense.stages.descent import Adversary, descent
 from defense.stages.evaluate import evaluate
@@ -217,6 +226,27 @@ class Run:
             batch_size=config.evaluation.batch_size,
             threads=torch.get_num_threads(),
             last=number == config.treatment.rounds,
+        )
+
+    def deciding(self, arm: str, which: int, treatment: Treatment) -> Contributions:
+        """Return what each deciding sample contributes to the objective after a training, `which` from 0 up.
+
+        Arms under the same `which` have the same first weights and order, which no round of the descent has.
+        """
+        config, choice = self.config, self.data.choice
+        assert choice is not None
+        name = f"deciding_{arm}" + (f"_seed{which}" if which else "")
+        model = self.train(name, treatment, index=-1 - which)  # rounds count from 1 up
+        attacked = None
+        if config.objective.reads_adversarial:
+            scored = ScoredModel(name, model, config.train.recipe, None)
+            attacked = self.attacked(choice, self.attack(scored, "choice"))
+        return contribution(
+            self.runtime.named(name),
+            model,
+            Validation(choice, attacked),
+            config.objective,
+            batch_size=config.evaluation.batch_size,
         )
 
     def folds(self, scored: ScoredModel) -> tuple[Runtime, Design, Dataset, Training]:

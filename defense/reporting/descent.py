@@ -43,10 +43,11 @@ def about_descent(run: Scoring, rounds: pd.DataFrame | None) -> list[str]:
         return []
     drive, decide = len(run.data.validation), len(run.data.choice)
     how = (
-        f"{drive} validation samples drive the descent, {decide} others decide. The round taken is the one with "
-        "the lowest objective on those. As it is the lowest of several, it flatters: the arms on test tell more. "
-        "Round 0 has all weights 1. Each round trains from first weights and in an order of its own; none of "
-        "these trainings is an arm."
+        f"{drive} validation samples drive the descent, {decide} others decide. The round with the lowest "
+        "objective on those is the lowest of several, which flatters. So its treatment is compared with none: a "
+        "training each, from the same fresh first weights and in the same order. It is taken if the objective "
+        "falls by more than chance. Round 0 has all weights 1. Each round trains from first weights and in an "
+        "order of its own. None of these trainings is an arm."
     )
     seeds = run.config.scorer.seeds
     found = [outcome(rounds), *end(len(rounds) - 1, run.config.treatment.rounds), *spread(run)]
@@ -54,17 +55,21 @@ def about_descent(run: Scoring, rounds: pd.DataFrame | None) -> list[str]:
 
 
 def outcome(rounds: pd.DataFrame) -> str:
-    """Return the objective on either part of validation in the round that is taken, and in the first."""
-    taken = rounds[rounds["chosen"]].iloc[0]
+    """Return the objective on either part of validation in the lowest round and the first, and what is taken."""
     first, rest = rounds.iloc[0], rounds.iloc[1:]
-    if taken["round"] > 0:
-        return (
-            f"In round {taken['round']} of {len(rest)} the objective on the part that drives is "
-            f"{taken['driving']:.4g}, {first['driving']:.4g} with all weights 1; on the part that decides "
-            f"{taken['deciding']:.4g}, {first['deciding']:.4g} with all weights 1."
-        )
     if rest.empty:
         return "Nothing is treated."
+    best = rounds.iloc[int(rounds["deciding"].argmin())]
+    if best["round"] > 0:
+        found = (
+            f"In round {best['round']} of {len(rest)} the objective on the part that drives is "
+            f"{best['driving']:.4g}, {first['driving']:.4g} with all weights 1; on the part that decides "
+            f"{best['deciding']:.4g}, {first['deciding']:.4g} with all weights 1. In a comparison from the same "
+            f"fresh first weights it falls there by {best['fall']:.2g}"
+        )
+        if pd.notna(best["fall_low"]):
+            found += f" (95 % interval {best['fall_low']:.2g} to {best['fall_high']:.2g} over samples)"
+        return f"{found}." if best["chosen"] else f"{found}, which chance explains: nothing is treated."
     found = f"{first['deciding']:.4g} with all weights 1, {rest['deciding'].min():.4g} at best after"
     said = f"No round lowers the objective on the part that decides ({found}): nothing is treated."
     if rest["driving"].min() >= first["driving"]:

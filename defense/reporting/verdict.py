@@ -88,6 +88,8 @@ def untouched(run: Run) -> str:
     if run.descent is not None and len(run.descent) == 1:
         return "the first step of the descent would leave a class with nearly no weight"
     if run.descent is not None and run.descent["chosen"].iloc[0]:
+        if run.descent["fall"].notna().any():
+            return "on the part of validation that decides, chance explains what the weights of the descent change"
         return "no round of the descent lowers the objective on the part of validation that decides"
     if spec.name is TreatmentName.reweight:
         return "all scores are alike"

@@ -97,12 +97,10 @@ def measure_part(
     model: nn.Module, validation: Validation, objective: Objective, batch_size: int
 ) -> dict[str, float]:
     """Return v on validation samples, and the accuracy on them in percent: attacked, if they are."""
-    splits = {"clean": validation.clean} | (
-        {} if validation.adversarial is None else {"adversarial": validation.adversarial}
-    )
     labels = validation.clean.labels
     logits = {
-        name: predict(model, split, batch_size=batch_size).to(labels.device) for name, split in splits.items()
+        name: predict(model, split, batch_size=batch_size).to(labels.device)
+        for name, split in validation.splits.items()
     }
     *_, hardest = logits.values()
     right = (hardest.argmax(1) == labels).sum()

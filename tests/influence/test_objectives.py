@@ -15,9 +15,11 @@ from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.members import single
 from defense.influence.objectives import (
+    contributions,
     demographic_parity,
     equal_opportunity,
     mean_loss,
+    objective_value,
     parts_of,
     value_and_gradient,
 )
@@ -102,3 +104,22 @@ def test_a_group_without_the_class_has_no_equal_opportunity() -> None:
     p = logits.softmax(1)[:, 1]
     expected = abs(p[groups == 0].mean() - p[groups == 1].mean())
     assert demographic_parity(logits, split, 1) == pytest.approx(float(expected))
+
+
+def test_contributions_tell_what_one_more_such_sample_changes() -> None:
+    """Beside 500 copies of the set, a further copy of a sample moves v by (its contribution - v) / 12,001."""
+    weights = {name: 0.1 * (1 + index) for index, name in enumerate(ObjectiveName)}
+    objective = Objective(weights, positive=1)
+    draw = torch.Generator().manual_seed(3)
+    logits = {name: torch.randn(24, 3, generator=draw, dtype=torch.float64) for name in ("clean", "adversarial")}
+
+    def value(rows: Tensor) -> float:
+        validation = Validation(GROUPED, GROUPED).subset(rows)
+        return objective_value({name: each[rows] for name, each in logits.items()}, validation, objective)
+
+    copies = torch.arange(24).repeat(500)
+    before = value(copies)
+    changes = [value(torch.cat((copies, torch.tensor([row])))) - before for row in range(24)]
+    found = contributions(logits, Validation(GROUPED, GROUPED), objective)
+    assert found.mean().item() == pytest.approx(before)
+    torch.testing.assert_close(found - before, 12001 * torch.tensor(changes).double(), rtol=2e-3, atol=2e-4)

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from defense.artifacts import DescentRound, Scores, Treatment
+from defense.artifacts import Contributions, DescentRound, Scores, Treatment
 from defense.errors import InputError
-from defense.pipeline.descent import descend
+from defense.pipeline.descent import descend, fall_by
 from defense.pipeline.load import load_run
 from defense.pipeline.run import Run
+from defense.reporting.statistics import Mean, mean_interval
 from defense.runtime import checkpoint as checkpoint
 from defense.runtime.progress import Progress
 from defense.stages.treat import untreated
@@ -55,6 +57,8 @@ def test_the_round_with_the_lowest_objective_on_the_deciding_part_is_taken(found
     rounds = pd.DataFrame(found["descent"])
     assert rounds["round"].tolist() == [0, 1, 2, 3]
     assert rounds["chosen"].tolist() == (rounds["deciding"] == rounds["deciding"].min()).tolist()
+    assert rounds["fall"].notna().tolist() == rounds["chosen"].tolist()
+    assert 0 < rounds["fall_low"].max() < rounds["fall"].max() < rounds["fall_high"].max()
     assert rounds["driving"].min() < rounds["driving"][0]
     assert rounds["agreement"].isna().tolist() == [True, False, False, True]
     assert rounds["agreement"].mean() > 0.3
@@ -84,13 +88,25 @@ def test_the_control_has_the_same_weights_shuffled(
     np.testing.assert_array_equal(np.sort(own), np.sort(shuffled))
 
 
-def test_discrete_removes_the_lowest_weights_up_to_the_budget(folder: Path, found: dict[str, Any]) -> None:
+def test_discrete_removes_the_lowest_weights_up_to_the_budget(
+    folder: Path, found: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On so few samples removal does not help, so that the comparison is told to find a gain."""
+    compared: list[Treatment] = []
+
+    def gain(run: Run, treatment: Treatment) -> Mean:
+        compared.append(treatment)
+        return Mean(1.0, 0.5, 1.5, 36)
+
+    monkeypatch.setattr("defense.pipeline.descent.fall_by", gain)
     changes = ["treatment.discrete=true", "treatment.budget=0.25"]
     removed = run_in(folder / "discrete", *OPTIMIZE, f"store={folder / 'store'}", *changes)
     assert {"descent_0", "descent_3"} <= set(removed["reused"])
     table = pd.read_parquet(folder / "discrete/scores.parquet")
     weights = pd.read_parquet(folder / "out/scores.parquet")["weight"]
     assert removed["sizes"]["treated"] == table["treated"].sum() == 50
+    (asked,) = compared
+    assert asked.table["treated"].tolist() == table["treated"].tolist()
     assert weights[table["treated"]].max() <= weights[~table["treated"]].min()
     assert set(table["weight"]) == {1.0}
     pd.testing.assert_series_equal(table["descent_weight"], weights, check_names=False)
@@ -109,11 +125,12 @@ def scores_of(run: Run) -> Scores:
 
 @contextmanager
 def measuring(
-    score: np.ndarray, *, alternate: bool = True, **objective: Sequence[float]
+    score: np.ndarray, *, alternate: bool = True, fall: float = 9.0, **objective: Sequence[float]
 ) -> Iterator[list[tuple[int, int, np.ndarray]]]:
     """Let round k measure the k-th of these objectives, and this score; yield its number, training and weights.
 
-    alternate: the sign of the score with the index of the training.
+    alternate: the sign of the score with the index of the training. fall: of the objective by the treatment, in
+    the comparison; single samples differ from it by 0.5 up or down.
     """
     taken: list[tuple[int, int, np.ndarray]] = []
 
@@ -124,8 +141,15 @@ def measuring(
         rows = [{"part": part, "objective": each[number], "accuracy": 50.0} for part, each in objective.items()]
         return DescentRound(scores, pd.DataFrame(rows))
 
+    def contributed(self: Run, arm: str, which: int, treatment: Treatment) -> Contributions:
+        assert self.data.choice is not None
+        ids = self.data.choice.ids.numpy()
+        falls = (fall + np.resize([0.5, -0.5], len(ids))) * (arm == "untreated")
+        return Contributions(pd.DataFrame({"id": ids, "contribution": falls}))
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "descent", given)
+        patch.setattr(Run, "deciding", contributed)
         yield taken
 
 
@@ -141,9 +165,11 @@ def test_several_trainings_a_round_are_averaged(folder: Path) -> None:
         np.testing.assert_allclose(weights, 1)
 
 
-def outcome(folder: Path, score: np.ndarray, *overrides: str, **objective: Sequence[float]) -> Mapping[str, Any]:
-    """Return the result and the page of a run whose rounds measure these objectives."""
-    with measuring(score, **objective):
+def outcome(
+    folder: Path, score: np.ndarray, *overrides: str, fall: float = 9.0, **objective: Sequence[float]
+) -> Mapping[str, Any]:
+    """Return the result and the page of a run whose rounds measure these objectives; see `measuring`."""
+    with measuring(score, fall=fall, **objective):
         found = run_in(folder, *OPTIMIZE, f"store={folder.parent / 'store'}", *overrides)
     return found | {"page": (folder / "report.md").read_text("utf-8")}
 
@@ -158,6 +184,22 @@ def test_if_no_round_is_better_on_the_deciding_part_nothing_is_treated(folder: P
     assert f"Nothing was treated ({why})" in found["verdict"]
     assert "(1 with all weights 1, 1.1 at best after): nothing is treated." in found["page"]
     assert "does not lower it on the part that drives" not in found["page"]
+
+
+def test_a_treatment_that_chance_explains_is_not_made(folder: Path) -> None:
+    """Round 2 is lowest by far; in the comparison the objective falls by 0.1 (-0.07 to 0.27) on 36 samples."""
+    numbers = {"validation": [2.0, 1.0, 0.5, 0.6], "choice": [2.0, 1.0, 0.5, 0.6]}
+    found = outcome(folder / "chance", SCORE, fall=0.1, **numbers)
+    assert found["sizes"]["treated"] == 0
+    assert found["arms"]["defended"] == found["arms"]["baseline"]
+    assert [row["chosen"] for row in found["descent"]] == [True, False, False, False]
+    half = 0.5 * stats.t.ppf(0.975, 35) / np.sqrt(35)
+    fall = found["descent"][2]
+    assert fall["fall"] == pytest.approx(0.1)
+    assert (fall["fall_low"], fall["fall_high"]) == pytest.approx((0.1 - half, 0.1 + half))
+    said = "it falls there by 0.1 (95 % interval -0.072 to 0.27 over samples), which chance explains"
+    assert f"{said}: nothing is treated." in found["page"]
+    assert "chance explains what the weights of the descent change" in found["verdict"]
 
 
 def test_a_descent_that_does_not_descend_says_so(folder: Path) -> None:
@@ -278,7 +320,23 @@ def test_no_training_of_a_descent_is_that_of_an_arm(folder: Path, monkeypatch: p
         for which in range(2):
             run.descent(number, which, untreated(run.data.train))
     assert len(set(seeds)) == 8
-    assert not set(seeds) & {run.design(index).seed for index in range(1)}
+    assert not set(seeds) & {run.design(index).seed for index in (0, -1, -2)}
+
+
+def test_a_comparison_trains_both_from_the_same_first_weights(folder: Path, found: dict[str, Any]) -> None:
+    """Those are no arm's. The fall of a sample is its mean over the trainings."""
+    run = loaded(folder, "scorer.seeds=2")
+    nothing, table = untreated(run.data.train), untreated(run.data.train).table
+    half = Treatment(table.assign(weight=np.where(np.arange(200) < 100, 0.0, 2.0), treated=True))
+    pairs = [[run.deciding(arm, which, half).table for arm in ("untreated", "treated")] for which in range(2)]
+    for one, other in pairs:
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert not pairs[0][0].equals(pairs[1][0])
+    falls = [
+        run.deciding("untreated", which, nothing).table["contribution"] - pairs[which][1]["contribution"]
+        for which in range(2)
+    ]
+    assert fall_by(run, half) == mean_interval((falls[0] + falls[1]) / 2)
 
 
 class Killed(Exception):
