@@ -187,6 +187,12 @@ RENAMINGS = [
         overrides={"treatment=optimize": "treatment=remove", r"treatment\.rounds=2": "seed=0"},
         differ={"treatment-optimize/.*": "there was no such treatment"},
     ),
+    Renaming(
+        "d16a3a1",
+        differ={
+            "treatment-optimize/.*/fall.*": "a descent was not compared with no treatment",
+        },
+    ),
 ]
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import spearmanr
 
 from defense.artifacts import DescentRound, Scores, Treatment
 from defense.config.choices import TreatmentName
@@ -21,6 +20,7 @@ from defense.config.schema import Treat
 from defense.errors import InputError
 from defense.metagradients.descent import step_weights
 from defense.pipeline.run import Run
+from defense.reporting.agreement import rank_correlation
 from defense.reporting.statistics import Mean, mean_interval
 from defense.stages.treat import untreated
 
@@ -126,11 +126,6 @@ def numbers_of(found: list[DescentRound]) -> dict[str, float]:
     names = {"driving": "validation", "deciding": "choice"}
     values = {name: mean["objective"][part] for name, part in names.items()}
     return values | {f"{name}_accuracy": mean["accuracy"][part] for name, part in names.items()}
-
-
-def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Return Spearman's correlation of two rows of numbers; NaN if those of one are all the same."""
-    return float("nan") if np.ptp(one) == 0 or np.ptp(other) == 0 else float(spearmanr(one, other).statistic)
 
 
 def lightest_class(weights: np.ndarray, labels: np.ndarray) -> float:

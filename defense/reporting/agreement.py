@@ -14,10 +14,15 @@ def agreement(first: np.ndarray, second: np.ndarray, share: float) -> dict[str, 
     """
     flat = np.ptp(first) == 0 or np.ptp(second) == 0
     return {
-        "spearman": 0.0 if flat else float(spearmanr(first, second).statistic),
+        "spearman": rank_correlation(first, second),
         "kendall": 0.0 if flat else float(kendalltau(first, second).statistic),
         "overlap": overlap(first, second, share),
     }
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Spearman's rho of two rows of numbers (n,), in [-1, 1]; 0 if all numbers of one are the same."""
+    return 0.0 if np.ptp(first) == 0 or np.ptp(second) == 0 else float(spearmanr(first, second).statistic)
 
 
 def overlap(first: np.ndarray, second: np.ndarray, share: float) -> float:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from defense.config.choices import Dropping, Subsets
 from defense.errors import InputError
+from defense.reporting.agreement import rank_correlation
 from defense.reporting.figures import points
 from defense.reporting.health import doubts, looking
 from defense.reporting.record import OF_A_SCORE, Foreseen, Scoring
@@ -70,10 +70,7 @@ def seconds_of_a_target(seconds: Mapping[str, float]) -> float:
 
 def correlations(predicted: np.ndarray, measured: np.ndarray) -> list[float]:
     """Return the rank correlation of each row of (targets, m); 0 if a prediction or a measurement is constant."""
-    return [
-        float(spearmanr(p, m).statistic) if np.ptp(p) > 0 and np.ptp(m) > 0 else 0.0
-        for p, m in zip(predicted, measured, strict=True)
-    ]
+    return [rank_correlation(p, m) for p, m in zip(predicted, measured, strict=True)]
 
 
 def faithfulness_sheet(results: Sequence[Result], title: str) -> Sheet:

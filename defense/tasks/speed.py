@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from defense.config.choices import Clock, Direction, Members, Method, Peer
@@ -31,6 +30,7 @@ from defense.metagradients.replay import record_states
 from defense.metagradients.scores import metagradients
 from defense.models.build import build
 from defense.pipeline.run import Run, ScoredModel
+from defense.reporting.agreement import rank_correlation
 from defense.stages.race import CLOCKS, Timed, race
 from defense.stages.report import write_speed
 from defense.stages.trajectory import plainly, training_run
@@ -206,13 +206,12 @@ def too_slow(
 def told(rival: Timed[Answer], own: Timed[Answer]) -> dict[str, Any]:
     """Return what result.json says of a rival; agreement: the rank correlation with the scores it is beside."""
     scores = [answer.found.scores.double().cpu().numpy() for answer in (rival, own)]
-    constant = any(values.min() == values.max() for values in scores)
     residuals = [value for name, value in rival.found.record.items() if name.endswith("residual")]
     return {
         "seconds": rival.seconds,
         "factor": rival.factor,
         "rounds": rival.rounds,
-        "agreement": 0.0 if constant else float(spearmanr(*scores).statistic),
+        "agreement": rank_correlation(*scores),
         "residual": max(residuals, default=None),
     }
 
