@@ -67,8 +67,8 @@ def descend(run: Run, scores: Scores) -> Descent:
     rows: list[dict[str, float]] = []
     derivatives: list[np.ndarray] = []
     for number in range(spec.rounds + 1):
-        found = rounds_of(run, number, weights[-1])
-        rows.append({"round": number} | numbers_of(found))
+        found = train_round(run, number, weights[-1])
+        rows.append({"round": number} | measured(found))
         if number == spec.rounds:
             break
         derivatives.append(-np.mean([each.scores["score"].to_numpy() for each in found], axis=0))
@@ -82,7 +82,7 @@ def descend(run: Run, scores: Scores) -> Descent:
     best = int(table["deciding"].argmin())
     by_weight = Scores(scores.table.assign(score=weights[best]), scores.record)
     if best > 0:
-        fall = fall_by(run, run.treat(by_weight, spec))
+        fall = measure_fall(run, run.treat(by_weight, spec))
         table.loc[best, list(FALL)] = fall.columns(FALL[0])
         if not fall.low > 0:
             best = 0
@@ -100,7 +100,7 @@ def check_room_for_removal(run: Run) -> None:
         raise InputError("treatment.budget", spec.budget, said)
 
 
-def fall_by(run: Run, treatment: Treatment) -> Mean:
+def measure_fall(run: Run, treatment: Treatment) -> Mean:
     """Return how far a treatment lowers the objective on the deciding samples, with its interval over them.
 
     With it and without, trainings begin with the same first weights and have the same order, which no round has. A
@@ -114,13 +114,13 @@ def fall_by(run: Run, treatment: Treatment) -> Mean:
     return mean_interval(np.mean(falls, axis=0))
 
 
-def rounds_of(run: Run, number: int, weights: np.ndarray) -> list[DescentRound]:
+def train_round(run: Run, number: int, weights: np.ndarray) -> list[DescentRound]:
     """Return one round under each of its trainings, as many as the scorer takes the mean over."""
     treatment = Treatment(untreated(run.data.train).table.assign(weight=weights))
     return [run.descent(number, which, treatment) for which in range(run.config.scorer.seeds)]
 
 
-def numbers_of(found: list[DescentRound]) -> dict[str, float]:
+def measured(found: list[DescentRound]) -> dict[str, float]:
     """Return the objective and the accuracy on either part of validation, as means over trainings."""
     mean = pd.concat([each.measured for each in found]).groupby("part", sort=False).mean(numeric_only=True)
     names = {"driving": "validation", "deciding": "choice"}

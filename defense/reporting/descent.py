@@ -50,11 +50,11 @@ def about_descent(run: Scoring, rounds: pd.DataFrame | None) -> list[str]:
         "order of its own. None of these trainings is an arm."
     )
     seeds = run.config.scorer.seeds
-    found = [outcome(rounds), *end(len(rounds) - 1, run.config.treatment.rounds), *spread(run)]
-    return [" ".join([*found, *agreement(rounds, seeds)]), how]
+    found = [tell_outcome(rounds), *tell_end(len(rounds) - 1, run.config.treatment.rounds), *tell_weights(run)]
+    return [" ".join([*found, *tell_agreement(rounds, seeds)]), how]
 
 
-def outcome(rounds: pd.DataFrame) -> str:
+def tell_outcome(rounds: pd.DataFrame) -> str:
     """Return the objective on either part of validation in the lowest round and the first, and what is taken."""
     first, rest = rounds.iloc[0], rounds.iloc[1:]
     if rest.empty:
@@ -78,14 +78,14 @@ def outcome(rounds: pd.DataFrame) -> str:
     return said
 
 
-def end(done: int, asked: int) -> list[str]:
+def tell_end(done: int, asked: int) -> list[str]:
     """Return why a descent ended before its last round, if it did."""
     if done == asked:
         return []
     return [f"It ended after {done} of {asked} rounds: the next step would leave a class with nearly no weight."]
 
 
-def agreement(rounds: pd.DataFrame, seeds: int) -> list[str]:
+def tell_agreement(rounds: pd.DataFrame, seeds: int) -> list[str]:
     """Return the rank correlation of derivatives from round to round, and advice if it is low.
 
     seeds: trainings in a round.
@@ -102,7 +102,7 @@ def agreement(rounds: pd.DataFrame, seeds: int) -> list[str]:
     return [said, "If one order says little of another, scorer.seeds=4 takes the mean over four in each round."]
 
 
-def spread(run: Scoring) -> list[str]:
+def tell_weights(run: Scoring) -> list[str]:
     """Return the spread of the weights, and how well they tell wrong labels; nothing if all are 1."""
     from sklearn.metrics import roc_auc_score
 

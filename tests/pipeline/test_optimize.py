@@ -14,7 +14,7 @@ from scipy import stats
 
 from defense.artifacts import Contributions, DescentRound, Scores, Treatment
 from defense.errors import InputError
-from defense.pipeline.descent import descend, fall_by
+from defense.pipeline.descent import descend, measure_fall
 from defense.pipeline.load import load_run
 from defense.pipeline.run import Run
 from defense.reporting.statistics import Mean, mean_interval
@@ -98,7 +98,7 @@ def test_discrete_removes_the_lowest_weights_up_to_the_budget(
         compared.append(treatment)
         return Mean(1.0, 0.5, 1.5, 36)
 
-    monkeypatch.setattr("defense.pipeline.descent.fall_by", gain)
+    monkeypatch.setattr("defense.pipeline.descent.measure_fall", gain)
     changes = ["treatment.discrete=true", "treatment.budget=0.25"]
     removed = run_in(folder / "discrete", *OPTIMIZE, f"store={folder / 'store'}", *changes)
     assert {"descent_0", "descent_3"} <= set(removed["reused"])
@@ -336,7 +336,7 @@ def test_a_comparison_trains_both_from_the_same_first_weights(folder: Path, foun
         run.deciding("untreated", which, nothing).table["contribution"] - pairs[which][1]["contribution"]
         for which in range(2)
     ]
-    assert fall_by(run, half) == mean_interval((falls[0] + falls[1]) / 2)
+    assert measure_fall(run, half) == mean_interval((falls[0] + falls[1]) / 2)
 
 
 class Killed(Exception):
