@@ -195,6 +195,8 @@ def check_descent(config: Config) -> None:
     spec, scorer = config.treatment, config.scorer
     within("treatment.rounds", spec.rounds, spec.rounds >= 1, "a whole number of at least 1")
     within("treatment.rate", spec.rate, 0 < spec.rate <= STEEPEST_RATE, f"a number in (0, {STEEPEST_RATE:g}]")
+    certain = 0 <= spec.confidence < 1
+    within("treatment.confidence", spec.confidence, certain, "a number of at least 0 and below 1, as 0.95")
     if spec.budget == AUTO:
         names = [str(name) for name in spec.names]
         alone = TreatmentName.optimize not in spec.names

@@ -352,7 +352,7 @@ class TreatmentName(Choice):
     reweight = "reweight", reads(), "Weighing less, the same weights shuffled"
     optimize = (
         "optimize",
-        reads("rounds", "rate", "discrete", "budget", "balance"),
+        reads("rounds", "rate", "confidence", "discrete", "budget", "balance"),
         "Weighing samples by metagradient descent, the same weights shuffled",
     )
 

@@ -265,6 +265,7 @@ class Treat:
     balance: str
     rounds: int
     rate: float
+    confidence: float
     discrete: bool
 
     @property

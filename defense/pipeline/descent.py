@@ -82,7 +82,7 @@ def descend(run: Run, scores: Scores) -> Descent:
     best = int(table["deciding"].argmin())
     by_weight = Scores(scores.table.assign(score=weights[best]), scores.record)
     if best > 0:
-        fall = measure_fall(run, run.treat(by_weight, spec))
+        fall = measure_fall(run, run.treat(by_weight, spec, "descent"))
         table.loc[best, list(FALL)] = fall.columns(FALL[0])
         if not fall.low > 0:
             best = 0
@@ -111,7 +111,7 @@ def measure_fall(run: Run, treatment: Treatment) -> Mean:
         - run.deciding("treated", which, treatment).table["contribution"]
         for which in range(run.config.scorer.seeds)
     ]
-    return mean_interval(np.mean(falls, axis=0))
+    return mean_interval(np.mean(falls, axis=0), confidence=run.config.treatment.confidence)
 
 
 def train_round(run: Run, number: int, weights: np.ndarray) -> list[DescentRound]:

@@ -41,20 +41,20 @@ def about_descent(run: Scoring, rounds: pd.DataFrame | None) -> list[str]:
     """Return the outcome of a descent and the rule that chose its round, a paragraph each; nothing without one."""
     if rounds is None or run.data.choice is None:
         return []
+    spec, seeds = run.config.treatment, run.config.scorer.seeds
     drive, decide = len(run.data.validation), len(run.data.choice)
     how = (
         f"{drive} validation samples drive the descent, {decide} others decide. The round with the lowest "
         "objective on those is the lowest of several, which flatters. So its treatment is compared with none: a "
         "training each, from the same fresh first weights and in the same order. It is taken if the objective "
-        "falls by more than chance. Round 0 has all weights 1. Each round trains from first weights and in an "
-        "order of its own. None of these trainings is an arm."
+        f"falls{' by more than chance' if spec.confidence > 0 else ''}. Round 0 has all weights 1. Each round "
+        "trains from first weights and in an order of its own. None of these trainings is an arm."
     )
-    seeds = run.config.scorer.seeds
-    found = [tell_outcome(rounds), *tell_end(len(rounds) - 1, run.config.treatment.rounds), *tell_weights(run)]
+    found = [tell_outcome(rounds, spec.confidence), *tell_end(len(rounds) - 1, spec.rounds), *tell_weights(run)]
     return [" ".join([*found, *tell_agreement(rounds, seeds)]), how]
 
 
-def tell_outcome(rounds: pd.DataFrame) -> str:
+def tell_outcome(rounds: pd.DataFrame, confidence: float) -> str:
     """Return the objective on either part of validation in the lowest round and the first, and what is taken."""
     first, rest = rounds.iloc[0], rounds.iloc[1:]
     if rest.empty:
@@ -68,8 +68,12 @@ def tell_outcome(rounds: pd.DataFrame) -> str:
             f"fresh first weights it falls there by {best['fall']:.2g}"
         )
         if pd.notna(best["fall_low"]):
-            found += f" (95 % interval {best['fall_low']:.2g} to {best['fall_high']:.2g} over samples)"
-        return f"{found}." if best["chosen"] else f"{found}, which chance explains: nothing is treated."
+            ends = f"{best['fall_low']:.2g} to {best['fall_high']:.2g}"
+            found += f" ({100 * confidence:g} % interval {ends} over samples)"
+        if best["chosen"]:
+            return f"{found}."
+        why = ", which chance explains" if best["fall"] > 0 else ""
+        return f"{found}{why}: nothing is treated."
     found = f"{first['deciding']:.4g} with all weights 1, {rest['deciding'].min():.4g} at best after"
     said = f"No round lowers the objective on the part that decides ({found}): nothing is treated."
     if rest["driving"].min() >= first["driving"]:

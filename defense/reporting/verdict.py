@@ -89,7 +89,9 @@ def untouched(run: Run) -> str:
         return "the first step of the descent would leave a class with nearly no weight"
     if run.descent is not None and run.descent["chosen"].iloc[0]:
         if run.descent["fall"].notna().any():
-            return "on the part of validation that decides, chance explains what the weights of the descent change"
+            return (
+                "chance explains how much the descent lowers the objective on the part of validation that decides"
+            )
         return "no round of the descent lowers the objective on the part of validation that decides"
     if spec.name is TreatmentName.reweight:
         return "all scores are alike"

@@ -218,7 +218,8 @@ def test_a_sweep_over_seeds_and_its_summary(command: Command, tmp_path: Path, ca
     assert command_line in (tmp_path / "runs/sweep/report.md").read_text("utf-8")
 
 
-TREATMENT = "expected one of name, budget, budgets, names, held_out, threshold, balance, rounds, rate, discrete"
+OF_TREATMENT = "name, budget, budgets, names, held_out, threshold, balance, rounds, rate, confidence, discrete"
+TREATMENT = f"expected one of {OF_TREATMENT}"
 BAD = {
     "an unknown choice of a group": (["scorer=magic"], ["scorer/magic", "ip", "random"]),
     "an unknown field": (

@@ -199,7 +199,16 @@ def test_a_treatment_that_chance_explains_is_not_made(folder: Path) -> None:
     assert (fall["fall_low"], fall["fall_high"]) == pytest.approx((0.1 - half, 0.1 + half))
     said = "it falls there by 0.1 (95 % interval -0.072 to 0.27 over samples), which chance explains"
     assert f"{said}: nothing is treated." in found["page"]
-    assert "chance explains what the weights of the descent change" in found["verdict"]
+    assert (
+        "chance explains how much the descent lowers the objective on the part of validation" in found["verdict"]
+    )
+    more = outcome(folder / "confident", SCORE, "treatment.confidence=0", fall=0.1, **numbers)
+    assert more["sizes"]["treated"] > 0
+    assert "In a comparison from the same fresh first weights it falls there by 0.1. By these" in more["page"]
+    assert "It is taken if the objective falls. Round 0" in more["page"]
+    less = outcome(folder / "rises", SCORE, "treatment.confidence=0", fall=-0.1, **numbers)
+    assert less["sizes"]["treated"] == 0
+    assert "it falls there by -0.1: nothing is treated." in less["page"]
 
 
 def test_a_descent_that_does_not_descend_says_so(folder: Path) -> None:
@@ -276,6 +285,7 @@ def test_repair_weighs_for_accuracy_where_nobody_attacks(folder: Path) -> None:
         (["treatment.rounds=0"], r"treatment\.rounds=0: expected a whole number of at least 1"),
         (["treatment.rate=0"], r"treatment\.rate=0\.0: expected a number in \(0, 10\]"),
         (["treatment.rate=-1"], r"treatment\.rate=-1\.0: expected a number in"),
+        (["treatment.confidence=1"], r"treatment\.confidence=1\.0: expected a number of at least 0 and below 1"),
         (["treatment.rate=nan"], r"treatment\.rate=nan: expected a number in"),
         (["scorer=ip"], r"scorer\.method=alignment: expected scorer=metagradient, for treatment=optimize"),
         (["scorer.proxy=fast"], r"scorer\.proxy=fast: expected null, for treatment=optimize"),
