@@ -2,8 +2,8 @@
 
 One part of validation drives the descent. The other decides. It names the round in which its objective is lowest.
 As that is the lowest of several, a treatment by its weights is then compared with none: both are trained from the
-same fresh first weights and in the same order. Unless the objective falls on the deciding samples by more than
-chance, nothing is treated. None of these trainings is reported.
+same fresh first weights and in the same order. Unless the objective falls on the deciding samples, as surely as
+`treatment.confidence` asks for, nothing is treated. None of these trainings is reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from defense.errors import InputError
 from defense.metagradients.descent import step_weights
 from defense.pipeline.run import Run
 from defense.reporting.agreement import rank_correlation
-from defense.reporting.statistics import Mean, mean_interval
+from defense.reporting.statistics import mean_interval
 from defense.stages.treat import untreated
 
 MEASURED = ("round", "driving", "deciding", "driving_accuracy", "deciding_accuracy", "agreement")
@@ -37,8 +37,8 @@ class Descent:
     spec: Treat  # of budget 0 if nothing is to be treated
     # round, driving, deciding: the objective on either part; driving_accuracy, deciding_accuracy: in percent, and
     # under attack if the objective looks at that; agreement: rank correlation of the derivatives with those of the
-    # round before; fall, fall_low, fall_high: of the objective by the treatment of a round that is compared with
-    # none; chosen: the round that is taken. None without a descent
+    # round before; fall, fall_low, fall_high: of the objective by the treatment of the round that is compared with
+    # none, and its 95 % interval; chosen: the round that is taken. None without a descent
     rounds: pd.DataFrame | None
 
 
@@ -82,9 +82,9 @@ def descend(run: Run, scores: Scores) -> Descent:
     best = int(table["deciding"].argmin())
     by_weight = Scores(scores.table.assign(score=weights[best]), scores.record)
     if best > 0:
-        fall = measure_fall(run, run.treat(by_weight, spec, "descent"))
-        table.loc[best, list(FALL)] = fall.columns(FALL[0])
-        if not fall.low > 0:
+        falls = measure_falls(run, run.treat(by_weight, spec, "descent"))
+        table.loc[best, list(FALL)] = mean_interval(falls).columns(FALL[0])
+        if not mean_interval(falls, confidence=spec.confidence).low > 0:
             best = 0
     if best == 0:
         by_weight, spec = Scores(scores.table.assign(score=1.0), scores.record), replace(spec, budget=0.0)
@@ -100,8 +100,8 @@ def check_room_for_removal(run: Run) -> None:
         raise InputError("treatment.budget", spec.budget, said)
 
 
-def measure_fall(run: Run, treatment: Treatment) -> Mean:
-    """Return how far a treatment lowers the objective on the deciding samples, with its interval over them.
+def measure_falls(run: Run, treatment: Treatment) -> np.ndarray:
+    """Return how far a treatment lowers the contribution to the objective of each deciding sample, (n,).
 
     With it and without, trainings begin with the same first weights and have the same order, which no round has. A
     sample counts by its mean over as many of them as the scorer takes the mean over.
@@ -111,7 +111,7 @@ def measure_fall(run: Run, treatment: Treatment) -> Mean:
         - run.deciding("treated", which, treatment).table["contribution"]
         for which in range(run.config.scorer.seeds)
     ]
-    return mean_interval(np.mean(falls, axis=0), confidence=run.config.treatment.confidence)
+    return np.mean(falls, axis=0)
 
 
 def train_round(run: Run, number: int, weights: np.ndarray) -> list[DescentRound]:

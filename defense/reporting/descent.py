@@ -47,8 +47,8 @@ def about_descent(run: Scoring, rounds: pd.DataFrame | None) -> list[str]:
         f"{drive} validation samples drive the descent, {decide} others decide. The round with the lowest "
         "objective on those is the lowest of several, which flatters. So its treatment is compared with none: a "
         "training each, from the same fresh first weights and in the same order. It is taken if the objective "
-        f"falls{' by more than chance' if spec.confidence > 0 else ''}. Round 0 has all weights 1. Each round "
-        "trains from first weights and in an order of its own. None of these trainings is an arm."
+        "falls. Round 0 has all weights 1. Each round trains from first weights and in an order of its own. None "
+        "of these trainings is an arm."
     )
     found = [tell_outcome(rounds, spec.confidence), *tell_end(len(rounds) - 1, spec.rounds), *tell_weights(run)]
     return [" ".join([*found, *tell_agreement(rounds, seeds)]), how]
@@ -68,11 +68,10 @@ def tell_outcome(rounds: pd.DataFrame, confidence: float) -> str:
             f"fresh first weights it falls there by {best['fall']:.2g}"
         )
         if pd.notna(best["fall_low"]):
-            ends = f"{best['fall_low']:.2g} to {best['fall_high']:.2g}"
-            found += f" ({100 * confidence:g} % interval {ends} over samples)"
+            found += f" (95 % interval {best['fall_low']:.2g} to {best['fall_high']:.2g} over samples)"
         if best["chosen"]:
-            return f"{found}."
-        why = ", which chance explains" if best["fall"] > 0 else ""
+            return f"{found}{'' if best['fall_low'] > 0 else ', which chance may explain'}."
+        why = f", too unsurely for treatment.confidence={confidence:g}" if best["fall"] > 0 else ""
         return f"{found}{why}: nothing is treated."
     found = f"{first['deciding']:.4g} with all weights 1, {rest['deciding'].min():.4g} at best after"
     said = f"No round lowers the objective on the part that decides ({found}): nothing is treated."

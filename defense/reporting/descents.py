@@ -46,10 +46,10 @@ def descents(settings: Sequence[Setting]) -> list[Part]:
     text = (
         "Of treatment=optimize: the round whose weights are taken, on average, the seeds in which that is round 0 "
         "and nothing is treated, and the change of accuracy on either part of validation from round 0 to it. "
-        "Nothing is treated if no round lowers the objective on the deciding part, or if chance explains the fall "
-        "in a comparison from the same first weights. As that part has chosen the round, its change flatters. "
-        "agreement: rank correlation of derivatives from round to round, which train in other orders and with "
-        "other weights."
+        "Nothing is treated if no round lowers the objective on the deciding part, or if it does not fall, as "
+        "surely as treatment.confidence asks for, in a comparison from the same first weights. As that part has "
+        "chosen the round, its change flatters. agreement: rank correlation of derivatives from round to round, "
+        "which train in other orders and with other weights."
     )
     head = ("setting", "round taken", "nothing treated", "driving, points", "deciding, points", "agreement")
     return [Part("descents", "What the descents did", text, head, rows)] if rows else []

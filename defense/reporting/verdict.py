@@ -89,9 +89,8 @@ def untouched(run: Run) -> str:
         return "the first step of the descent would leave a class with nearly no weight"
     if run.descent is not None and run.descent["chosen"].iloc[0]:
         if run.descent["fall"].notna().any():
-            return (
-                "chance explains how much the descent lowers the objective on the part of validation that decides"
-            )
+            sure = "surely enough " if spec.confidence > 0 else ""
+            return f"beside no treatment the descent does not {sure}lower the objective on the part that decides"
         return "no round of the descent lowers the objective on the part of validation that decides"
     if spec.name is TreatmentName.reweight:
         return "all scores are alike"

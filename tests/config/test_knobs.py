@@ -334,7 +334,7 @@ CASES = [
     case("treatment.held_out", 0.6, SHOWN, AUTO),
     case("treatment.rounds", 2, TREATED | {"descent"}, OPTIMIZE),
     case("treatment.rate", 0.5, TREATED | {"descent"}, OPTIMIZE),
-    case("treatment.confidence", 0, TREATED, OPTIMIZE),
+    case("treatment.confidence", 0.5, TREATED, OPTIMIZE),
     case("treatment.discrete", "true", TREATED, OPTIMIZE),
     case("treatment.budget", 0.2, TREATED, [*OPTIMIZE, "treatment.discrete=true"]),
     case("treatment.held_out", 0.6, TREATED | DESCENT | {"train", "attack", "metagradient"}, OPTIMIZE),

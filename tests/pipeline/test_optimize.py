@@ -14,10 +14,9 @@ from scipy import stats
 
 from defense.artifacts import Contributions, DescentRound, Scores, Treatment
 from defense.errors import InputError
-from defense.pipeline.descent import descend, measure_fall
+from defense.pipeline.descent import descend, measure_falls
 from defense.pipeline.load import load_run
 from defense.pipeline.run import Run
-from defense.reporting.statistics import Mean, mean_interval
 from defense.runtime import checkpoint as checkpoint
 from defense.runtime.progress import Progress
 from defense.stages.treat import untreated
@@ -94,11 +93,11 @@ def test_discrete_removes_the_lowest_weights_up_to_the_budget(
     """On so few samples removal does not help, so that the comparison is told to find a gain."""
     compared: list[Treatment] = []
 
-    def gain(run: Run, treatment: Treatment) -> Mean:
+    def gain(run: Run, treatment: Treatment) -> np.ndarray:
         compared.append(treatment)
-        return Mean(1.0, 0.5, 1.5, 36)
+        return np.linspace(0.5, 1.5, 36)
 
-    monkeypatch.setattr("defense.pipeline.descent.measure_fall", gain)
+    monkeypatch.setattr("defense.pipeline.descent.measure_falls", gain)
     changes = ["treatment.discrete=true", "treatment.budget=0.25"]
     removed = run_in(folder / "discrete", *OPTIMIZE, f"store={folder / 'store'}", *changes)
     assert {"descent_0", "descent_3"} <= set(removed["reused"])
@@ -186,29 +185,36 @@ def test_if_no_round_is_better_on_the_deciding_part_nothing_is_treated(folder: P
     assert "does not lower it on the part that drives" not in found["page"]
 
 
-def test_a_treatment_that_chance_explains_is_not_made(folder: Path) -> None:
-    """Round 2 is lowest by far; in the comparison the objective falls by 0.1 (-0.07 to 0.27) on 36 samples."""
-    numbers = {"validation": [2.0, 1.0, 0.5, 0.6], "choice": [2.0, 1.0, 0.5, 0.6]}
-    found = outcome(folder / "chance", SCORE, fall=0.1, **numbers)
+LOWER = {"validation": [2.0, 1.0, 0.5, 0.6], "choice": [2.0, 1.0, 0.5, 0.6]}  # round 2, by far
+
+
+def test_a_treatment_that_raises_the_objective_is_not_made(folder: Path) -> None:
+    found = outcome(folder / "rises", SCORE, fall=-0.1, **LOWER)
     assert found["sizes"]["treated"] == 0
     assert found["arms"]["defended"] == found["arms"]["baseline"]
     assert [row["chosen"] for row in found["descent"]] == [True, False, False, False]
+    assert (
+        "it falls there by -0.1 (95 % interval -0.27 to 0.072 over samples): nothing is treated." in found["page"]
+    )
+    assert "beside no treatment the descent does not lower the objective" in found["verdict"]
+
+
+def test_confidence_asks_for_an_interval_above_zero(folder: Path) -> None:
+    """The objective falls by 0.1, in a 95 % interval of -0.07 to 0.27 on 36 samples."""
     half = 0.5 * stats.t.ppf(0.975, 35) / np.sqrt(35)
-    fall = found["descent"][2]
+    any_gain = outcome(folder / "any gain", SCORE, fall=0.1, **LOWER)
+    assert any_gain["sizes"]["treated"] > 0
+    fall = any_gain["descent"][2]
     assert fall["fall"] == pytest.approx(0.1)
     assert (fall["fall_low"], fall["fall_high"]) == pytest.approx((0.1 - half, 0.1 + half))
-    said = "it falls there by 0.1 (95 % interval -0.072 to 0.27 over samples), which chance explains"
-    assert f"{said}: nothing is treated." in found["page"]
-    assert (
-        "chance explains how much the descent lowers the objective on the part of validation" in found["verdict"]
-    )
-    more = outcome(folder / "confident", SCORE, "treatment.confidence=0", fall=0.1, **numbers)
-    assert more["sizes"]["treated"] > 0
-    assert "In a comparison from the same fresh first weights it falls there by 0.1. By these" in more["page"]
-    assert "It is taken if the objective falls. Round 0" in more["page"]
-    less = outcome(folder / "rises", SCORE, "treatment.confidence=0", fall=-0.1, **numbers)
-    assert less["sizes"]["treated"] == 0
-    assert "it falls there by -0.1: nothing is treated." in less["page"]
+    said = "In a comparison from the same fresh first weights it falls there by 0.1 (95 % interval -0.072 to 0.27"
+    assert f"{said} over samples), which chance may explain." in any_gain["page"]
+    sure = outcome(folder / "sure", SCORE, "treatment.confidence=0.95", fall=0.1, **LOWER)
+    assert sure["sizes"]["treated"] == 0
+    assert f"{said} over samples), too unsurely for treatment.confidence=0.95: nothing is treated." in sure["page"]
+    assert "does not surely enough lower the objective" in sure["verdict"]
+    enough = outcome(folder / "enough", SCORE, "treatment.confidence=0.7", fall=0.1, **LOWER)
+    assert enough["sizes"]["treated"] > 0
 
 
 def test_a_descent_that_does_not_descend_says_so(folder: Path) -> None:
@@ -346,7 +352,7 @@ def test_a_comparison_trains_both_from_the_same_first_weights(folder: Path, foun
         run.deciding("untreated", which, nothing).table["contribution"] - pairs[which][1]["contribution"]
         for which in range(2)
     ]
-    assert measure_fall(run, half) == mean_interval((falls[0] + falls[1]) / 2)
+    np.testing.assert_array_equal(measure_falls(run, half), (falls[0] + falls[1]) / 2)
 
 
 class Killed(Exception):
