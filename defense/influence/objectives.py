@@ -51,29 +51,36 @@ def demographic_parity(logits: Tensor, split: Split, positive: int) -> Tensor:
 
     For two groups this is the absolute gap.
     """
-    rows = torch.ones_like(split.labels, dtype=torch.bool)
-    return group_gap(logits.softmax(1)[:, positive], split, rows, ObjectiveName.demographic_parity)
+    return group_gap(logits, split, positive, ObjectiveName.demographic_parity)
 
 
 def equal_opportunity(logits: Tensor, split: Split, positive: int) -> Tensor:
     """The gap of `demographic_parity` among the samples whose label is `positive` (Hardt et al. 2016)."""
-    rows = split.labels == positive
-    return group_gap(logits.softmax(1)[:, positive], split, rows, ObjectiveName.equal_opportunity)
+    return group_gap(logits, split, positive, ObjectiveName.equal_opportunity)
 
 
-def group_gap(values: Tensor, split: Split, rows: Tensor, name: ObjectiveName) -> Tensor:
-    """Return max - min over groups of the mean of `values` (n,) over the chosen `rows` (n,).
+def group_gap(logits: Tensor, split: Split, positive: int, name: ObjectiveName) -> Tensor:
+    """Return max - min over groups of the mean probability of class `positive`; `name` chooses the samples."""
+    probability = logits.softmax(1)[:, positive]
+    means = torch.stack([probability[group].mean() for group in counted_groups(split, positive, name)])
+    return means.max() - means.min()
 
-    name: of the objective. Raises InputError unless there are at least two groups, each with such rows.
+
+def counted_groups(split: Split, positive: int, name: ObjectiveName) -> list[Tensor]:
+    """Return for each group which samples (n,) the gap `name` counts: all, or those with label `positive`.
+
+    Raises InputError unless there are at least two groups, each with such samples.
     """
-    groups = [] if split.groups is None else [rows & (split.groups == group) for group in split.groups.unique()]
+    counted = torch.ones_like(split.labels, dtype=torch.bool)
+    if name is ObjectiveName.equal_opportunity:
+        counted = split.labels == positive
+    groups = [] if split.groups is None else [counted & (split.groups == group) for group in split.groups.unique()]
     if len(groups) < 2 or not all(bool(group.any()) for group in groups):
         said = "expected validation samples of two groups or more"
         if name is ObjectiveName.equal_opportunity:  # the others count every sample
             said += ", each with some of the class objective.positive"
         raise InputError("objective.weights", name, f"{said}: data.sensitive of a table, train_groups of data=npz")
-    means = torch.stack([values[group].mean() for group in groups])
-    return means.max() - means.min()
+    return groups
 
 
 Function = Callable[..., Tensor]
@@ -107,23 +114,19 @@ def contributions(logits: Mapping[str, Tensor], validation: Validation, objectiv
         if OBJECTIVES[name] is mean_loss:
             total += weight * cross_entropy(seen, split.labels)
         else:
-            probability = seen.softmax(1)[:, objective.positive]
             gap = OBJECTIVES[name](seen, split, objective.positive)
-            total += weight * (gap + gap_derivative(probability, split, name, objective))
+            total += weight * (gap + gap_derivative(seen, split, objective.positive, name))
     return total
 
 
-def gap_derivative(values: Tensor, split: Split, name: ObjectiveName, objective: Objective) -> Tensor:
-    """Return the derivative (v,) of a gap between groups in `values` (v,) by the share of each sample."""
-    rows = torch.ones_like(split.labels, dtype=torch.bool)
-    if name is ObjectiveName.equal_opportunity:
-        rows = split.labels == objective.positive
-    assert split.groups is not None
-    groups = [rows & (split.groups == group) for group in split.groups.unique()]
-    groups.sort(key=lambda group: float(values[group].mean()))
-    found = torch.zeros_like(values)
+def gap_derivative(logits: Tensor, split: Split, positive: int, name: ObjectiveName) -> Tensor:
+    """Return the derivative (v,) of `group_gap` by the share of each sample."""
+    probability = logits.softmax(1)[:, positive]
+    groups = counted_groups(split, positive, name)
+    groups.sort(key=lambda group: float(probability[group].mean()))
+    found = torch.zeros_like(probability)
     for group, sign in ((groups[0], -1), (groups[-1], 1)):
-        found[group] += sign * len(values) / group.sum() * (values[group] - values[group].mean())
+        found[group] += sign * len(found) / group.sum() * (probability[group] - probability[group].mean())
     return found
 
 

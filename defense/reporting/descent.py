@@ -46,12 +46,19 @@ def about_descent(run: Scoring, rounds: pd.DataFrame | None) -> list[str]:
     how = (
         f"{drive} validation samples drive the descent, {decide} others decide. The round with the lowest "
         "objective on those is the lowest of several, which flatters. So its treatment is compared with none: a "
-        "training each, from the same fresh first weights and in the same order. It is taken if the objective "
-        "falls. Round 0 has all weights 1. Each round trains from first weights and in an order of its own. None "
-        "of these trainings is an arm."
+        "training each, from the same fresh first weights and in the same order. It is taken if "
+        f"{tell_rule(spec.confidence)}. Round 0 has all weights 1. Each round trains from first weights and in an "
+        "order of its own. None of these trainings is an arm."
     )
     found = [tell_outcome(rounds, spec.confidence), *tell_end(len(rounds) - 1, spec.rounds), *tell_weights(run)]
     return [" ".join([*found, *tell_agreement(rounds, seeds)]), how]
+
+
+def tell_rule(confidence: float) -> str:
+    """Return when a treatment is taken, at a treatment.confidence of `confidence`."""
+    if confidence == 0:
+        return "the objective falls"
+    return f"the {100 * confidence:g} % interval of the fall lies above 0"
 
 
 def tell_outcome(rounds: pd.DataFrame, confidence: float) -> str:

@@ -209,9 +209,11 @@ def test_confidence_asks_for_an_interval_above_zero(folder: Path) -> None:
     assert (fall["fall_low"], fall["fall_high"]) == pytest.approx((0.1 - half, 0.1 + half))
     said = "In a comparison from the same fresh first weights it falls there by 0.1 (95 % interval -0.072 to 0.27"
     assert f"{said} over samples), which chance may explain." in any_gain["page"]
+    assert "It is taken if the objective falls." in any_gain["page"]
     sure = outcome(folder / "sure", SCORE, "treatment.confidence=0.95", fall=0.1, **LOWER)
     assert sure["sizes"]["treated"] == 0
     assert f"{said} over samples), too unsurely for treatment.confidence=0.95: nothing is treated." in sure["page"]
+    assert "It is taken if the 95 % interval of the fall lies above 0." in sure["page"]
     assert "does not surely enough lower the objective" in sure["verdict"]
     enough = outcome(folder / "enough", SCORE, "treatment.confidence=0.7", fall=0.1, **LOWER)
     assert enough["sizes"]["treated"] > 0
