@@ -18,7 +18,7 @@ from defense.cli.arguments import arguments, several
 from defense.cli.errors import IN_ONE_LINE, of_hydra, one_line
 from defense.cli.folders import below, enter, own
 from defense.cli.leftovers import remove_unbegun
-from defense.cli.multirun import SWEEP_ID, failing_alone
+from defense.cli.multirun import SWEEP_ID, failing_alone, in_this_process
 from defense.cli.sweep_files import as_typed
 from defense.config.compose import CONF, checked, register
 from defense.config.reads import unread
@@ -45,7 +45,7 @@ def job(composed: DictConfig) -> None:
             own(folder, sweep, number)
             with failing_alone(folder, overrides):
                 enter(folder, sweep, number)
-                cell(composed, folder, overrides, alone="BasicLauncher" in hydra_config.launcher["_target_"])
+                cell(composed, folder, overrides, alone=in_this_process(hydra_config.launcher))
         else:
             cell(composed, folder, overrides, alone=True)
     except IN_ONE_LINE as error:

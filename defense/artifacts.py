@@ -140,6 +140,14 @@ class Checks:
     curve: pd.DataFrame  # eps, accuracy in percent
 
 
+@dataclass(frozen=True)
+class Pages:
+    """The files of a report, and what a terminal shows of it."""
+
+    files: pd.DataFrame  # path, as in figures/scores.svg; content: bytes
+    said: pd.DataFrame  # answer, one row
+
+
 Artifact = TypeVar(
     "Artifact",
     Planted,
@@ -147,6 +155,7 @@ Artifact = TypeVar(
     AdversarialSet,
     Trajectory,
     DescentRound,
+    Contributions,
     Smoothness,
     Scores,
     Retrainings,
@@ -156,6 +165,7 @@ Artifact = TypeVar(
     Measurement,
     Evasion,
     Checks,
+    Pages,
 )
 
 

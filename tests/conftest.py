@@ -158,9 +158,9 @@ def result_of(folder: Path) -> dict[str, Any]:
 
 
 def computed_in(folder: Path) -> set[str]:
-    """Return the stages that a run has computed, and not found in the store."""
+    """Return the stages that a run has computed, and not found in the store; pages are drawn, not computed."""
     found = result_of(folder)
-    return set(found["seconds"]) - set(found["reused"])
+    return set(found["seconds"]) - set(found["reused"]) - {"pages"}
 
 
 def data(**changes: Any) -> Data:

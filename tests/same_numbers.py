@@ -388,6 +388,8 @@ def numbers_of(folder: Path, name: str) -> Iterator[tuple[str, str]]:
         own = file.parent.relative_to(folder / name).as_posix()
         result = json.loads(file.read_text("utf-8"))
         for label, entry in result["keys"].items():
+            if label == "pages":  # what they show is compared below
+                continue
             yield from ((f"{own}/{label}/{what}", value) for what, value in of_entry(folder / "store" / entry))
         compared = {key: value for key, value in result.items() if key not in UNCOMPARED}
         yield from ((f"{own}/result/{what}", value) for what, value in flat(compared) if timeless(what))

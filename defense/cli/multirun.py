@@ -130,6 +130,11 @@ class Report(Callback):
             sys.exit(1)
 
 
+def in_this_process(launcher: Any) -> bool:
+    """Return whether a launcher, by its settings, runs cells one after another in the process of the sweep."""
+    return launcher["_target_"].endswith((".BasicLauncher", ".SerialLauncher"))
+
+
 def say_where(config: DictConfig) -> None:
     """Say what relative paths are of, if Hydra is told to change the folder."""
     if config.hydra.job.chdir:

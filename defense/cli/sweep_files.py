@@ -62,14 +62,14 @@ def cells_of_sweep(file: Path) -> int | None:
 def planned(sweeper: Mapping[str, Any], task: Sequence[str], loader: Any = None) -> list[list[str]] | None:
     """Return the overrides of each cell of a sweep; None if they are not known beforehand.
 
-    Hydra's own sweeper has a cell for every combination; what another does is seen when it runs. A loader of
+    Ours has a cell for every combination, as Hydra's own; what another does is seen when it runs. A loader of
     configs knows what a glob stands for.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    if not str(sweeper.get("_target_")).endswith(f".{BasicSweeper.__name__}"):
+    if not str(sweeper.get("_target_")).endswith((".BasicSweeper", ".GridSweeper")):
         return None
     words = [*(f"{name}={value}" for name, value in (sweeper.get("params") or {}).items()), *map(str, task)]
     try:

@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,12 @@ def candidate_rows(run: Run) -> list[tuple[str, ...]]:
 
 def write_text(path: Path, template: str, facts: dict[str, Any]) -> None:
     """Write a template of this package, filled in; what goes into HTML is escaped."""
+    write(path, templates().get_template(f"{template}.j2").render(facts).rstrip() + "\n")
+
+
+@cache
+def templates() -> Environment:
+    """Return the templates of this package; each is compiled once."""
     environment = Environment(
         loader=PackageLoader("defense.reporting"),
         autoescape=lambda name: bool(name and name.endswith(".html.j2")),
@@ -153,7 +160,7 @@ def write_text(path: Path, template: str, facts: dict[str, Any]) -> None:
         lstrip_blocks=True,
     )
     environment.filters |= {"md": for_markdown, "visible": visible, "arm": arm_in_words, "kind": kind_of}
-    write(path, environment.get_template(f"{template}.j2").render(facts).rstrip() + "\n")
+    return environment
 
 
 def gallery(run: Run) -> dict[str, list[Picture]]:

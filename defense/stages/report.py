@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +33,15 @@ from defense.reporting.selection import one_class_said
 from defense.reporting.sheet import Part, Sheet, write_sheet
 from defense.reporting.timing import timing_result, timing_sheet
 from defense.reporting.tracking import tracked
+from defense.runtime.runtime import Runtime
+from defense.stages.pages import pages, write_files
+from defense.store.files import checksum
+from defense.store.fingerprint import canonical, hash_of
 
 log = logging.getLogger(__name__)
 
 
-def write_report(run: Run, output: Path) -> dict[str, Any]:
+def write_report(runtime: Runtime, run: Run, output: Path) -> dict[str, Any]:
     """Write result.json, scores, per_sample and the pages into `output`; return the content of result.json."""
     begin = time.perf_counter()
     numbers = result(run)
@@ -44,53 +51,92 @@ def write_report(run: Run, output: Path) -> dict[str, Any]:
     scores.to_csv(output / "scores.csv", index=False, encoding="utf-8")
     samples = [arm.evaluation.assign(arm=name) for name, arm in run.arms.items()]
     named(pd.concat(samples), run.data).to_parquet(output / "per_sample.parquet", index=False)
-    write_pages(run, numbers, output)
-    numbers |= {"report_seconds": round(time.perf_counter() - begin, 3)}
+    spent = time.perf_counter() - begin
+    said = draw_pages(runtime, run, numbers, lambda folder: draw_run(run, numbers, folder), output)
+    numbers |= {"report_seconds": round(spent, 3)}  # the pages are a stage of their own
     write_json(numbers, output / "result.json")
-    one_class = one_class_said(numbers["one_class"], len(run.data.train), run.settings["treatment"])
-    flagged = warning(numbers["checks"], numbers["health"])
-    derived = about_derivative(run.settings, run.record)
-    said = [arms_table(run), numbers["verdict"], flagged, one_class, derived, f"report: {output / 'report.html'}"]
-    log.info("\n%s", for_terminal("\n\n".join(filter(None, said))))
+    log.info("\n%s", for_terminal(f"{said}\n\nreport: {output / 'report.html'}"))
     tracked(run.config.track, numbers, {name: arm.history for name, arm in run.arms.items()}, output)
     return numbers
 
 
-def write_detection(run: Scoring, output: Path) -> dict[str, Any]:
+def draw_run(run: Run, numbers: dict[str, Any], folder: Path) -> str:
+    """Write the pages of a run of task=defend into a folder; return what a terminal shows of them."""
+    write_pages(run, numbers, folder)
+    one_class = one_class_said(numbers["one_class"], len(run.data.train), run.settings["treatment"])
+    flagged = warning(numbers["checks"], numbers["health"])
+    derived = about_derivative(run.settings, run.record)
+    return "\n\n".join(filter(None, (arms_table(run), numbers["verdict"], flagged, one_class, derived)))
+
+
+def draw_pages(
+    runtime: Runtime, run: Scoring, numbers: dict[str, Any], draw: Callable[[Path], str], output: Path
+) -> str:
+    """Write pages into `output`, drawn by `draw` or as the store has them; return the answer that they give.
+
+    What they show enters the key: numbers, with the keys of stages, the data, and the names of samples.
+    """
+    shown = {name: value for name, value in numbers.items() if name != "reused"}
+    names = run.data.names_of(run.data.train.ids.numpy())
+    made_of = {"numbers": shown, "classes": run.data.class_names, "groups": run.data.group_names, "names": names}
+    splits = {name: split.digests for name, split in run.data.splits.items()}
+    alone = Runtime(runtime.fabric, runner=runtime.runner)  # other processes draw nothing
+    found = pages(alone, hash_of(canonical(made_of | {"splits": splits})), drawing_code(), draw)
+    write_files(found, output)
+    return str(found.said["answer"].iloc[0])
+
+
+@cache
+def drawing_code() -> str:
+    """Return a hash of all that pages are drawn by: the files of the reports, and the version of matplotlib."""
+    package = Path(__file__).parents[1]
+    drawing = [Path(__file__), *sorted((package / "reporting").rglob("*"))]
+    files = {
+        file.relative_to(package).as_posix(): checksum(file)
+        for file in drawing
+        if file.is_file() and file.suffix != ".pyc"
+    }
+    return hash_of(files | {"matplotlib": version("matplotlib")})
+
+
+def write_detection(runtime: Runtime, run: Scoring, output: Path) -> dict[str, Any]:
     """Write how well the scores find the known noise; return the content of result.json."""
     numbers = detection_result(run)
-    return written(run, numbers, detection_sheet([numbers], run.config.name), output)
+    return written(runtime, run, numbers, lambda: detection_sheet([numbers], run.config.name), output)
 
 
-def write_faithfulness(run: Scoring, found: Foreseen, output: Path) -> dict[str, Any]:
+def write_faithfulness(runtime: Runtime, run: Scoring, found: Foreseen, output: Path) -> dict[str, Any]:
     """Write how well the scores foresee retraining; return the content of result.json."""
     numbers = faithfulness_result(run, found)
-    return written(run, numbers, faithfulness_sheet([numbers], run.config.name), output)
+    return written(runtime, run, numbers, lambda: faithfulness_sheet([numbers], run.config.name), output)
 
 
-def write_order(run: Scoring, reference: Reference, output: Path) -> dict[str, Any]:
+def write_order(runtime: Runtime, run: Scoring, reference: Reference, output: Path) -> dict[str, Any]:
     """Write how alike the order of the scores and that of a reference are; return the content of result.json."""
     numbers = order_result(run, reference)
-    return written(run, numbers, order_sheet([numbers], run.config.name), output)
+    return written(runtime, run, numbers, lambda: order_sheet([numbers], run.config.name), output)
 
 
-def write_speed(run: Scoring, found: dict[str, Any], output: Path) -> dict[str, Any]:
+def write_speed(runtime: Runtime, run: Scoring, found: dict[str, Any], output: Path) -> dict[str, Any]:
     """Write how long the scorers took, as `found` by `defense.tasks.speed`; return the content of result.json."""
     numbers = timing_result(run, found)
-    return written(run, numbers, timing_sheet([numbers], run.config.name), output)
+    return written(runtime, run, numbers, lambda: timing_sheet([numbers], run.config.name), output)
 
 
-def write_repair(run: Repair, output: Path) -> dict[str, Any]:
+def write_repair(runtime: Runtime, run: Repair, output: Path) -> dict[str, Any]:
     """Write what every arm makes of every test sample; return the content of result.json."""
     scores = run.scores.assign(**{name: run.treatment[name].to_numpy() for name in ("treated", "weight")})
     named(per_sample(run), run.data).to_parquet(output / "per_sample.parquet", index=False)
     numbers = repair_result(run)
-    sheet = repair_sheet([numbers], run.config.name)
-    sheet = replace(sheet, parts=[*sheet.parts, *descent_part(run, run.descent)])
-    return written(replace(run, scores=scores), numbers, sheet, output, run.histories)
+
+    def page() -> Sheet:
+        sheet = repair_sheet([numbers], run.config.name)
+        return replace(sheet, parts=[*sheet.parts, *descent_part(run, run.descent)])
+
+    return written(runtime, replace(run, scores=scores), numbers, page, output, run.histories)
 
 
-def write_evaded(run: Evaded, output: Path) -> dict[str, Any]:
+def write_evaded(runtime: Runtime, run: Evaded, output: Path) -> dict[str, Any]:
     """Write what every arm makes of every test point, moved or not; return the content of result.json."""
     every = [
         table.assign(share=share, protocol=str(protocol), arm=arm, moved=run.chosen[share])
@@ -99,25 +145,32 @@ def write_evaded(run: Evaded, output: Path) -> dict[str, Any]:
     ]
     named(pd.concat(every), run.data).to_parquet(output / "per_sample.parquet", index=False)
     numbers = evaded_result(run)
-    return written(run, numbers, evaded_sheet([numbers], run.config.name), output)
+    return written(runtime, run, numbers, lambda: evaded_sheet([numbers], run.config.name), output)
 
 
 def written(
+    runtime: Runtime,
     run: Scoring,
     numbers: dict[str, Any],
-    sheet: Sheet,
+    page: Callable[[], Sheet],
     output: Path,
     histories: dict[str, pd.DataFrame] | None = None,
 ) -> dict[str, Any]:
-    """Write result.json, the scores and a sheet; histories: the curves of trainings, by arm, to be tracked."""
+    """Write result.json, the scores and a page; histories: the curves of trainings, by arm, to be tracked."""
     named(run.scores, run.data).to_parquet(output / "scores.parquet", index=False)
+    said = draw_pages(runtime, run, numbers, lambda folder: draw_sheet(run, page(), folder), output)
+    write_json(numbers, output / "result.json")
+    log.info("\n%s", for_terminal(f"{said}\n\nreport: {output / 'report.html'}"))
+    tracked(run.config.track, numbers, histories or {}, output)
+    return numbers
+
+
+def draw_sheet(run: Scoring, sheet: Sheet, folder: Path) -> str:
+    """Write a page into a folder, with how the scores were found; return the answer that it gives."""
     record = [(name, f"{value:.4g}") for name, value in run.record.items()]
     about = about_derivative(run.settings, run.record)
     how = Part("record", "How the scores were found", about, header=("", "value"), rows=record)
     found = [how] if record else []
     settings = json.dumps(run.settings, indent=2)
-    write_sheet(replace(sheet, parts=[*sheet.parts, *found], settings=settings), output)
-    write_json(numbers, output / "result.json")
-    log.info("\n%s", for_terminal(f"{sheet.answer}\n\nreport: {output / 'report.html'}"))
-    tracked(run.config.track, numbers, histories or {}, output)
-    return numbers
+    write_sheet(replace(sheet, parts=[*sheet.parts, *found], settings=settings), folder)
+    return sheet.answer

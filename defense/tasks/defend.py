@@ -70,7 +70,7 @@ def defend(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
         descent=descent.rounds,
         standing=plain(compared_under(attacked, clean)),
     )
-    return write_report(finished, output) if run.writes else {}
+    return write_report(run.runtime, finished, output) if run.writes else {}
 
 
 def higher(evaluation: pd.DataFrame, defended: record.Arm) -> bool:

@@ -15,4 +15,4 @@ from defense.stages.report import write_detection
 def detect(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Do the samples that are known to be wrong score lowest?"""
     summary = run.summary(run.scores(run.scored_models()), overrides)
-    return write_detection(summary, output) if run.writes else {}
+    return write_detection(run.runtime, summary, output) if run.writes else {}

@@ -47,7 +47,7 @@ def evade(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     largest = scores[max(shares), Protocol.strict]
     chosen = {share: movers(run, run.data.test, "test", share).numpy() for share in shares}
     finished = Evaded(**vars(run.summary(largest, overrides)), tables=tables, chosen=chosen)
-    return write_evaded(finished, output) if run.writes else {}
+    return write_evaded(run.runtime, finished, output) if run.writes else {}
 
 
 def arms(run: Run, label: str, scores: Scores, moved: Moved) -> dict[str, pd.DataFrame]:

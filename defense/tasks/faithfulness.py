@@ -71,7 +71,7 @@ def faithfulness(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]
         measured_singles=measurements(run, retrained, single),
     )
     together = scored[0] if len(set(map(id, scored))) == 1 else mean(named("target", scored))
-    return write_faithfulness(run.summary(together, overrides), found, output) if run.writes else {}
+    return write_faithfulness(run.runtime, run.summary(together, overrides), found, output) if run.writes else {}
 
 
 def named(name: str, scored: list[Scores]) -> dict[str, Scores]:

@@ -35,7 +35,7 @@ def order(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
         dict(zip(other.record["name"], other.record["value"], strict=True)),
         cosines,
     )
-    return write_order(run.summary(scores, overrides), found, output) if run.writes else {}
+    return write_order(run.runtime, run.summary(scores, overrides), found, output) if run.writes else {}
 
 
 def plainest(scorer: Scorer) -> Scorer:

@@ -42,7 +42,7 @@ def repair(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
         histories={name: model.artifact.history for name, model in models.items()},
         arms_learned={name: plain(learned_of(table)) for name, table in measured.items()},
     )
-    return write_repair(finished, output) if run.writes else {}
+    return write_repair(run.runtime, finished, output) if run.writes else {}
 
 
 def learned_of(table: pd.DataFrame) -> Learned:

@@ -82,7 +82,7 @@ def speed(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
         "threads": 1 if spec.clock is Clock.processor else torch.get_num_threads(),
         "load": loads,
     }
-    return write_speed(summary, found, output)
+    return write_speed(run.runtime, summary, found, output)
 
 
 def is_plain(scorer: Scorer) -> bool:

@@ -1,0 +1,47 @@
+"""Run the cells of a sweep one after another in this process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from defense.cli.composition import CellComposer
+
+log = logging.getLogger(__name__)
+
+
+def run_cells(
+    context: HydraContext, job: TaskFunction, config: DictConfig, cells: Sequence[Sequence[str]], first: int
+) -> list[JobReturn]:
+    """Run cells by their overrides, the first with the number `first`; return how each has ended.
+
+    What Hydra returns of a cell holds its settings twice. They are left out: a sweep of thousands has no room for
+    them.
+    """
+    setup_globals()
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+    composer = CellComposer(context.config_loader, config)
+    log.info("Launching %d jobs locally", len(cells))
+    ended = []
+    for number, cell in enumerate(cells, first):
+        log.info("\t#%d : %s", number, " ".join(filter_overrides(cell)))
+        composed = composer.compose(cell)
+        with open_dict(composed):
+            composed.hydra.job.id = composed.hydra.job.num = number
+        found = run_job(
+            hydra_context=context,
+            task_function=job,
+            config=composed,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        found.cfg = found.hydra_cfg = None
+        ended.append(found)
+        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    return ended

@@ -1,0 +1,44 @@
+"""Hydra's door to the sweeps of `defense`: it takes plugins from packages below `hydra_plugins` alone.
+
+hydra/sweeper=grid      every combination, as `basic`; each value is checked once and not once a cell
+hydra/launcher=serial   one cell after another, as `basic`; in memory that does not grow with their number
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher, BasicLauncherConf
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+
+from defense.cli.composition import first_of_each
+from defense.cli.serial import run_cells
+
+
+class GridSweeper(BasicSweeper):
+    """Runs every combination of the values that are swept."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Raise what Hydra raises for a value that is no setting of a cell."""
+        super().validate_batch_is_legal(first_of_each(batch))
+
+
+class SerialLauncher(BasicLauncher):
+    """Runs cells one after another in this process."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Return how each cell has ended, without its settings."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        assert self.task_function is not None
+        return run_cells(self.hydra_context, self.task_function, self.config, job_overrides, initial_job_idx)
+
+
+for group, name, base, ours in (
+    ("hydra/sweeper", "grid", BasicSweeperConf, GridSweeper),
+    ("hydra/launcher", "serial", BasicLauncherConf, SerialLauncher),
+):
+    node = base(_target_=f"{ours.__module__}.{ours.__qualname__}")
+    ConfigStore.instance().store(group=group, name=name, node=node, provider="defense")
