@@ -39,6 +39,7 @@ from defense.store.files import checksum
 from defense.store.fingerprint import canonical, hash_of
 
 log = logging.getLogger(__name__)
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def write_report(runtime: Runtime, run: Run, output: Path) -> dict[str, Any]:
@@ -86,16 +87,16 @@ def draw_pages(
     return str(found.said["answer"].iloc[0])
 
 
+def drawing_files() -> list[Path]:
+    """Return the files that pages are drawn by, below the package."""
+    files = [Path(__file__).resolve(), *sorted((PACKAGE / "reporting").rglob("*"))]
+    return [file.relative_to(PACKAGE) for file in files if file.is_file() and file.suffix != ".pyc"]
+
+
 @cache
 def drawing_code() -> str:
     """Return a hash of all that pages are drawn by: the files of the reports, and the version of matplotlib."""
-    package = Path(__file__).parents[1]
-    drawing = [Path(__file__), *sorted((package / "reporting").rglob("*"))]
-    files = {
-        file.relative_to(package).as_posix(): checksum(file)
-        for file in drawing
-        if file.is_file() and file.suffix != ".pyc"
-    }
+    files = {file.as_posix(): checksum(PACKAGE / file) for file in drawing_files()}
     return hash_of(files | {"matplotlib": version("matplotlib")})
 
 
