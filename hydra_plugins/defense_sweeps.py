@@ -7,6 +7,7 @@ hydra/launcher=serial   one cell after another, as `basic`; in memory that does 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher, BasicLauncherConf
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
@@ -15,10 +16,21 @@ from hydra.core.utils import JobReturn
 
 from defense.cli.composition import first_of_each
 from defense.cli.serial import run_cells
+from defense.cli.sweep_files import planned
 
 
 class GridSweeper(BasicSweeper):
     """Runs every combination of the values that are swept."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run or plan all cells; a plan leaves no folder."""
+        if not isinstance(self.launcher, PlanLauncher):
+            return super().sweep(arguments)
+        assert self.hydra_context is not None
+        assert self.config is not None
+        cells = planned(self.config.hydra.sweeper, arguments, self.hydra_context.config_loader) or []
+        self.validate_batch_is_legal(cells)
+        return self.launcher.launch(cells, initial_job_idx=0)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Raise what Hydra raises for a value that is no setting of a cell."""
@@ -36,9 +48,23 @@ class SerialLauncher(BasicLauncher):
         return run_cells(self.hydra_context, self.task_function, self.config, job_overrides, initial_job_idx)
 
 
+class PlanLauncher(BasicLauncher):
+    """Prints what is known of each cell before it runs."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Return nothing: no cell has run."""
+        from defense.cli.plan import plan_cells  # torch: not for --help
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        plan_cells(self.hydra_context, self.config, job_overrides)
+        return []
+
+
 for group, name, base, ours in (
     ("hydra/sweeper", "grid", BasicSweeperConf, GridSweeper),
     ("hydra/launcher", "serial", BasicLauncherConf, SerialLauncher),
+    ("hydra/launcher", "plan", BasicLauncherConf, PlanLauncher),
 ):
     node = base(_target_=f"{ours.__module__}.{ours.__qualname__}")
     ConfigStore.instance().store(group=group, name=name, node=node, provider="defense")

@@ -86,6 +86,8 @@ class Report(Callback):
         Hydra takes an exception of a callback for a warning, so it is said here, and ends the command.
         """
         say_where(config)
+        if is_plan(config):
+            return
         made.clear()  # of an earlier run of this process
         try:
             folder = Path(config.hydra.sweep.dir)
@@ -103,6 +105,8 @@ class Report(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the page of the sweep beside its cells, and sum up what was computed; exit 1 if a cell failed."""
+        if is_plan(config):
+            return
         folder = Path(config.hydra.sweep.dir)
         page = True
         failures: list[Failure] = []
@@ -128,6 +132,11 @@ class Report(Callback):
             lock.release()
         if failures or not page:
             sys.exit(1)
+
+
+def is_plan(config: DictConfig) -> bool:
+    """Return whether a sweep runs no cell, and only says what it would do."""
+    return str(config.hydra.launcher["_target_"]).endswith(".PlanLauncher")
 
 
 def in_this_process(launcher: Any) -> bool:

@@ -83,10 +83,11 @@ def modules_of(path: str, target: Any) -> list[ModuleType]:
     modules = {sys.modules[name] for name in names if name in sys.modules}
     folders = {Path(file).resolve().parent for module in modules if (file := file_of(module))}
     modules |= {sys.modules[name] for name in names_within(target) if name in sys.modules}
-    for module in list(sys.modules.values()):
-        file = file_of(module) or ""
-        inside = any(Path(file).resolve().is_relative_to(folder) for folder in folders if file)
-        if inside and not any(folder in file for folder in INSTALLED):
+    for module in list(sys.modules.values()):  # thousands: what is cheap to tell comes first
+        file = str(getattr(module, "__file__", None) or "")
+        if not file or is_ours(module) or any(folder in file for folder in INSTALLED):
+            continue
+        if any(Path(file).resolve().is_relative_to(folder) for folder in folders):
             modules.add(module)
     ours = [module for module in modules if file_of(module) and not is_ours(module)]
     return sorted(ours, key=lambda module: module.__name__)

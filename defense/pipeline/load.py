@@ -38,10 +38,15 @@ from defense.store.fingerprint import hash_of
 from defense.store.stage import StageRunner
 
 
-def load_run(config: Config, fabric: Fabric | None = None, ranks: Ranks = SINGLE_PROCESS) -> Run:
-    """Return a run with its data, checked as far as that takes no training; see `defense.tasks.registry.run`."""
+def load_run(
+    config: Config, fabric: Fabric | None = None, ranks: Ranks = SINGLE_PROCESS, runner: StageRunner | None = None
+) -> Run:
+    """Return a run with its data, checked as far as that takes no training; see `defense.tasks.registry.run`.
+
+    runner: of the stages; None takes them from the store or computes them.
+    """
     check_tracker(config.track)
-    runner = StageRunner(Path(config.store))
+    runner = runner or StageRunner(Path(config.store))
     runtime = Runtime(fabric or make_fabric(config.fabric), ranks, runner=runner)
     data = rank_zero_first(ranks, lambda: load_once(config.data, seed=config.seed, cache=Path(config.store)))
     if "treatment" in config.task.reads and config.treatment.holds_out:

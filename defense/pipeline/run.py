@@ -11,11 +11,13 @@ from torch import Tensor
 
 from defense.artifacts import (
     AdversarialSet,
+    Checks,
     Contributions,
     DescentRound,
     Evaluation,
     Measurement,
     Scores,
+    Smoothness,
     Treatment,
 )
 from defense.config.choices import Harm, Optimizer, Recipe
@@ -202,6 +204,10 @@ class Run:
             objective=self.config.objective,
             batch_size=self.config.scorer.batch_size,
         )
+        return self.with_smoothness(scores, smooth)
+
+    def with_smoothness(self, scores: Scores, smooth: Smoothness) -> Scores:
+        """Return scores with the smoothness of their training in the record."""
         return Scores(scores.table, pd.concat([scores.record, smooth.table], ignore_index=True))
 
     def descent(self, number: int, which: int, treatment: Treatment) -> DescentRound:
@@ -319,6 +325,10 @@ class Run:
             batch_size=config.evaluation.batch_size,
             seed=config.seed,
         )
+        return self.findings(found, evaluation)
+
+    def findings(self, found: Checks, evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+        """Return what the health checks say of one arm, by the samples that they attacked and its evaluation."""
         stands = evaluation.table.set_index("id")["adaptive.worst"]
         findings = judge(found.samples, found.curve, stands.loc[found.samples["id"]].to_numpy())
         return {name: plain(finding) for name, finding in findings.items()}

@@ -74,9 +74,7 @@ class Store:
         `compute` is given what a killed attempt has kept.
         Raises InputError if the folder cannot be written or read; what was kept of the stage stays.
         """
-        identity: dict[str, Any] = canonical(
-            {"format": FORMAT, "versions": {name: version(name) for name in VERSIONS}, **made_of}
-        )
+        identity = identity_of(made_of)
         key = key_of(identity)
         entry = self.root / stage / key
         with self.held(entry):
@@ -109,6 +107,14 @@ class Store:
             with usable(self.root):
                 os.utime(entry)  # when it was last of use, for who cleans up
                 lock.remove()
+
+
+def identity_of(made_of: dict[str, Any]) -> dict[str, Any]:
+    """Return what the key of an entry is made of, in canonical form: these values, and the versions beneath."""
+    found: dict[str, Any] = canonical(
+        {"format": FORMAT, "versions": {name: version(name) for name in VERSIONS}, **made_of}
+    )
+    return found
 
 
 def warn_of_older(root: Path) -> None:

@@ -64,14 +64,16 @@ def faithfulness(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]
         start=run.starts(baseline),
     ).tensors
     scored = scores_by_target(run, "target", whole)
+    scored_singles = scores_by_target(run, "single", single)
+    together = scored[0] if len(set(map(id, scored))) == 1 else mean(named("target", scored))
+    summary = run.summary(together, overrides)
     found = Foreseen(
         predicted=predictions(parts, scored),
         measured=measurements(run, retrained, whole),
-        predicted_singles=predictions(parts, scores_by_target(run, "single", single)),
+        predicted_singles=predictions(parts, scored_singles),
         measured_singles=measurements(run, retrained, single),
     )
-    together = scored[0] if len(set(map(id, scored))) == 1 else mean(named("target", scored))
-    return write_faithfulness(run.runtime, run.summary(together, overrides), found, output) if run.writes else {}
+    return write_faithfulness(run.runtime, summary, found, output) if run.writes else {}
 
 
 def named(name: str, scored: list[Scores]) -> dict[str, Scores]:

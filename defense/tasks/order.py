@@ -30,12 +30,13 @@ def order(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
         run.runtime, baseline.model, run.data.train, seen, objective, inverse, dampings=spec.dampings
     )
     cosines = run.with_scorer(cosine(scorer)).scores([baseline], "angles").table["score"].to_numpy()
+    summary = run.summary(scores, overrides)
     found = Reference(
         {damping: other.table[f"score.{damping:g}"].to_numpy() for damping in spec.dampings},
         dict(zip(other.record["name"], other.record["value"], strict=True)),
         cosines,
     )
-    return write_order(run.runtime, run.summary(scores, overrides), found, output) if run.writes else {}
+    return write_order(run.runtime, summary, found, output) if run.writes else {}
 
 
 def plainest(scorer: Scorer) -> Scorer:

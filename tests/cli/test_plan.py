@@ -1,0 +1,156 @@
+"""A plan of a sweep says of every cell what a run of it then finds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from defense import training
+from defense.cli import plan as planning
+from defense.cli.plan import SweepPlan
+from defense.config.compose import composed
+from defense.errors import InputError
+from defense.runtime.lock import locked
+from defense.store.files import LOCK, PART, beside
+from defense.store.store import FileCheckpointer
+from defense.tasks.planning import plan as make_plan
+from tests.cli.test_multirun import NET
+from tests.conftest import TINY
+
+Command = Callable[..., tuple[int, str, str]]
+Plan = Callable[..., tuple[SweepPlan, str]]
+SWEEP = ["-m", *TINY, "model={_target_: my_net.net}", "store=store"]
+FIRST, BOTH = "+model.fails=false", "+model.fails=false,true"
+
+
+@pytest.fixture
+def plan(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Return a function that plans a sweep: (the plan, what the terminal shows)."""
+    made: list[SweepPlan] = []
+    own = planning.plan_cells
+    monkeypatch.setattr(planning, "plan_cells", lambda *given: made.extend(own(*given)))
+
+    def call(*words: str) -> tuple[SweepPlan, str]:
+        made.clear()
+        code, out, err = command(*words, "launcher=plan")
+        assert (code, err) == (0, "")
+        (found,) = made
+        return found, out
+
+    return call
+
+
+def computed(folder: Path) -> dict[str, int]:
+    """Return how many stages each cell of a sweep has computed, by its number; pages count for none."""
+    found = {}
+    for file in folder.glob("*/result.json"):
+        result = json.loads(file.read_text("utf-8"))
+        found[file.parent.name] = len(set(result["keys"]) - set(result["reused"]) - {"pages"})
+    return found
+
+
+def files_below(folder: Path) -> set[Path]:
+    """Return every file and folder below one."""
+    return set(folder.rglob("*"))
+
+
+def test_every_line_is_what_the_sweep_then_finds(command: Command, plan: Plan, tmp_path: Path) -> None:
+    """Cells 0 to 3: one has run, one has failed, one was killed and runs now, and its other half is left."""
+    (tmp_path / "my_net.py").write_text(NET)
+    assert command(*SWEEP, "seed=0", BOTH, "hydra.sweep.dir=runs/mine/first")[0] == 1
+    words = [*SWEEP, "seed=0,1", BOTH, "hydra.sweep.dir=runs/mine/second"]
+    before = files_below(tmp_path)
+    found, out = plan(*words)
+    assert files_below(tmp_path) == before  # nothing is left behind
+    log = tmp_path / "runs/mine/first/1/defense.log"
+    said = [cell.state for cell in found.cells]
+    assert said == ["done", f"failed: KeyError: 'a defect of mine' ({log.relative_to(tmp_path)})", "left", "left"]
+    assert "4 cells: 1 done, 1 failed, 2 left. Nothing was computed." in out
+    _, failed, left, other = found.cells
+    assert [stage.label for stage in failed.left] == [stage.label for stage in left.left]
+    assert len(left.left) == 12
+    assert [stage.label for stage in left.left][:2] == ["train baseline", "attack validation"]
+    assert not {stage.entry for stage in left.left} & {stage.entry for stage in other.left}
+
+    begun = tmp_path / "store" / left.left[0].entry
+    FileCheckpointer(beside(begun, PART) / "progress").save("epoch", {"weights": torch.ones(1)})
+    assert plan(*words)[0].cells[2].state == "left, goes on within train baseline"
+    with locked(beside(begun, LOCK), "a training"):
+        state = plan(*words)[0].cells[2].state
+    assert re.fullmatch(rf"running: train baseline, process {os.getpid()} on \S+, since [-\d]+ [:\d]+", state)
+    shutil.rmtree(beside(begun, PART))
+
+    assert command(*words)[0] == 1
+    assert computed(tmp_path / "runs/mine/second") == {"0": 0, "2": len(left.left)}
+    assert plan(*words)[0].cells[2].state == "done"
+
+
+def test_cells_share_what_both_would_compute(plan: Plan) -> None:
+    found, out = plan("-m", *TINY, "scorer=ip,loss", "treatment.budget=0.1,7")
+    ip, refused, loss, _ = found.cells
+    assert refused.state == "refused: treatment.budget=7: expected a fraction in [0, 1), or auto"
+    shared = {stage.label for stage in ip.left} & {
+        stage.label for stage in ip.left if found.counts[stage.entry] == 2
+    }
+    assert shared == {
+        "train baseline",
+        "attack validation",
+        "evaluate baseline",
+        "train trusted",
+        "evaluate trusted",
+    }
+    assert len(found.stages) == len(ip.left) + len(loss.left) - len(shared)
+    assert "at least 0.0" in out  # the store has nothing to guess from
+    assert "nearly match" not in out
+
+
+def test_what_does_not_match_is_named(command: Command, plan: Plan) -> None:
+    command(*TINY, "task=detect")
+    found, out = plan("-m", *TINY, "task=detect", "train.epochs=2,3")
+    assert [cell.state for cell in found.cells] == ["done", "left"]
+    ((label, cells, entry, differ),) = found.unlike_rows()
+    assert (label, cells, differ) == ("train baseline", "1", "arguments.training.recipe.epochs: 2, 3")
+    assert Path("runs/store", entry, "manifest.json").exists()
+    assert float(found.seconds(found.cells[1].left)) > 0
+    assert "differs in: there, here" in out
+
+
+def test_other_code_is_named(command: Command, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(*TINY, "task=detect")
+    monkeypatch.setattr(training, "VERSION", training.VERSION + 1)
+    ((_, _, _, differ),) = plan("-m", *TINY, "task=detect", "seed=0")[0].unlike_rows()
+    assert differ == f"code.training: {training.VERSION - 1}, {training.VERSION}"
+
+
+@pytest.mark.parametrize(
+    ("words", "whole"),
+    [
+        (["scorer=metagradient", "model=smooth_mlp"], True),
+        (["task=repair", "objective=utility"], True),
+        (["task=order", "order.reference=cg"], True),
+        (["task=faithfulness", "faithfulness.subsets=random"], True),
+        (["scorer=tracin", "scorer.proxy=adversarial", "scorer.seeds=2"], True),
+        (["scorer=ip_attacked"], True),
+        (["treatment=optimize"], False),  # its rounds depend on what the rounds before measured
+        (["treatment.budget=auto"], False),
+        (["data.harm=boundary"], False),  # the training samples do
+    ],
+)
+def test_a_plan_says_whether_it_is_whole(words: list[str], whole: bool, tmp_path: Path) -> None:
+    found = make_plan(composed(*TINY, f"store={tmp_path / 'store'}", *words))
+    assert found.whole == whole
+    assert found.left == found.stages
+    assert len(found.left) >= 2
+    assert not (tmp_path / "store").exists()
+
+
+def test_settings_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.train_size"):
+        make_plan(composed(f"store={tmp_path / 'store'}", "data.train_size=5000"))
