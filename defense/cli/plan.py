@@ -119,10 +119,13 @@ class SweepPlan:
         self.nearest = {entry: entries.nearest(stage) for entry, stage in self.stages.items()}
 
     def seconds(self, stages: Iterable[PlannedStage]) -> str:
-        """Return how long stages will take if each takes as long as the nearest entry: 'at least' without one."""
-        known = [self.nearest[stage.entry] for stage in stages]
-        total = sum(each.seconds for each in known if each)
-        return f"{'at least ' * (None in known)}{total:.{0 if total >= 10 else 1}f}" if known else ""
+        """Return how long stages will take if each takes as long as the nearest entry: 'at least' if one has none."""
+        nearest = [self.nearest[stage.entry] for stage in stages]
+        known = [each.seconds for each in nearest if each]
+        if not known:
+            return "not known" if nearest else ""
+        total = sum(known)
+        return f"{'at least ' * (len(known) < len(nearest))}{total:.{0 if total >= 10 else 1}f}"
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return a row a cell; shared: stages that an earlier cell or another would compute, too."""
@@ -168,10 +171,10 @@ class SweepPlan:
         if self.stages:
             total = self.seconds(self.stages.values())
             more = "" if all(cell.whole for cell in self.cells) else ", and stages that depend on what is measured"
-            said.append(
-                f"Left: {len(self.stages)} stages{more}. One process takes {total} seconds if each stage takes as "
-                "long as the entry of the store that is most like it."
+            guess = (
+                f"Seconds of one process, if each takes as long as the most similar entry of the store: {total}."
             )
+            said.append(f"Left: {len(self.stages)} stages{more}. {guess}")
             said.append(markdown(LEFT_HEADER, self.left_rows()))
         if rows := self.unlike_rows():
             said.append("Entries of the store that nearly match, and the parts of the key in which they do not:")

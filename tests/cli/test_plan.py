@@ -107,7 +107,7 @@ def test_cells_share_what_both_would_compute(plan: Plan) -> None:
         "evaluate trusted",
     }
     assert len(found.stages) == len(ip.left) + len(loss.left) - len(shared)
-    assert "at least 0.0" in out  # the store has nothing to guess from
+    assert "most similar entry of the store: not known." in out  # there is none
     assert "nearly match" not in out
 
 
@@ -120,6 +120,13 @@ def test_what_does_not_match_is_named(command: Command, plan: Plan) -> None:
     assert Path("runs/store", entry, "manifest.json").exists()
     assert float(found.seconds(found.cells[1].left)) > 0
     assert "differs in: there, here" in out
+
+
+def test_a_single_run_is_planned_too(plan: Plan, tmp_path: Path) -> None:
+    found, out = plan(*TINY, "task=detect")
+    assert "1 cell: 1 left. Nothing was computed." in out
+    assert [stage.label for stage in found.cells[0].left] == ["train baseline", "attack validation", "score"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_code_is_named(command: Command, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
