@@ -119,7 +119,7 @@ class SweepPlan:
         self.nearest = {entry: entries.nearest(stage) for entry, stage in self.stages.items()}
 
     def seconds(self, stages: Iterable[PlannedStage]) -> str:
-        """Return how long stages will take if each takes as long as the nearest entry: 'at least' if one has none."""
+        """Return how long stages take if each takes as long as the nearest entry; 'at least' if one has none."""
         nearest = [self.nearest[stage.entry] for stage in stages]
         known = [each.seconds for each in nearest if each]
         if not known:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic
@@ -58,7 +59,7 @@ class Store:
         with usable(root):
             root.mkdir(parents=True, exist_ok=True)
         self.root = root
-        warn_of_older(root)
+        warn_of_older(root.resolve(), FORMAT)
 
     def once(
         self,
@@ -117,16 +118,15 @@ def identity_of(made_of: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def warn_of_older(root: Path) -> None:
-    """Log one line if the newest entry of a store has another format: its entries stay, and are not used."""
+@cache  # it looks at every entry: once for all cells of a sweep
+def warn_of_older(root: Path, own: int) -> None:
+    """Log one line if the newest entry of a store has another format than `own`: its entries stay unused."""
     with suppress(OSError, ValueError, AttributeError):  # a damaged entry is looked at when it is used
         newest = max(root.glob(f"*/*/{MANIFEST}"), key=lambda file: file.stat().st_mtime, default=None)
-        found = FORMAT if newest is None else json.loads(newest.read_text(encoding="utf-8")).get("format")
-        if found != FORMAT:
+        found = own if newest is None else json.loads(newest.read_text(encoding="utf-8")).get("format")
+        if found != own:
             advice = "they stay, and stages are computed again; remove the folder to free its space"
-            log.warning(
-                "%s has entries of format %s, this version writes format %d: %s", root, found, FORMAT, advice
-            )
+            log.warning("%s has entries of format %s, this version writes format %d: %s", root, found, own, advice)
 
 
 class FileCheckpointer:
