@@ -194,7 +194,7 @@ def test_after_pruning_a_kept_run_has_all_it_needs(
     assert "removed 13 things" in prune()  # all twelve stages of it and its pages; they share none
     assert command(*TINY, "hydra.run.dir=runs/b")[0] == 0
     again = json.loads((tmp_path / "runs/b/result.json").read_text("utf-8"))
-    assert sorted(again["reused"]) == sorted(again["seconds"])
+    assert sorted(again["reused"]) == sorted(set(again["seconds"]) - {"pages"})  # they show another command
 
 
 @pytest.fixture
