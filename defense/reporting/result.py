@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
@@ -15,6 +14,7 @@ from defense.reporting.record import Run, Scoring
 from defense.reporting.selection import of_one_class, one_class, selection
 from defense.reporting.tables import trusted_of
 from defense.reporting.verdict import verdict
+from defense.runtime.versions import version
 
 PACKAGES = (
     "defense", "torch", "torchvision", "torchattacks", "curvlinops-for-pytorch", "lightning-fabric",

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from defense.reporting.sheet import Part, Sheet, write_sheet
 from defense.reporting.timing import timing_result, timing_sheet
 from defense.reporting.tracking import tracked
 from defense.runtime.runtime import Runtime
+from defense.runtime.versions import version
 from defense.stages.pages import pages, write_files
 from defense.store.files import checksum
 from defense.store.fingerprint import canonical, hash_of

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic
 from urllib.parse import quote
@@ -31,6 +30,7 @@ from safetensors.torch import save as dumps
 from defense.artifacts import Artifact, Tensors, load, save, write_json
 from defense.errors import InputError
 from defense.runtime.lock import locked
+from defense.runtime.versions import version
 from defense.store.files import CORRUPT, LOCK, PART, beside, checksum, reason, remove_files, sync, usable
 from defense.store.fingerprint import canonical, key_of
 
