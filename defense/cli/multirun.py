@@ -28,7 +28,7 @@ from defense.reporting.tables import markdown
 from defense.runtime.lock import Lock, seize
 
 if TYPE_CHECKING:
-    from defense.reporting.sheet import Failure
+    from defense.reporting.page import Failure
 
 log = logging.getLogger(__name__)
 LOG = "defense.log"

@@ -20,7 +20,7 @@ from defense.reporting.tables import markdown
 
 if TYPE_CHECKING:
     from defense.reporting.archive import Cells
-    from defense.reporting.sheet import Failure, Sheet
+    from defense.reporting.page import Failure, Page
 
 STORE = (
     "defense-report store --list shows what is in the store, --prune removes what no run needs, --why A B shows "
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         cells = find_cells(chosen.paths)
         output = chosen.output or own_folder(chosen.paths)
-        print(published(cells, output) if output else text_of(page_of(cells)))
+        print(published(cells, output) if output else text_of(page_of_cells(cells)))
         sys.stdout.flush()
     except InputError as error:
         print(f"defense-report: {error}", file=sys.stderr)
@@ -78,41 +78,41 @@ def own_folder(paths: Sequence[Path]) -> Path | None:
 def published(cells: Cells, output: Path) -> str:
     """Write the page of some cells, and cells.parquet, into `output`; return the page as text."""
     from defense.reporting.archive import write_archive
-    from defense.reporting.sheet import write_sheet
+    from defense.reporting.page import write_page
 
-    sheet = page_of(cells)
+    page = page_of_cells(cells)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        write_sheet(sheet, output)
+        write_page(page, output)
         write_archive(cells, output)
     except OSError as error:
         raise InputError(
             "--output", output, f"expected a folder that can be written ({error.strerror})"
         ) from error
-    return for_terminal(f"{text_of(sheet)}\n\nreport: {output / 'report.html'}")
+    return for_terminal(f"{text_of(page)}\n\nreport: {output / 'report.html'}")
 
 
-def page_of(cells: Cells) -> Sheet:
-    """Return the page of some cells; see `sheet_of`."""
-    return sheet_of(cells.results, cells.failures, cells.missing, cells.others)
+def page_of_cells(cells: Cells) -> Page:
+    """Return the page of some cells; see `page_of`."""
+    return page_of(cells.results, cells.failures, cells.missing, cells.others)
 
 
-def sheet_of(
+def page_of(
     results: Sequence[Result], failures: Sequence[Failure] = (), missing: int = 0, others: int = 0
-) -> Sheet:
+) -> Page:
     """Return the page of results of one task, of what failed, and how many cells of a sweep are missing.
 
     others: how many results in the folder of the sweep are not its own; they are not among those given. Raises
     InputError where the results are of several tasks.
     """
-    from defense.reporting.defending import defending_sheet  # SciPy: not for --help
-    from defense.reporting.detection import detection_sheet
-    from defense.reporting.evading import evaded_sheet
-    from defense.reporting.faithfulness import faithfulness_sheet
-    from defense.reporting.ordering import order_sheet
-    from defense.reporting.repairing import repair_sheet
-    from defense.reporting.sheet import unfinished
-    from defense.reporting.timing import timing_sheet
+    from defense.reporting.defending import defending_page  # SciPy: not for --help
+    from defense.reporting.detection import detection_page
+    from defense.reporting.evading import evaded_page
+    from defense.reporting.faithfulness import faithfulness_page
+    from defense.reporting.ordering import order_page
+    from defense.reporting.page import unfinished
+    from defense.reporting.repairing import repair_page
+    from defense.reporting.timing import timing_page
 
     tasks = sorted({result["task"] for result in results})
     if len(tasks) > 1:
@@ -125,30 +125,30 @@ def sheet_of(
         runs = "1 other run is" if others == 1 else f"{others} other runs are"
         said.append(f"{runs} in this folder, of another sweep into it, and not on this page.")
     if not tasks:
-        return replace(unfinished(failures, missing), facts=said)
-    sheets = {
-        Task.defend: defending_sheet,
-        Task.detect: detection_sheet,
-        Task.faithfulness: faithfulness_sheet,
-        Task.repair: repair_sheet,
-        Task.evade: evaded_sheet,
-        Task.order: order_sheet,
-        Task.speed: timing_sheet,
+        return replace(unfinished(failures, missing), notes=said)
+    pages = {
+        Task.defend: defending_page,
+        Task.detect: detection_page,
+        Task.faithfulness: faithfulness_page,
+        Task.repair: repair_page,
+        Task.evade: evaded_page,
+        Task.order: order_page,
+        Task.speed: timing_page,
     }
     names = dict.fromkeys(result["name"] for result in results)
-    sheet = sheets[Task(tasks[0])](results, ", ".join(names))
-    return replace(sheet, facts=[*said, *sheet.facts], failures=failures)
+    page = pages[Task(tasks[0])](results, ", ".join(names))
+    return replace(page, notes=[*said, *page.notes], failures=failures)
 
 
-def text_of(sheet: Sheet) -> str:
+def text_of(page: Page) -> str:
     """Return the page for a terminal."""
-    parts = [sheet.answer, *sheet.facts]
-    if sheet.failures:
-        cells = zip(names_of(sheet.failures), sheet.failures, strict=True)
+    parts = [page.headline, *page.notes]
+    if page.failures:
+        cells = zip(names_of(page.failures), page.failures, strict=True)
         parts.append("\n".join(f"failed: cell {name}: {cell.error}" for name, cell in cells))
-    for part in (part for part in sheet.parts if not part.aside):
-        parts += [f"## {part.heading}", *([part.text] if part.text else [])]
-        parts += [markdown(part.header, part.rows)] if part.rows else []
+    for section in (section for section in page.sections if not section.html_only):
+        parts += [f"## {section.heading}", *([section.text] if section.text else [])]
+        parts += [markdown(section.header, section.rows)] if section.rows else []
     return for_terminal("\n\n".join(parts))
 
 

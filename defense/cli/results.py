@@ -17,7 +17,7 @@ from defense.reporting.sweeps import COMMAND, FOLDER, LABEL
 
 if TYPE_CHECKING:
     from defense.reporting.archive import Cells
-    from defense.reporting.sheet import Failure
+    from defense.reporting.page import Failure
 
 Result = dict[str, Any]
 RESULT, FAILED = "result.json", "failed.json"  # what a cell leaves that has finished, and one that has failed
@@ -104,7 +104,7 @@ def find_failures(paths: Sequence[Path], sweep: str | None = None) -> list[Failu
 
     Raises InputError if the file is another.
     """
-    from defense.reporting.sheet import Failure
+    from defense.reporting.page import Failure
 
     found = []
     for file in sorted((file for path in paths for file in left([path], FAILED, sweep)), key=in_number):

@@ -24,8 +24,8 @@ from defense.reporting.cells import mcnemar_of
 from defense.reporting.escaping import storable
 from defense.reporting.evading import said
 from defense.reporting.gains import MEAN
+from defense.reporting.page import Failure
 from defense.reporting.reading import check_result
-from defense.reporting.sheet import Failure
 from defense.reporting.sweeps import COMMAND, FOLDER, LABEL, MCNEMAR, Result
 
 ARCHIVE = "cells.parquet"  # beside the page

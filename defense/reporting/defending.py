@@ -18,13 +18,13 @@ from defense.reporting.judging import Compared, Judgement, answer, caveat, judge
 from defense.reporting.landscape import ground_charts
 from defense.reporting.learning import untold
 from defense.reporting.metagradient import rough
+from defense.reporting.page import Page, Section
 from defense.reporting.paper import ABOUT, printed
 from defense.reporting.settings import Setting, attacked, facts_of, one_sided, settings_of
-from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import judged, p_value
 from defense.reporting.sweeps import Result, command_of, made_of
 from defense.reporting.tables import arm_in_words, header, metrics, spoken, trusted_of
-from defense.reporting.tabulated import cells_part, settings_part
+from defense.reporting.tabulated import cells_section, settings_section
 from defense.reporting.trusting import trusted_answer
 
 DETAILED = 12  # settings: more of them have a row each, and their own pages
@@ -39,28 +39,29 @@ EXPLAINED = {  # columns of a summary
 }
 
 
-def defending_sheet(results: Sequence[Result], title: str) -> Sheet:
+def defending_page(results: Sequence[Result], title: str) -> Page:
     """Return the page of task=defend: every setting judged, charts, a summary by what was swept, every cell."""
     settings = settings_of(results)
     judgements = judge(settings)
     cells = cells_table(settings, results)
-    parts = [settings_part(judgements, settings_table(judgements, cells)), *choices(settings), *descents(settings)]
+    table = settings_section(judgements, settings_table(judgements, cells))
+    sections = [table, *choices(settings), *descents(settings)]
     if len(settings) > 1:
         columns = dict.fromkeys(setting.column for setting in settings)
         limits = shared_limits([setting.gain() for setting in settings])
-        parts += [
+        sections += [
             summary(number, column, [judged for judged in judgements if judged.setting.column == column], limits)
             for number, column in enumerate(columns, start=1)
         ]
-    parts += [*ground_charts(settings), cells_part(cells)]
+    sections += [*ground_charts(settings), cells_section(cells)]
     if len(settings) <= DETAILED:
         rows = sum(judgement.holm is not None for judgement in judgements)
-        parts += [arms(number, judgement, rows) for number, judgement in enumerate(judgements, start=1)]
+        sections += [arms(number, judgement, rows) for number, judgement in enumerate(judgements, start=1)]
     higher, flagged = trusted_answer(settings), flagged_cells(results)
     said = " ".join(filter(None, (untold(results), answer(judgements), higher, flagged, rough(results))))
-    facts = [caveat(judgements), clean_changes(settings), *facts_of(settings, attacked), *one_sided(settings)]
-    facts = list(filter(None, facts))
-    return Sheet(title, said, command_of(results), parts, made_of(results), facts=facts)
+    notes = [caveat(judgements), clean_changes(settings), *facts_of(settings, attacked), *one_sided(settings)]
+    notes = list(filter(None, notes))
+    return Page(title, said, command_of(results), sections, made_of(results), notes=notes)
 
 
 def clean_changes(settings: Sequence[Setting], *, shown: int = 5) -> str:
@@ -75,7 +76,7 @@ def clean_changes(settings: Sequence[Setting], *, shown: int = 5) -> str:
     )
 
 
-def summary(number: int, column: str, judgements: Sequence[Judgement], limits: tuple[float, float]) -> Part:
+def summary(number: int, column: str, judgements: Sequence[Judgement], limits: tuple[float, float]) -> Section:
     """Return one row per scorer, the highest gain first, and the gains with their intervals as a chart."""
     ranked = sorted(judgements, key=lambda judgement: -judgement.pair.difference.mean)
     seeds = sorted({len(judgement.setting.runs) for judgement in ranked})
@@ -98,7 +99,9 @@ def summary(number: int, column: str, judgements: Sequence[Judgement], limits: t
     heading = column or "All settings"
     caption = f"{heading}: accuracy on test under adaptive attack at worst, in percent: {ABOUT}."
     found = printed(ranked, ())
-    return Part(f"summary_{number}", heading, said, shown, rows, chart, folded=True, paper=found, caption=caption)
+    return Section(
+        f"summary_{number}", heading, said, shown, rows, chart, collapsed=True, paper=found, caption=caption
+    )
 
 
 def cells(judgement: Judgement, trusted: Sequence[str] = ()) -> dict[str, str]:
@@ -126,7 +129,7 @@ def cells(judgement: Judgement, trusted: Sequence[str] = ()) -> dict[str, str]:
     }
 
 
-def arms(number: int, judgement: Judgement, rows: int) -> Part:
+def arms(number: int, judgement: Judgement, rows: int) -> Section:
     """Return the table of arms of one setting, with its verdict over seeds; one of `rows` that have a p-value."""
     setting = judgement.setting
     names = setting.arms
@@ -137,11 +140,11 @@ def arms(number: int, judgement: Judgement, rows: int) -> Part:
     verdict = judged(setting.gain(), rival=setting.rival, p=judgement.holm, rows=rows)
     if setting.inconclusive:
         verdict = f"{setting.gain()} points over random, {judgement.word}"
-    return Part(f"arms_{number}", setting.label, verdict, header(names), table, folded=rows > 1)
+    return Section(f"arms_{number}", setting.label, verdict, header(names), table, collapsed=rows > 1)
 
 
-def choices(settings: Sequence[Setting]) -> list[Part]:
-    """Return what every setting with an automatic treatment chose, seed by seed; no part of none."""
+def choices(settings: Sequence[Setting]) -> list[Section]:
+    """Return what every setting with an automatic treatment chose, seed by seed; no section of none."""
     automatic = [setting for setting in settings if setting.is_automatic]
     rows = []
     for setting in automatic:
@@ -155,7 +158,7 @@ def choices(settings: Sequence[Setting]) -> list[Part]:
         "its random control and the untreated data there, nothing was treated."
     )
     head = ("setting", "chosen", "seeds")
-    return [Part("chosen", "What was chosen", text, head, rows)] if rows else []
+    return [Section("chosen", "What was chosen", text, head, rows)] if rows else []
 
 
 def chosen(result: Result) -> str:

@@ -1,4 +1,4 @@
-"""Descents on the weights of training samples: a part of the page of a run, and of that of a sweep."""
+"""Descents on the weights of training samples: a section of the page of a run, and of that of a sweep."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import pandas as pd
 
 from defense.reporting.descent import ROUNDS, about_descent, descent_rows
 from defense.reporting.figures import descent_curves
+from defense.reporting.page import Section
 from defense.reporting.record import Scoring
 from defense.reporting.settings import Setting
-from defense.reporting.sheet import Part
 from defense.reporting.statistics import mean_interval
 
 
-def descent_part(run: Scoring, rounds: pd.DataFrame | None) -> list[Part]:
-    """Return the descent of one run, round by round; no part without one."""
+def descent_section(run: Scoring, rounds: pd.DataFrame | None) -> list[Section]:
+    """Return the descent of one run, round by round; no section without one."""
     if rounds is None:
         return []
-    text = " ".join(about_descent(run, rounds))
-    return [Part("descent", "Descent", text, ROUNDS, descent_rows(rounds), descent_curves(rounds))]
+    text = "\n".join(about_descent(run, rounds))
+    return [Section("descent", "Descent", text, ROUNDS, descent_rows(rounds), descent_curves(rounds))]
 
 
-def descents(settings: Sequence[Setting]) -> list[Part]:
-    """Return the outcome of the descents of a sweep, a row a setting; no part without one."""
+def descents(settings: Sequence[Setting]) -> list[Section]:
+    """Return the outcome of the descents of a sweep, a row a setting; no section without one."""
     rows = []
     for setting in settings:
         tables = [pd.DataFrame(run["descent"]) for run in setting.runs if run.get("descent")]
@@ -52,4 +52,4 @@ def descents(settings: Sequence[Setting]) -> list[Part]:
         "which train in other orders and with other weights."
     )
     head = ("setting", "round taken", "nothing treated", "driving, points", "deciding, points", "agreement")
-    return [Part("descents", "What the descents did", text, head, rows)] if rows else []
+    return [Section("descents", "What the descents did", text, head, rows)] if rows else []

@@ -9,11 +9,11 @@ import numpy as np
 
 from defense.reporting.figures import curves
 from defense.reporting.health import doubts, looking
+from defense.reporting.page import Page, Section
 from defense.reporting.reading import is_rival
 from defense.reporting.record import Scoring
 from defense.reporting.result import common
 from defense.reporting.selection import selection
-from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import mean_interval
 from defense.reporting.sweeps import Grid, columns_of, command_of, highest, made_of, row_of
 
@@ -35,21 +35,21 @@ def recall_curve(scores: np.ndarray, noisy: np.ndarray) -> list[float]:
     return [float(found[round(share * len(scores))] / max(found[-1], 1)) for share in SHARES]
 
 
-def detection_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
+def detection_page(results: Sequence[dict[str, Any]], title: str) -> Page:
     """Return the page of one run or many: AUC by scorer and column, and the curves of recall."""
     auc: Grid[float] = Grid.of(results, lambda result: float(result["selection"]["auc"]))
     recall: Grid[list[float]] = Grid.of(results, lambda result: result["recall_curve"])
     columns = columns_of(results)
     rows = sorted(auc.rows, key=lambda row: -max(np.mean(auc.values(row, c) or [0.0]) for c in columns))
     seeds = {result["seed"] for result in results}
-    return Sheet(
+    return Page(
         title=f"{title}: do scores find the labels that are known to be wrong?",
-        answer="\n".join(
+        headline="\n".join(
             filter(None, (doubts(looking(results), "the scores of a trained model"), answer(auc, results)))
         ),
         command=command_of(results),
-        parts=[
-            Part(
+        sections=[
+            Section(
                 "auc",
                 f"ROC AUC, {len(seeds)} {'seeds' if len(seeds) > 1 else 'seed'}",
                 "The chance that a sample whose label is known to be wrong has a lower score than one whose label "
@@ -59,7 +59,7 @@ def detection_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
                 [(row, *(said(auc.values(row, column)) for column in columns)) for row in rows],
             ),
             *(
-                Part(
+                Section(
                     f"recall_{number}",
                     f"Recall against the share removed{', ' + column if column else ''}",
                     "Mean over seeds; the dashed line is removal at random.",
@@ -73,7 +73,7 @@ def detection_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
                 for number, column in enumerate(columns, start=1)
             ),
         ],
-        made=made_of(results),
+        provenance=made_of(results),
     )
 
 

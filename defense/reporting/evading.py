@@ -27,11 +27,11 @@ from defense.reporting.gains import (
 )
 from defense.reporting.health import doubts, looking
 from defense.reporting.judging import luck, shared_control, tally
+from defense.reporting.page import Page, Section
 from defense.reporting.record import Evaded, Tables
 from defense.reporting.result import common
 from defense.reporting.selection import selection
 from defense.reporting.settings import Setting, facts_of, settings_of, treated
-from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import p_value, percent, points
 from defense.reporting.sweeps import Result, command_of, made_of
 
@@ -77,27 +77,27 @@ def said(share: float) -> str:
     return f"{100 * share:g}".replace(".", "_")
 
 
-def evaded_sheet(results: Sequence[Result], title: str) -> Sheet:
+def evaded_page(results: Sequence[Result], title: str) -> Page:
     """Return the page: every setting's gain by both protocols side by side, share by share, and what survives."""
     settings = settings_of(results)
     gains = by_column(settings)
     full = of_same_seeds(settings)
     averaged = real(full)
-    parts = [survival(averaged), *charts(full), *by_share(averaged), *tables(settings, gains)]
+    sections = [survival(averaged), *charts(full), *by_share(averaged), *tables(settings, gains)]
     facts = [ABOUT, *shared_control(settings), *facts_of(settings, treated)]
     if any(setting.is_linear for setting in settings):
         facts.insert(1, OF_LINEAR)
     if left := len(settings) - len(full):
         facts.append(f"Of {len(settings)} settings {left} lack seeds that the others have, and are in no mean.")
-    return Sheet(
+    return Page(
         f"{title}: how much of a gain survives a strict protocol?",
         "\n".join(
             filter(None, (doubts(looking(results), "the scores of a trained model"), answer(averaged, gains)))
         ),
         command_of(results),
-        parts,
+        sections,
         made_of(results),
-        facts=facts,
+        notes=facts,
     )
 
 
@@ -137,7 +137,7 @@ def by_luck(gains: ByColumn) -> str:
     )
 
 
-def survival(settings: Sequence[Setting]) -> Part:
+def survival(settings: Sequence[Setting]) -> Section:
     """Return the mean gain over settings by every column, the scorers apart."""
     rows = []
     groups = settings_by(settings, lambda setting: setting.row)
@@ -146,12 +146,12 @@ def survival(settings: Sequence[Setting]) -> Part:
         rows.append((name, str(len(own)), *(Text(str(mean), value=mean.mean) for mean in means)))
     text = "Means over all settings of a scorer: data, model, treatment, share."
     header = ("scorer", "settings", *(column.name for column in COLUMNS))
-    return Part("survival", "What survives", text, header, rows)
+    return Section("survival", "What survives", text, header, rows)
 
 
-def tables(settings: Sequence[Setting], gains: ByColumn) -> list[Part]:
+def tables(settings: Sequence[Setting], gains: ByColumn) -> list[Section]:
     """Return every setting in a row, its gains side by side; a table for each ground."""
-    parts = []
+    sections = []
     for number, (place, own) in enumerate(settings_by(settings, lambda setting: setting.place).items(), start=1):
         knobs = knobs_shown(own)
         ranked = sorted(own, key=lambda setting: -gains[PUBLISHED][setting.label].gain)
@@ -177,8 +177,8 @@ def tables(settings: Sequence[Setting], gains: ByColumn) -> list[Part]:
             data.append({"scorer": setting.row, **own_knobs, "seeds": len(setting.runs), **numbers})
         names = [*(column.name for column in COLUMNS), "p, bounded", "p, unbounded"]
         heading = f"Both protocols side by side{f': {place}' if place else ''}"
-        parts.append(
-            Part(
+        sections.append(
+            Section(
                 f"protocols_{number}",
                 heading,
                 "p values are Holm's.",
@@ -188,12 +188,12 @@ def tables(settings: Sequence[Setting], gains: ByColumn) -> list[Part]:
                 facets=("scorer", *knobs),
             )
         )
-    return parts
+    return sections
 
 
-def charts(settings: Sequence[Setting]) -> list[Part]:
+def charts(settings: Sequence[Setting]) -> list[Section]:
     """Return the mean gain of every scorer from protocol to protocol, a chart for each ground."""
-    parts = []
+    sections = []
     for number, (place, own) in enumerate(settings_by(settings, lambda setting: setting.place).items(), start=1):
         lines = {
             name: [together(alike, column) for column in COLUMNS]
@@ -201,11 +201,11 @@ def charts(settings: Sequence[Setting]) -> list[Part]:
         }
         chart = steps([column.name for column in COLUMNS], lines, ylabel="gain, points of accuracy")
         heading = f"From protocol to protocol{f': {place}' if place else ''}"
-        parts.append(Part(f"steps_{number}", heading, "Means over treatments and shares.", chart=chart))
-    return parts
+        sections.append(Section(f"steps_{number}", heading, "Means over treatments and shares.", chart=chart))
+    return sections
 
 
-def by_share(settings: Sequence[Setting]) -> list[Part]:
+def by_share(settings: Sequence[Setting]) -> list[Section]:
     """Return the mean gain over settings for every share of moved points that all of them have; none without."""
     known = [setting.runs[0]["arms"]["baseline"][UNBOUNDED.key] for setting in settings]
     shares = [share for share in known[0] if share != MEAN and all(share in own for own in known)]
@@ -216,4 +216,4 @@ def by_share(settings: Sequence[Setting]) -> list[Part]:
         for share in shares
     ]
     header = ("moved", *(column.name for column in COLUMNS))
-    return [Part("shares", "By the share of points that are moved", "Means over settings.", header, rows)]
+    return [Section("shares", "By the share of points that are moved", "Means over settings.", header, rows)]

@@ -13,10 +13,10 @@ from defense.errors import InputError
 from defense.reporting.agreement import rank_correlation
 from defense.reporting.figures import points
 from defense.reporting.health import doubts, looking
+from defense.reporting.page import Page, Section
 from defense.reporting.record import OF_A_SCORE, Foreseen, Scoring
 from defense.reporting.result import common
 from defense.reporting.settings import counted
-from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import Mean, mean_interval
 from defense.reporting.sweeps import Grid, Result, column_of, columns_of, command_of, highest, made_of
 
@@ -73,22 +73,24 @@ def correlations(predicted: np.ndarray, measured: np.ndarray) -> list[float]:
     return [rank_correlation(p, m) for p, m in zip(predicted, measured, strict=True)]
 
 
-def faithfulness_sheet(results: Sequence[Result], title: str) -> Sheet:
+def faithfulness_page(results: Sequence[Result], title: str) -> Page:
     """Return the page of one run or many: correlation and cost of every scorer."""
     columns = columns_of(results)
     spearman: Grid[float] = Grid.of(results, lambda result: result["faithfulness"]["spearman"])
-    parts = [
-        correlations_part(number, column, [result for result in results if column_of(result, results) == column])
+    sections = [
+        correlations_section(
+            number, column, [result for result in results if column_of(result, results) == column]
+        )
         for number, column in enumerate(columns, start=1)
     ]
     title = f"{title}: do scores foresee retraining?"
     said = "\n".join(
         filter(None, (doubts(looking(results), "the scores of a trained model"), answer(spearman, results)))
     )
-    return Sheet(title, said, command_of(results), parts, made_of(results))
+    return Page(title, said, command_of(results), sections, made_of(results))
 
 
-def correlations_part(number: int, column: str, results: Sequence[Result]) -> Part:
+def correlations_section(number: int, column: str, results: Sequence[Result]) -> Section:
     """Return the table of scorers of one column: correlations, the highest first, and what they cost."""
 
     def grid(value: Callable[[Result], float | None]) -> Grid[float | None]:
@@ -118,7 +120,7 @@ def correlations_part(number: int, column: str, results: Sequence[Result]) -> Pa
     )
     header = ("scorer", *shown, "worst residual", "seconds", "times ip")
     heading = column or "Correlation and cost"
-    return Part(f"faithfulness_{number}", heading, explained(results), header, table, chart)
+    return Section(f"faithfulness_{number}", heading, explained(results), header, table, chart)
 
 
 def known(grid: Grid[float | None], row: str) -> list[float]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -27,12 +28,15 @@ GREENS = ("#15803d", "#4ade80", "#84cc16", "#365314")  # of trusted arms, by the
 NOISY, CLEAN, INK = "#c2410c", "#94a3b8", "#111827"
 COLOURS_OF_MANY = ("#1d6f8a", "#c2410c", "#4d7c0f", "#7c3aed", "#b7791f", "#be185d", "#10b981", "#6b7280")
 KINDS = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 5.6, 0.7, 0.15, 0.1, 0.5  # inches: of a chart of one run, and its margins
+GAP, LINE = 0.75, 0.2  # inches: between two charts side by side, and a line of a legend
 STYLES = [(colour, dashes, marker) for dashes, marker in KINDS for colour in COLOURS_OF_MANY]
 STYLE = {
     "svg.hashsalt": "defense",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
-    "font.size": 11,
+    "font.size": 10,
+    "legend.fontsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -40,6 +44,8 @@ STYLE = {
     "axes.edgecolor": "#9ca3af",
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "xtick.bottom": False,  # marks: the grid shows where numbers are
+    "ytick.left": False,
 }
 
 
@@ -62,15 +68,18 @@ def score_histogram(run: Run) -> str:
         groups = {"training samples": (np.ones_like(noisy), CLEAN)}
     edges = np.histogram_bin_edges(scores, bins=60)
     with mpl.rc_context(STYLE):
-        figure, rows = canvas(rows=len(groups))
+        figure, rows = canvas(1.4 * len(groups), rows=len(groups))
         for axes, (name, (members, colour)) in zip(rows, groups.items(), strict=True):
-            counted = f"{name} ({members.sum()})"
-            axes.hist(scores[members], edges.tolist(), color=colour, histtype="stepfilled", label=counted)
+            counts = np.append(np.histogram(scores[members], edges)[0], 0)
+            label = f"{name} ({members.sum()})"
+            axes.fill_between(edges, counts, step="post", color=colour, linewidth=0, label=label)
             if taken.any() and not weighs:
-                axes.axvline(scores[taken].max(), color=INK, linewidth=1, linestyle="--", label=words)
-            axes.set_ylabel("samples")
-            axes.legend()
+                line = axes.axvline(scores[taken].max(), color=INK, linewidth=1, linestyle="--")
+                line.set_label(words if axes is rows[0] else "")
+            axes.set(ylabel="samples", ylim=(0, None))
+            axes.xaxis.set_visible(axes is rows[-1])
         rows[-1].set_xlabel("score")
+        legend_above(figure, *rows)
         return svg(figure)
 
 
@@ -85,7 +94,7 @@ def training_curves(run: Run) -> str:
     Trusted arms have no validation accuracy: they are trained on validation.
     """
     with mpl.rc_context(STYLE):
-        figure, (loss, accuracy) = canvas(columns=2)
+        figure, (loss, accuracy) = canvas(1.9, columns=2)
         attacked = any("validation_robust_accuracy" in arm.history for arm in run.arms.values())
         colours = colours_of(run.arms)
         for name, arm in run.arms.items():
@@ -100,8 +109,8 @@ def training_curves(run: Run) -> str:
         loss.set(xlabel="epoch", ylabel="training loss")
         accuracy.set(xlabel=f"epoch; dot: kept{', dashed: attacked' * attacked}", ylabel="validation accuracy, %")
         for axes in (loss, accuracy):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        loss.legend()
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        legend_above(figure, loss)
         return svg(figure)
 
 
@@ -113,7 +122,7 @@ def candidate_curves(candidates: pd.DataFrame) -> str:
     level = candidates["treatment"] == TreatmentName.reweight.value
     untreated = candidates[candidates["budget"] == 0]
     with mpl.rc_context(STYLE):
-        figure, (axes,) = canvas(rows=2, joined=True)
+        figure, (axes,) = canvas(2.8)
         treated = candidates[~level & (candidates["budget"] > 0)].groupby("treatment", sort=False)
         for (name, rows), (dashes, marker) in zip(treated, cycle(KINDS)):
             line = pd.concat([untreated, rows])
@@ -130,7 +139,7 @@ def candidate_curves(candidates: pd.DataFrame) -> str:
         ticks = sorted(set(candidates["budget"][~level]))
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set(xlabel="budget", ylabel="adaptive accuracy, %")
-        figure.legend(loc="outside right upper", fontsize=9)
+        legend_above(figure, axes, columns=2)
         return svg(figure)
 
 
@@ -139,7 +148,7 @@ def descent_curves(rounds: pd.DataFrame) -> str:
     colours = {"driving": COLOURS["baseline"], "deciding": COLOURS["defended"]}
     chosen = np.flatnonzero(rounds["chosen"]).tolist()
     with mpl.rc_context(STYLE):
-        figure, (objective, accuracy) = canvas(columns=2)
+        figure, (objective, accuracy) = canvas(1.9, columns=2)
         for part, colour in colours.items():
             for axes, column in ((objective, part), (accuracy, f"{part}_accuracy")):
                 axes.plot(
@@ -148,67 +157,92 @@ def descent_curves(rounds: pd.DataFrame) -> str:
         objective.set(xlabel="round", ylabel="objective")
         accuracy.set(xlabel="round; dot: taken", ylabel="validation accuracy, %")
         for axes in (objective, accuracy):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        objective.legend()
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        legend_above(figure, objective)
         return svg(figure)
 
 
 def eps_curves(found: Mapping[str, Mapping[str, list[float]]], eps: float) -> str:
     """Return accuracy in percent against eps, {eps: [...], accuracy: [...]} by arm, and the eps of the threat."""
     with mpl.rc_context(STYLE):
-        figure, (axes,) = canvas()
+        figure, (axes,) = canvas(2)
+        steps = next(iter(found.values()))["eps"]  # evenly apart, as from the second on they grow by a factor
         for arm, colour in colours_of(found).items():
-            curve, label = found[arm], arm_in_words(arm)
-            axes.plot(curve["eps"], curve["accuracy"], color=colour, marker="o", markersize=4, label=label)
-        axes.axvline(eps, color=INK, linewidth=1, linestyle="--", label="eps of the threat")
-        axes.set_xscale("symlog", linthresh=eps / 2, linscale=0.5)  # 0 has a place on it
-        ticks = next(iter(found.values()))["eps"]
-        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks], fontsize=9)  # more would meet
-        axes.minorticks_off()
-        axes.set(xlabel="eps", ylabel="accuracy, %", xlim=(0, ticks[-1] * 1.1), ylim=(0, 101))
-        figure.legend(loc="outside right upper", fontsize=9)
+            axes.plot(found[arm]["accuracy"], "o-", color=colour, markersize=4, label=arm_in_words(arm))
+        threat = float(np.interp(eps, steps, range(len(steps))))
+        axes.axvline(threat, color=INK, linewidth=1, linestyle="--", label="eps of the threat")
+        axes.set_xticks(range(len(steps)), [f"{step:.2g}" for step in steps])
+        axes.set(xlabel="eps", ylabel="accuracy, %", ylim=(0, 101))
+        legend_above(figure, axes)
         return svg(figure)
 
 
 def curves(x: np.ndarray, lines: Mapping[str, np.ndarray], *, xlabel: str, ylabel: str) -> str:
     """Return curves over the unit square, with the diagonal for chance."""
     with mpl.rc_context(STYLE):
-        figure, (axes,) = canvas(rows=2, joined=True)
+        figure = Figure(figsize=(8, 4.6), layout="constrained")
+        axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color="#9ca3af", linestyle="--", linewidth=1)
         for (name, values), (colour, dashes, _) in zip(lines.items(), cycle(STYLES)):
             axes.plot(x, values, color=colour, linestyle=dashes, linewidth=1.4, label=for_chart(name))
         axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.01))
-        figure.legend(loc="outside right upper", fontsize=9)
+        figure.legend(loc="outside right upper")
         return svg(figure)
 
 
 def points(values: Mapping[str, tuple[float, float, float]], *, xlabel: str, ylabel: str) -> str:
     """Return points (x, y, half an interval in y) with their names, x on a logarithmic axis."""
     with mpl.rc_context(STYLE):
-        figure, (axes,) = canvas(rows=2, joined=True)
+        figure = Figure(figsize=(8, 4.6), layout="constrained")
+        axes = figure.subplots()
         for (name, (x, y, half)), (colour, _, marker) in zip(values.items(), cycle(STYLES)):
             axes.errorbar(
                 x, y, yerr=half, fmt=marker, color=colour, markersize=5, capsize=2, label=for_chart(name)
             )
         axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
         axes.axhline(0, color="#9ca3af", linewidth=1)
-        figure.legend(loc="outside right upper", fontsize=9)
+        figure.legend(loc="outside right upper")
         return svg(figure)
 
 
-def canvas(*, rows: int = 1, columns: int = 1, joined: bool = False) -> tuple[Figure, list[Axes]]:
-    """Return a figure of axes, the rows sharing their horizontal axis, or `joined` to one."""
-    figure = Figure(figsize=(8, 1.4 + 1.6 * rows), layout="constrained")
-    rows = 1 if joined else rows
-    return figure, list(figure.subplots(rows, columns, squeeze=False, sharex=rows > 1).flat)
+def canvas(height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure of axes, `height` inches in all; rows share their horizontal axis.
+
+    Margins and the places of labels are fixed: to find them takes longer than to draw.
+    """
+    figure = Figure(figsize=(WIDTH, TOP + height + BOTTOM))
+    wide, high = WIDTH - LEFT - RIGHT - GAP * (columns - 1), height - TOP * (rows - 1)
+    figure.subplots_adjust(wspace=GAP * columns / wide, hspace=TOP * rows / high)
+    set_margins(figure, TOP)
+    every = list(figure.subplots(rows, columns, squeeze=False, sharex=rows > 1).flat)
+    for axes in every:
+        axes.xaxis.set_label_coords(0.5, -0.55 * BOTTOM * rows / high)
+        axes.yaxis.set_label_coords(-0.7 * LEFT * columns / wide, 0.5)
+        axes.locator_params(nbins=3 if rows * columns > 1 else 4)
+    return figure, every
+
+
+def set_margins(figure: Figure, top: float) -> None:
+    """Leave room for labels around the axes of a figure, and `top` inches above them."""
+    high = figure.get_figheight()
+    figure.subplots_adjust(LEFT / WIDTH, BOTTOM / high, 1 - RIGHT / WIDTH, 1 - top / high)
+
+
+def legend_above(figure: Figure, *every: Axes, columns: int = 4) -> None:
+    """Name what is drawn in some axes above them; the figure grows by the lines that this takes."""
+    named = [pair for axes in every for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+    room = LINE * -(-len(named) // columns)
+    figure.set_figheight(figure.get_figheight() + room)
+    set_margins(figure, TOP + room)
+    figure.legend(*zip(*named, strict=True), loc="upper left", ncols=columns, borderaxespad=0.2)
 
 
 def svg(figure: Figure) -> str:
-    """Return the figure as an <svg> element without date or fixed size."""
+    """Return the figure as an <svg> element without date or fixed size; drawn once, `savefig` draws twice."""
     buffer = io.StringIO()
     with warnings.catch_warnings():  # names in signs that matplotlib has no font for: a browser has
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from defense.reporting.exports import Text
 from defense.reporting.learning import flags_of, untold
 from defense.reporting.metagradient import rough
 from defense.reporting.reading import is_rival
 from defense.reporting.sweeps import Result, swept
-from defense.reporting.tables import arm_in_words, arms_of, markdown
+from defense.reporting.tables import arm_in_words, arms_of
 
 Checks = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by arm and check, as in result.json
-
-
-@dataclass(frozen=True)
-class Row:
-    """One check of every arm."""
-
-    title: str
-    found: Sequence[int]  # samples, by arm
-    flagged: Sequence[bool]
-    allowed: int
 
 
 def warning(checks: Checks, health: Mapping[str, Any] | None = None) -> str:
@@ -43,33 +33,19 @@ def warning(checks: Checks, health: Mapping[str, Any] | None = None) -> str:
     return f"Not to be believed without a closer look: {'; '.join(said)}." if said else ""
 
 
-def check_rows(checks: Checks) -> list[Row]:
-    """Return one row a check, the arms in the order of every table; none where the checks were left out."""
+def check_rows(checks: Checks) -> list[tuple[str, ...]]:
+    """Return one row a check: what it finds in each arm, in the order of every table, and how many are allowed."""
     arms = [checks[arm] for arm in arms_of(checks)]
     return [
-        Row(
-            first["title"],
-            [arm[name]["found"] for arm in arms],
-            [arm[name]["flagged"] for arm in arms],
-            first["allowed"],
-        )
+        (first["title"], *(counted(arm[name]) for arm in arms), str(first["allowed"]))
         for name, first in (arms[0].items() if arms else ())
     ]
 
 
-def checks_table(checks: Checks) -> str:
-    """Return the rows in Markdown."""
-    cells = [
-        (
-            row.title,
-            *(f"{count}{' **flagged**' * odd}" for count, odd in zip(row.found, row.flagged, strict=True)),
-            str(row.allowed),
-        )
-        for row in check_rows(checks)
-    ]
-    return markdown(
-        (f"of {looked_at(checks)} test samples", *map(arm_in_words, arms_of(checks)), "allowed"), cells
-    )
+def counted(finding: Mapping[str, Any]) -> Text:
+    """Return how many samples a check finds, and whether these are too many."""
+    found, flagged = finding["found"], finding["flagged"]
+    return Text(f"{found} flagged" if flagged else f"{found}", value=found, tone="flagged" if flagged else "")
 
 
 def looked_at(checks: Checks) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from defense.config.choices import AUTO
 from defense.reporting.charts import Axis, RankInfo, budget_curves, tradeoff
+from defense.reporting.page import Section
 from defense.reporting.reading import effect_of
 from defense.reporting.settings import WORST, Setting
-from defense.reporting.sheet import Part
 from defense.reporting.statistics import Mean, mean_interval
 from defense.reporting.tables import arm_in_words, trusted_of
 
@@ -16,15 +16,15 @@ BUDGET = "treatment.budget"
 LINES = 8  # in one chart: more of them, each with its band, could not be told apart
 
 
-def ground_charts(settings: Sequence[Setting]) -> list[Part]:
+def ground_charts(settings: Sequence[Setting]) -> list[Section]:
     """Return the charts of every ground that has several settings; two grounds never share one."""
     grounds: dict[str, list[Setting]] = {}
     for setting in settings:
         grounds.setdefault(setting.ground, []).append(setting)
     several = [alike for alike in grounds.values() if len(alike) > 1]
-    curves = [part for alike in several for part in by_budget(alike)]
+    curves = [curve for alike in several for curve in by_budget(alike)]
     numbered = [
-        Part(f"budget_{number}", heading, text, chart=chart, aside=True)
+        Section(f"budget_{number}", heading, text, chart=chart, html_only=True)
         for number, (heading, text, chart) in enumerate(curves, start=1)
     ]
     return numbered + [by_accuracies(number, alike) for number, alike in enumerate(several, start=1)]
@@ -98,7 +98,7 @@ def by_seed(arm: str, settings: Sequence[Setting], metric: str = WORST) -> Mean:
     return mean_interval([sum(values) / len(values) for values in seeds.values()])
 
 
-def by_accuracies(number: int, settings: Sequence[Setting]) -> Part:
+def by_accuracies(number: int, settings: Sequence[Setting]) -> Section:
     """Return robust against clean accuracy of all settings of one ground, beside the arms that they share."""
     places = [
         RankInfo(
@@ -119,10 +119,10 @@ def by_accuracies(number: int, settings: Sequence[Setting]) -> Part:
         "may leave the picture. The control is the mean over all settings. No other is higher in both accuracies "
         "than what the dashed line joins; whether by more than chance the table says."
     )
-    return Part(
+    return Section(
         f"tradeoff_{number}",
         f"Robust against clean accuracy{where}",
         text,
         chart=tradeoff(places, references, Axis("clean accuracy, %"), Axis("adaptive accuracy at worst, %")),
-        aside=True,
+        html_only=True,
     )

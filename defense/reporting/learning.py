@@ -88,10 +88,12 @@ def accuracies(health: Health, arms: Sequence[str]) -> str:
     return f"clean accuracy on {samples} {part} samples: {said}; the largest class ({name}) has {share:.1f} %"
 
 
-def line_of(health: Health) -> str:
-    """Return one sentence with the clean accuracy of every arm beside the share of the largest class."""
-    said = accuracies(health, list(health["arms"]))
-    return f"{said[0].upper()}{said[1:]}."
+def chance_of(health: Health) -> str:
+    """Return the accuracy of a model that has learned nothing but the largest class."""
+    found = next(iter(health["arms"].values()))
+    largest, samples = found["largest_class"], found["samples"]
+    share, name = percent(largest["samples"], samples), visible(largest["name"])
+    return f"A model that always names the largest class ({name}) is right on {share:.1f} % of {samples} samples."
 
 
 def flags_of(health: Health) -> list[str]:

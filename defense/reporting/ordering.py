@@ -12,12 +12,12 @@ import torch
 from defense.reporting.agreement import agreement, auc_of
 from defense.reporting.health import doubts, looking
 from defense.reporting.orders import Orders
-from defense.reporting.ordertables import gains_part, overall_part, parts_by_factor, settings_part
+from defense.reporting.ordertables import gains_section, overall_section, sections_by_factor, settings_section
 from defense.reporting.orderwords import answer
-from defense.reporting.planes import planes_parts
+from defense.reporting.page import Page
+from defense.reporting.planes import planes_sections
 from defense.reporting.record import OF_A_SCORE, Scoring
 from defense.reporting.result import common
-from defense.reporting.sheet import Sheet
 from defense.reporting.sweeps import command_of, made_of
 
 DEGREES = np.linspace(0, 180, 37)  # the edges of the bins that angles are counted in
@@ -98,25 +98,25 @@ def rounded(values: np.ndarray) -> Any:
     return np.vectorize(lambda value: float(f"{value:.4g}"))(values).tolist()
 
 
-def order_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
+def order_page(results: Sequence[dict[str, Any]], title: str) -> Page:
     """Return the page of one run or many: does ip keep the order, where does it break, and what mends it."""
     orders = Orders.of(results)
     gains = orders.gains()
-    return Sheet(
+    return Page(
         title=f"{title}: do scores order the samples as influence by an inverse does?",
-        answer="\n".join(
+        headline="\n".join(
             filter(None, (doubts(looking(results), "the scores of a trained model"), answer(orders, gains)))
         ),
         command=command_of(results),
-        parts=[
-            overall_part(orders),
-            *planes_parts(orders),
-            *parts_by_factor(orders),
-            *gains_part(orders, gains),
-            *settings_part(orders),
+        sections=[
+            overall_section(orders),
+            *planes_sections(orders),
+            *sections_by_factor(orders),
+            *gains_section(orders, gains),
+            *settings_section(orders),
         ],
-        made=made_of(results),
-        facts=[explained(orders)],
+        provenance=made_of(results),
+        notes=[explained(orders)],
     )
 
 

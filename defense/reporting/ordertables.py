@@ -10,11 +10,11 @@ import pandas as pd
 from defense.reporting.charts import lines_with_bands
 from defense.reporting.orders import ALL, METRICS, Gain, Orders, shown
 from defense.reporting.orderwords import outcome, signed, words
-from defense.reporting.sheet import Part
+from defense.reporting.page import Section
 from defense.reporting.statistics import Mean, p_value
 
 
-def overall_part(orders: Orders) -> Part:
+def overall_section(orders: Orders) -> Section:
     """Return the table of every scorer over all settings."""
     rows = [
         (
@@ -33,12 +33,12 @@ def overall_part(orders: Orders) -> Part:
         "influence, at all dampings together."
     )
     header = ("scorer", "Spearman", "Kendall", "overlap, %", "AUC", "seconds")
-    return Part("order", "Over all settings", text, header, [*rows, (*exact, cost(main["reference_seconds"]))])
+    return Section("order", "Over all settings", text, header, [*rows, (*exact, cost(main["reference_seconds"]))])
 
 
-def parts_by_factor(orders: Orders) -> list[Part]:
+def sections_by_factor(orders: Orders) -> list[Section]:
     """Return a table for each factor, and a chart of how the levels fare with damping."""
-    parts = []
+    sections = []
     for number, factor in enumerate(orders.grounds, start=1):
         rows = [
             (
@@ -74,10 +74,12 @@ def parts_by_factor(orders: Orders) -> list[Part]:
             "others",
             "indefinite, %",
         )
-        parts.append(
-            Part(f"factor_{number}", f"By {factor}", text, header, rows, chart(orders, factor), facets=("scorer",))
+        sections.append(
+            Section(
+                f"factor_{number}", f"By {factor}", text, header, rows, chart(orders, factor), facets=("scorer",)
+            )
         )
-    return parts
+    return sections
 
 
 def chart(orders: Orders, factor: str) -> str:
@@ -97,7 +99,7 @@ def chart(orders: Orders, factor: str) -> str:
     return lines_with_bands(found, xlabel="damping lambda", ylabel="Spearman's rho")
 
 
-def gains_part(orders: Orders, gains: Sequence[Gain]) -> list[Part]:
+def gains_section(orders: Orders, gains: Sequence[Gain]) -> list[Section]:
     """Return the table of what other scorers have over ip; none where there is no other."""
     rows = [
         (
@@ -115,10 +117,10 @@ def gains_part(orders: Orders, gains: Sequence[Gain]) -> list[Part]:
         "after Holm's correction for the whole table."
     )
     header = ("scorer", "where", "Spearman - ip", "overlap - ip, points", "p", "order is")
-    return [Part("gains", "Against ip", text, header, rows, facets=("scorer",))] if rows else []
+    return [Section("gains", "Against ip", text, header, rows, facets=("scorer",))] if rows else []
 
 
-def settings_part(orders: Orders) -> list[Part]:
+def settings_section(orders: Orders) -> list[Section]:
     """Return every setting with the order of the main scorer, the worst first; none where there is one."""
     if not orders.factors:
         return []
@@ -142,7 +144,17 @@ def settings_part(orders: Orders) -> list[Part]:
     text = f"Of {orders.main}, means over seeds, the worst first."
     facets = tuple(orders.factors)
     return [
-        Part("settings", "Every setting", text, header, rows, data=data, facets=facets, folded=True, aside=True)
+        Section(
+            "settings",
+            "Every setting",
+            text,
+            header,
+            rows,
+            data=data,
+            facets=facets,
+            collapsed=True,
+            html_only=True,
+        )
     ]
 
 

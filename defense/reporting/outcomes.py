@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from defense.reporting.escaping import visible
 from defense.reporting.record import Run
 from defense.reporting.statistics import Mean, paired_accuracies, percent
 from defense.reporting.tables import arms_of, header, lookup, markdown, metrics, spoken, trusted_of
@@ -46,21 +44,31 @@ def treated(run: Run) -> int:
     return int(run.arms["defended"].treatment["treated"].sum())
 
 
+def last_attack(run: Run) -> str:
+    """Return the attack that all others come before: what survives it is the accuracy at worst."""
+    *_, last = (name for name in accuracies(run.arms["baseline"].evaluation)["adaptive"] if name != "worst")
+    return str(last)
+
+
 def arm_rows(run: Run) -> list[dict[str, str]]:
-    """Return one row per metric: its name, each arm in percent, and defended - control with its interval."""
+    """Return one row per metric: its name, each arm in percent, and defended - control with its interval.
+
+    The last attack has none: its row would be the one at worst again.
+    """
     arms = {name: accuracies(run.arms[name].evaluation) for name in arms_of(run.arms)}
+    again = f"adaptive.{last_attack(run)}"
     return [
         {
-            "kind": metric.partition(".")[0],
             "metric": spoken(metric),
             **{name: f"{lookup(arm, metric):.1f}" for name, arm in arms.items()},
             "difference": str(difference(run, metric)),
         }
         for metric in metrics(arms["baseline"])
+        if metric != again
     ]
 
 
-def arms_table(run: Run, *, form: Callable[[str], str] = visible) -> str:
-    """Return the table of the arms in Markdown; form: see `markdown`."""
+def arms_table(run: Run) -> str:
+    """Return the table of the arms for a terminal."""
     columns = ("metric", *arms_of(run.arms), "difference")
-    return markdown(header(run.arms), [[row[key] for key in columns] for row in arm_rows(run)], form=form)
+    return markdown(header(run.arms), [[row[key] for key in columns] for row in arm_rows(run)])

@@ -1,50 +1,32 @@
-"""The pages that people read: report.md with figures beside it, and report.html in one file."""
+"""The page of a run or a sweep: the headline first, then sections; as HTML and Markdown, and its tables apart."""
 
 from __future__ import annotations
 
 import base64
-import json
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
-import torch
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from torch import Tensor
 
-from defense.config.choices import Method, TreatmentName
-from defense.config.reads import reading
-from defense.reporting import figures
-from defense.reporting.descent import ROUNDS, about_descent, descent_rows
 from defense.reporting.escaping import for_markdown, visible, write
-from defense.reporting.health import check_rows, checks_table, looked_at, reach, warning
-from defense.reporting.learning import line_of
-from defense.reporting.metagradient import about_derivative
-from defense.reporting.outcomes import arm_rows, arms_table
-from defense.reporting.record import Run
-from defense.reporting.selection import one_class_said
-from defense.reporting.settings import about_harm
-from defense.reporting.sweeps import left_out
-from defense.reporting.tables import arm_in_words, arms_of, kind_of, markdown, trusted_of, weight_of
-from defense.reporting.verdict import scorer_of
-from defense.runtime.progress import in_words
+from defense.reporting.exports import Printed, Text, relative, sort_key, write_tables
+from defense.reporting.tables import markdown
 
-SHOWN = 16  # samples in each gallery
-STRIP = 11  # samples in the strip of perturbations
-BOTH_ENDS = "Wrong labels stand at both ends: they make for large gradients, which may point either way."
+PAGE = "report"  # the stem of every page
+WIDE = 7  # columns: a table of more has smaller letters, on a wider page
+FILTERED = 12  # rows: a table of more can be filtered, whatever it is of
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the report: the stem of its file, its bytes and what is said of it."""
+    """A picture of a page: the stem of its file, its bytes, and the words for those who do not see it."""
 
     name: str
     png: bytes
     alt: str
-    facts: dict[str, str] = field(default_factory=dict)
     wrong: bool = False  # its label is known to be wrong
 
     @property
@@ -53,105 +35,104 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
-def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
-    """Write report.md, report.html and figures/ into `output`.
+@dataclass(frozen=True)
+class Section:
+    """A chart, a table, pictures, or several of these, and what there is to say of them."""
 
-    Nothing in them depends on when they were made or on what was reused: the same artifacts give the same bytes.
+    name: str  # of its files
+    heading: str
+    text: str = ""  # a paragraph a line
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    chart: str = ""  # an <svg> element
+    pictures: Sequence[Sequence[Picture]] = ()  # groups of them; each has a row of the table, if there is one
+    data: pd.DataFrame | None = None  # the table as plain numbers, for its CSV and Parquet
+    paper: Printed | None = None  # the table as a paper prints it, for LaTeX; None: as the page has it
+    caption: str = ""  # of it; the heading where there is none
+    facets: Sequence[str] = ()  # columns of the table to choose rows by
+    collapsed: bool = False  # the table opens on a click: it repeats what is above, or few want it
+    html_only: bool = False  # for pages alone, not for a terminal
+
+    @property
+    def filtered(self) -> bool:
+        """Whether rows of the table can be chosen: those of much are worth it."""
+        return bool(self.facets) or len(self.rows) > FILTERED
+
+    @property
+    def wide(self) -> bool:
+        """Whether the table has more columns than stand side by side in the usual size."""
+        return len(self.header) > WIDE and not self.pictures
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell of a sweep that did not finish."""
+
+    folder: Path
+    overrides: Sequence[str]
+    error: str  # one line
+    log: str  # the name of a file in the folder
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page."""
+
+    title: str
+    headline: str  # a paragraph a line
+    command: str
+    sections: Sequence[Section]
+    provenance: str  # versions, device
+    settings: str = ""  # JSON
+    notes: Sequence[str] = ()  # what the numbers are of: data, model, threat, counts
+    warning: str = ""  # why not to believe the headline
+    failures: Sequence[Failure] = ()
+
+
+def write_page(page: Page, output: Path) -> None:
+    """Write report.md, report.html, and what sections have of figures/ and tables/ into `output`.
+
+    Nothing in them depends on when they were made: the same page gives the same bytes.
     """
-    charts = {"scores": figures.score_histogram(run), "curves": figures.training_curves(run)}
-    checks = numbers["checks"]
-    if checks:
-        charts["checks"] = figures.eps_curves(
-            {arm: found["falls"]["numbers"] for arm, found in checks.items()}, run.config.threat.eps
+    for section in page.sections:
+        write_figures(section, output / "figures")
+        if section.rows:
+            write_tables(
+                output / "tables",
+                section.name,
+                section.header,
+                section.rows,
+                section.data,
+                caption=section.caption or section.heading,
+                paper=section.paper,
+            )
+    for form in ("md", "html"):
+        filled = (
+            templates()
+            .get_template(f"page.{form}.j2")
+            .render(
+                page=page,
+                failed=failed(page.failures),
+                rows_of=partial(shown, form=form, output=output),
+                table=table_in_markdown,
+            )
         )
-    if run.candidates is not None:
-        charts["candidates"] = figures.candidate_curves(run.candidates)
-    if run.descent is not None:
-        charts["descent"] = figures.descent_curves(run.descent)
-    galleries, strip = gallery(run), perturbations(run)
-    folder = output / "figures"
-    folder.mkdir(exist_ok=True)
-    for name, chart in charts.items():
-        write(folder / f"{name}.svg", chart)
-    for picture in (*(p for ends in galleries.values() for p in ends), *(p for row in strip for p in row)):
+        write(output / f"{PAGE}.{form}", filled.rstrip() + "\n")
+
+
+def write_figures(section: Section, folder: Path) -> None:
+    """Write the chart and the pictures of a section into `folder`."""
+    if section.chart or section.pictures:
+        folder.mkdir(exist_ok=True)
+    if section.chart:
+        write(folder / f"{section.name}.svg", section.chart)
+    for picture in (picture for group in section.pictures for picture in group):
         (folder / f"{picture.name}.png").write_bytes(picture.png)
-    facts = {
-        "run": run,
-        "numbers": numbers,
-        "scorer": scorer_of(run),
-        "command": shlex.join(["defense", *run.overrides]),
-        "spread": in_words(numbers["scoring"]["members"]),
-        "rows": arm_rows(run),
-        "arms": arms_of(run.arms),
-        "checked_arms": arms_of(checks),
-        "weights": {arm: weight_of(arm) for arm in trusted_of(run.arms)},
-        "warning": warning(checks, numbers["health"]),
-        "learned": line_of(numbers["health"]),
-        "left_out": left_out(numbers),
-        "one_class": one_class_said(numbers["one_class"], len(run.data.train), run.settings["treatment"]),
-        "checks": check_rows(checks),
-        "checked": looked_at(checks),
-        "checks_table": checks_table(checks) if checks else "",
-        "reach": reach(checks),
-        "candidates": candidate_rows(run),
-        "legend": legend(run),
-        "arms_table": arms_table(run, form=for_markdown),
-        "charts": charts,
-        "galleries": galleries,
-        "harm": about_harm(run),
-        "metagradient": about_derivative(run.settings, run.record),
-        "looks": "objective" in reading(run.config.scorer),
-        "both_ends": at_both_ends(galleries) if run.config.scorer.method is Method.alignment else "",
-        "strip": strip,
-        "candidate_table": markdown(CANDIDATES, candidate_rows(run)) if run.candidates is not None else "",
-        "candidate_header": CANDIDATES,
-        "descent": about_descent(run, run.descent),
-        "rounds": [] if run.descent is None else descent_rows(run.descent),
-        "rounds_table": "" if run.descent is None else markdown(ROUNDS, descent_rows(run.descent)),
-        "rounds_header": ROUNDS,
-        "config": json.dumps(run.settings, indent=2),
-    }
-    for name in ("report.md", "report.html"):
-        write_text(output / name, name, facts)
-
-
-def legend(run: Run) -> dict[str, str]:
-    """Return what the control and the defended arm are trained on, as words of a legend."""
-    if run.descent is None:
-        return {"control": "as many samples treated at random", "defended": "the lowest scores treated"}
-    if run.config.treatment.effect.weighs:
-        return {"control": "the same weights shuffled", "defended": "samples weighed by the descent"}
-    return {"control": "as many samples removed at random", "defended": "those of the lowest weights removed"}
-
-
-CANDIDATES = ("treatment", "budget", "control", "defended", "defended - control (95 %)", "")
-
-
-def candidate_rows(run: Run) -> list[tuple[str, ...]]:
-    """Return what the treatment was chosen from, one row a candidate; none where it was given."""
-    if run.candidates is None:
-        return []
-    return [
-        (
-            row.treatment,
-            "-" if row.treatment == TreatmentName.reweight.value else f"{row.budget:g}",
-            f"{row.control:.1f}",
-            f"{row.defended:.1f}",
-            f"{row.gain:+.1f} ({row.low:+.1f} to {row.high:+.1f})" if row.budget else "",
-            "chosen" if row.chosen else "",
-        )
-        for row in run.candidates.itertuples()
-    ]
-
-
-def write_text(path: Path, template: str, facts: dict[str, Any]) -> None:
-    """Write a template of this package, filled in; what goes into HTML is escaped."""
-    write(path, templates().get_template(f"{template}.j2").render(facts).rstrip() + "\n")
 
 
 @cache
 def templates() -> Environment:
-    """Return the templates of this package; each is compiled once."""
+    """Return the templates of this package, each compiled once; what goes into HTML is escaped."""
     environment = Environment(
         loader=PackageLoader("defense.reporting"),
         autoescape=lambda name: bool(name and name.endswith(".html.j2")),
@@ -159,56 +140,60 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"md": for_markdown, "visible": visible, "arm": arm_in_words, "kind": kind_of}
+    environment.filters |= {"md": for_markdown, "visible": visible}
     return environment
 
 
-def gallery(run: Run) -> dict[str, list[Picture]]:
-    """Return the training samples of the lowest and the highest scores, each under a heading.
-
-    Only a score that looks at an objective says what harms and what helps.
-    """
-    names = run.data.class_names
-    headings = {"lowest": "Lowest scores", "highest": "Highest scores"}
-    if "objective" in reading(run.config.scorer):
-        headings = {"lowest": "Most harmful", "highest": "Most helpful"}
-    out: dict[str, list[Picture]] = {}
-    for kind, table in figures.extremes(run.scores, SHOWN).items():
-        pixels = run.data.train.images.take(torch.tensor(table.index.tolist()))
-        out[headings[kind]] = []
-        for rank, (row, pixel) in enumerate(zip(table.itertuples(), pixels, strict=True), start=1):
-            wrong = run.data.noise_known and row.label != row.truth
-            (name,) = run.data.names_of([row.id])
-            facts = {"id": str(row.id)} | ({"name": name} if name != str(row.id) else {})
-            facts |= {"label": names[row.label]}
-            facts |= {"truth": names[row.truth]} if wrong else {}
-            facts |= {"model says": names[row.prediction], "score": f"{row.score:.3g}"}
-            stem, alt = f"{kind}_{rank:02d}", f"training sample {row.id}"
-            out[headings[kind]].append(Picture(stem, figures.png(pixel), alt, facts, wrong))
-    return out
+def table_in_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of a page in Markdown; the cells of `rows` are written for it, the header is not."""
+    return markdown([for_markdown(name) for name in header], rows, form=str)
 
 
-def at_both_ends(galleries: Mapping[str, Sequence[Picture]]) -> str:
-    """Return what to say where every gallery has a wrong label; nothing elsewhere."""
-    return BOTH_ENDS if all(any(picture.wrong for picture in ends) for ends in galleries.values()) else ""
+def shown(section: Section, *, form: str, output: Path) -> list[list[Shown]]:
+    """Return the rows of a section for a page of the kind `form`, 'md' or 'html', in the folder `output`."""
+    return [[Shown.of(cell, form, output) for cell in row] for row in section.rows]
 
 
-def perturbations(run: Run) -> list[list[Picture]]:
-    """Return rows of clean, adversarial and amplified perturbation, for the first validation samples."""
-    rows = []
-    shown = torch.arange(min(STRIP, len(run.data.validation)))
-    clean, attacked = (images.take(shown).cpu() for images in (run.data.validation.images, run.adversarial))
-    for index, (before, after) in enumerate(zip(clean, attacked, strict=True), start=1):
-        parts: dict[str, Tensor] = {
-            "clean": before,
-            "adversarial": after,
-            "perturbation": figures.amplified(after - before),
-        }
-        label = run.data.class_names[int(run.data.validation.labels[index - 1])]
-        rows.append(
-            [
-                Picture(f"strip_{index:02d}_{kind}", figures.png(picture), f"{kind} picture of class {label}")
-                for kind, picture in parts.items()
-            ]
+class Shown(str):
+    """A cell as a page shows it: with the link to where it leads, and what it sorts by."""
+
+    link: str
+    key: str
+    tone: str
+
+    @classmethod
+    def of(cls, cell: str, form: str, output: Path) -> Shown:
+        """Return a cell for a page of the kind `form`, 'md' or 'html', in the folder `output`."""
+        leads = cell.href if isinstance(cell, Text) else None
+        # a run's page in the same form; its log, and whatever else is a file, as it is
+        target = leads / f"{PAGE}.{form}" if leads and leads.is_dir() else leads
+        link = relative(target, output) if target and target.exists() else ""
+        text = str(cell)
+        if form == "md":
+            text = for_markdown(text)
+            text = f"[{text}]({link})" if link else text
+        shown = cls(text)
+        shown.link, shown.key, shown.tone = link, sort_key(cell), getattr(cell, "tone", "")
+        return shown
+
+
+def failed(failures: Sequence[Failure]) -> Section:
+    """Return the table of cells that failed."""
+    rows = [
+        (
+            failure.folder.name,
+            " ".join(failure.overrides),
+            failure.error,
+            Text(failure.log, href=failure.folder / failure.log),
         )
-    return rows
+        for failure in failures
+    ]
+    return Section("failed", "Cells that failed", header=("cell", "settings", "error", "log"), rows=rows)
+
+
+def unfinished(failures: Sequence[Failure], missing: int = 0) -> Page:
+    """Return the page of a sweep of which no cell has finished; `missing` of them have not failed, either."""
+    count = "the only one failed" if len(failures) == 1 else f"all {len(failures)} failed"
+    count = f"{len(failures)} failed" if missing else count
+    said = f"No cell has finished: {count}. There is nothing to compare."
+    return Page("A sweep without a result", said, "", (), "", failures=failures)

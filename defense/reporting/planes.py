@@ -14,15 +14,15 @@ from scipy.stats import rankdata
 from defense.reporting.escaping import for_chart
 from defense.reporting.figures import CLEAN, COLOURS_OF_MANY, INK, NOISY, STYLE, svg
 from defense.reporting.orders import Orders, factor_of, shown
+from defense.reporting.page import Section
 from defense.reporting.reading import is_rival
-from defense.reporting.sheet import Part
 from defense.reporting.sweeps import swept
 
 CASES = 4  # of which pictures are drawn, at most
 CLASSES = ("#1d6f8a", "#b7791f")
 
 
-def planes_parts(orders: Orders) -> list[Part]:
+def planes_sections(orders: Orders) -> list[Section]:
     """Return, by level of the first factor, the points of its first run, and the angles of all of its runs.
 
     On the page of a single run nothing where that is not wanted, nor for chance, which has nothing to show.
@@ -30,7 +30,7 @@ def planes_parts(orders: Orders) -> list[Part]:
     first = orders.results[0]["config"]
     if len(orders.results) == 1 and (not first["order"]["draw"] or is_rival(first)):
         return []
-    parts = []
+    sections = []
     for number, (name, results) in enumerate(by_case(orders).items(), start=1):
         where = f": {name}" if name else ""
         drawn = [result for result in results if "points" in result]
@@ -42,21 +42,21 @@ def planes_parts(orders: Orders) -> list[Part]:
                 "test points by their label, wrong labels ringed; scores by their rank, the lowest red, and the "
                 f"lowest {100 * one['config']['order']['share']:g} % crossed."
             )
-            parts.append(
-                Part(
+            sections.append(
+                Section(
                     f"points_{number}",
                     f"Points{where}",
                     text,
                     chart=panels(one, damping, orders.reference),
-                    aside=True,
+                    html_only=True,
                 )
             )
         text = (
             "Of the gradients of training samples to grad v, counted over all runs (each model once), and of u to "
             "grad v at each lambda, the mean: an angle of 0 is the same direction, and below 90 a sample helps."
         )
-        parts.append(Part(f"angles_{number}", f"Angles{where}", text, chart=rose(results), aside=True))
-    return parts
+        sections.append(Section(f"angles_{number}", f"Angles{where}", text, chart=rose(results), html_only=True))
+    return sections
 
 
 def by_case(orders: Orders) -> dict[str, list[dict[str, Any]]]:

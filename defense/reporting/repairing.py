@@ -25,12 +25,12 @@ from defense.reporting.health import doubts
 from defense.reporting.judging import Compared, shared_control
 from defense.reporting.learning import health_of
 from defense.reporting.measures import AIMS, GAPS, MEASURES, measured
+from defense.reporting.page import Page, Section
 from defense.reporting.paper import ABOUT, printed
 from defense.reporting.record import Repair
 from defense.reporting.result import common
 from defense.reporting.selection import of_one_class, one_class, one_class_said, selection
 from defense.reporting.settings import Setting, facts_of, one_sided, settings_of, treated
-from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import mean_interval
 from defense.reporting.sweeps import Result, command_of, made_of
 
@@ -55,32 +55,32 @@ def repair_result(run: Repair) -> dict[str, Any]:
     }
 
 
-def repair_sheet(results: Sequence[Result], title: str) -> Sheet:
+def repair_page(results: Sequence[Result], title: str) -> Page:
     """Return the page: for every measure what each setting gains over its random control and the baseline."""
     settings, what = settings_of(results), "treating the lowest scores"
     if all(result.get("descent") for result in results):
         what = "weighing samples by metagradient descent"
-    parts, answers = [], []
+    sections, answers = [], []
     for measure in measures_in(results):
         kind = MEASURES[measure]
         own = [setting for setting in settings if setting.has(measure)]
         rows = Compared.all(own, str(measure), lower_is_better=kind.lower_is_better)
         answers.append(answer_of(rows, kind.spoken.partition(",")[0]))
         for number, (place, here) in enumerate(settings_by(rows, lambda row: row.setting.place).items(), start=1):
-            parts.append(measure_part(measure, number, place, here))
-    parts += [*tradeoffs(settings), *descents(settings)]
+            sections.append(measure_section(measure, number, place, here))
+    sections += [*tradeoffs(settings), *descents(settings)]
     text = (
         "In brackets 95 % intervals over seeds. Differences are paired by seed; the control is treated alike, as "
         "many samples drawn at random. Judged by Student's paired t test, after Holm's correction over all rows "
         "of one measure; intervals are not corrected: one may leave zero out where nothing is distinguishable."
     )
-    return Sheet(
+    return Page(
         f"{title}: does {what} help?",
         "\n".join(filter(None, (doubts(results), *answers))),
         command_of(results),
-        parts,
+        sections,
         made_of(results),
-        facts=[
+        notes=[
             text,
             *shared_control(settings),
             *facts_of(settings, treated),
@@ -104,7 +104,7 @@ def measures_in(results: Sequence[Result]) -> list[Measure]:
     return sorted(there, key=lambda measure: measure not in aims)
 
 
-def measure_part(measure: Measure, number: int, place: str, rows: Sequence[Compared]) -> Part:
+def measure_section(measure: Measure, number: int, place: str, rows: Sequence[Compared]) -> Section:
     """Return the table and chart of one measure on one ground."""
     kind = MEASURES[measure]
     way = "lower is better" if kind.lower_is_better else "higher is better"
@@ -122,7 +122,7 @@ def measure_part(measure: Measure, number: int, place: str, rows: Sequence[Compa
         limits = shared_limits([gain.mean for gain in gains])
         unit = kind.spoken.partition(",")[0]
         chart = forest(gains, xlabel=f"defended - control, {unit}, points\n{way}", limits=limits)
-    return Part(
+    return Section(
         f"{measure}_{number}",
         ": ".join(filter(None, (kind.spoken, place))),
         f"On test; {way}.",
@@ -136,9 +136,9 @@ def measure_part(measure: Measure, number: int, place: str, rows: Sequence[Compa
     )
 
 
-def tradeoffs(settings: Sequence[Setting]) -> list[Part]:
+def tradeoffs(settings: Sequence[Setting]) -> list[Section]:
     """Return gaps against accuracy, on every ground that has groups: what a smaller gap costs, what none beats."""
-    parts = []
+    sections = []
     for number, (place, here) in enumerate(settings_by(settings, lambda setting: setting.place).items(), start=1):
         for gap in GAPS:
             own = [setting for setting in here if setting.has(gap)]
@@ -158,8 +158,8 @@ def tradeoffs(settings: Sequence[Setting]) -> list[Part]:
             )
             text = "Means over seeds with their intervals."
             text += "" if alike else " No control is drawn: settings have different ones."
-            parts.append(Part(f"pareto_{gap}_{number}", heading, text, chart=chart))
-    return parts
+            sections.append(Section(f"pareto_{gap}_{number}", heading, text, chart=chart))
+    return sections
 
 
 def spot(setting: Setting, arm: str, gap: Measure) -> RankInfo:

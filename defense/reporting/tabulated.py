@@ -11,9 +11,9 @@ import pandas as pd
 from defense.reporting.comparing import knobs_shown
 from defense.reporting.exports import Text
 from defense.reporting.judging import Judgement
+from defense.reporting.page import Section
 from defense.reporting.paper import ABOUT, printed
 from defense.reporting.settings import WORST
-from defense.reporting.sheet import Part
 from defense.reporting.significance import FEWEST
 from defense.reporting.statistics import p_value
 from defense.reporting.sweeps import FOLDER, LABEL
@@ -23,7 +23,7 @@ DISTINCT = 30  # values of a column: of more, rows are not chosen by it
 ENDS = " (95 %)"
 
 
-def settings_part(judgements: Sequence[Judgement], data: pd.DataFrame) -> Part:
+def settings_section(judgements: Sequence[Judgement], data: pd.DataFrame) -> Section:
     """Return one row a setting: accuracies, paired differences to the other arms, p-values, costs."""
     knobs = knobs_of(data)
     trusted = trusted_of({arm for judgement in judgements for arm in judgement.setting.arms})
@@ -57,7 +57,7 @@ def settings_part(judgements: Sequence[Judgement], data: pd.DataFrame) -> Part:
     facets = ["scorer", *knobs, "judgement"]
     caption = f"Accuracy on test under adaptive attack at worst, in percent: {ABOUT}."
     table = printed(judgements, knobs_shown([judgement.setting for judgement in judgements]))
-    found = part("settings", "Every setting", about_settings(data), shown, data, facets)
+    found = data_section("settings", "Every setting", about_settings(data), shown, data, facets)
     return replace(found, paper=table, caption=caption)
 
 
@@ -76,7 +76,7 @@ def over_trusted(data: pd.DataFrame, arm: str) -> dict[str, list[str]]:
     }
 
 
-def cells_part(data: pd.DataFrame) -> Part:
+def cells_section(data: pd.DataFrame) -> Section:
     """Return one row a run, with the link to its own page."""
     arms = {str(name).removesuffix(f".{WORST}") for name in data if str(name).endswith(f".{WORST}")}
     trusted = trusted_of(arms)
@@ -105,16 +105,16 @@ def cells_part(data: pd.DataFrame) -> Part:
     again = int((~data["counted"]).sum())
     text += f" {again} of the runs repeat others and count once." if again else ""
     shown = {name: cells for name, cells in columns.items() if any(cell != "-" for cell in cells)}
-    return part("cells", "Every run", text, shown, data, ["scorer", *knobs_of(data), "seed"])
+    return data_section("cells", "Every run", text, shown, data, ["scorer", *knobs_of(data), "seed"])
 
 
-def part(
+def data_section(
     name: str, heading: str, text: str, columns: dict[str, list[str]], data: pd.DataFrame, facets: Sequence[str]
-) -> Part:
-    """Return a part of the page, not of the terminal; rows can be chosen by a facet of a few values."""
+) -> Section:
+    """Return a section of the page, not of the terminal; rows can be chosen by a facet of a few values."""
     rows = list(zip(*columns.values(), strict=True))
     few = [facet for facet in facets if facet in columns and 1 < len(set(columns[facet])) <= DISTINCT]
-    return Part(name, heading, text, tuple(columns), rows, data=data, facets=few, aside=True)
+    return Section(name, heading, text, tuple(columns), rows, data=data, facets=few, html_only=True)
 
 
 def about_settings(data: pd.DataFrame) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 from defense.config.choices import Clock, Method
 from defense.reporting.charts import growth
 from defense.reporting.contestants import computed
+from defense.reporting.page import Page, Section
 from defense.reporting.record import Scoring
 from defense.reporting.result import common
-from defense.reporting.sheet import Part, Sheet
 from defense.reporting.statistics import Mean
 from defense.reporting.sweeps import Grid, columns_of, command_of, made_of
 from defense.reporting.timings import Timings, number, said, spoken
@@ -26,7 +26,7 @@ def timing_result(run: Scoring, found: dict[str, Any]) -> dict[str, Any]:
     return {"speed": found, **common(run)}
 
 
-def timing_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
+def timing_page(results: Sequence[dict[str, Any]], title: str) -> Page:
     """Return the page of one run or many: factors by rival and work, and seconds as N, V and the model grow."""
     own = results[0]["config"]["scorer"]["name"]
     grid: Grid[dict[str, Any]] = Grid.of(results, lambda result: result["speed"])
@@ -35,19 +35,19 @@ def timing_sheet(results: Sequence[dict[str, Any]], title: str) -> Sheet:
         for column in columns_of(results)
     ]
     timings.sort(key=lambda found: found.parameters)
-    parts = [table_of(number, own, found) for number, found in enumerate(timings, start=1)]
-    parts += [chart for number, found in enumerate(timings, start=1) for chart in charts_of(number, own, found)]
+    sections = [table_of(number, own, found) for number, found in enumerate(timings, start=1)]
+    sections += [chart for number, found in enumerate(timings, start=1) for chart in charts_of(number, own, found)]
     if len(timings) > 1:
-        parts.append(by_model(own, timings))
-    parts.append(contestants(results, timings))
+        sections.append(by_model(own, timings))
+    sections.append(contestants(results, timings))
     facts = [machine(results)]
-    return Sheet(
+    return Page(
         f"{title}: how much faster is {own}?",
         answer(own, timings),
         command_of(results),
-        parts,
+        sections,
         made_of(results),
-        facts=facts,
+        notes=facts,
     )
 
 
@@ -102,14 +102,14 @@ def over_all(own: str, timings: Sequence[Timings]) -> str:
     return f"{lines} Where {own} is slower, or not distinguishable: {'; '.join(losses) or 'nowhere'}."
 
 
-def table_of(place: int, own: str, found: Timings) -> Part:
+def table_of(place: int, own: str, found: Timings) -> Section:
     """Return the factors of one model: a row for each rival, a column for each work."""
     rows = [(name, *(found.cell(name, work) for work in found.works)) for name in largest_first(found)]
     rows.append((f"{own}, seconds", *(said(found.own(work)) for work in found.works)))
     install = "not installed: pip install -e '.[peers]'"
     absent = [(name, install, *[""] * (len(found.works) - 1)) for name in found.missing]
     seeds = f"{found.count} seeds" if found.count > 1 else "1 seed"
-    return Part(
+    return Section(
         f"factors_{place}",
         f"Times as long as {own}: {found.column or 'this model'}, {found.parameters:,} parameters",
         f"Columns: training x validation samples. Geometric means over {seeds} of medians over rounds, in brackets"
@@ -127,9 +127,9 @@ def largest_first(found: Timings) -> list[str]:
     return sorted(factors, key=lambda name: -(factor.mean if (factor := factors[name]) else 0))
 
 
-def charts_of(place: int, own: str, found: Timings) -> list[Part]:
+def charts_of(place: int, own: str, found: Timings) -> list[Section]:
     """Return seconds against N at the first V, and against V at the N that has the most of them."""
-    parts = []
+    sections = []
     growing = (("train", "training", found.growing_train), ("validation", "validation", found.growing_validation))
     for field, what, works in growing:
         if len(works) < 2:
@@ -143,11 +143,11 @@ def charts_of(place: int, own: str, found: Timings) -> list[Part]:
         chart = growth(
             {name: line for name, line in lines.items() if line}, xlabel=f"{what} samples", ylabel="seconds"
         )
-        parts.append(Part(f"seconds_{what}_{place}", heading, chart=chart, aside=True))
-    return parts
+        sections.append(Section(f"seconds_{what}_{place}", heading, chart=chart, html_only=True))
+    return sections
 
 
-def by_model(own: str, timings: Sequence[Timings]) -> Part:
+def by_model(own: str, timings: Sequence[Timings]) -> Section:
     """Return the factors on the first work against the number of parameters."""
     first = timings[-1].works[0]
     lines: dict[str, dict[float, Mean]] = {}
@@ -157,10 +157,10 @@ def by_model(own: str, timings: Sequence[Timings]) -> Part:
                 lines.setdefault(name, {})[found.parameters] = factor
     models = ", ".join(f"{found.column} {found.parameters:,}" for found in timings)
     chart = growth(lines, xlabel=f"parameters: {models}", ylabel=f"times as long as {own}", level=1)
-    return Part("models", f"Factors by model, {spoken(first)}", chart=chart, aside=True)
+    return Section("models", f"Factors by model, {spoken(first)}", chart=chart, html_only=True)
 
 
-def contestants(results: Sequence[dict[str, Any]], timings: Sequence[Timings]) -> Part:
+def contestants(results: Sequence[dict[str, Any]], timings: Sequence[Timings]) -> Section:
     """Return what each computes, and how its scores agree with those of the scorer that it is timed beside."""
     config = results[0]["config"]
     rows = [(config["scorer"]["name"], computed(config["scorer"], config), "1", "-")]
@@ -171,7 +171,7 @@ def contestants(results: Sequence[dict[str, Any]], timings: Sequence[Timings]) -
         left = f"{max(residuals):.2g}" if residuals else "-"
         rows.append((name, computed(config["speed"]["scorers"].get(name, name), config), spread, left))
     rows += [(name, computed(name, config), "not installed", "-") for name in timings[-1].missing]
-    return Part(
+    return Section(
         "contestants",
         "What is timed",
         "From a trained model and samples in memory to a score for each training sample: gradients of the "

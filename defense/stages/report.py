@@ -14,23 +14,23 @@ from typing import Any
 import pandas as pd
 
 from defense.artifacts import write_json
-from defense.reporting.descents import descent_part
-from defense.reporting.detection import detection_result, detection_sheet
+from defense.reporting.descents import descent_section
+from defense.reporting.detection import detection_page, detection_result
 from defense.reporting.escaping import for_terminal
-from defense.reporting.evading import evaded_result, evaded_sheet
-from defense.reporting.faithfulness import faithfulness_result, faithfulness_sheet
+from defense.reporting.evading import evaded_page, evaded_result
+from defense.reporting.faithfulness import faithfulness_page, faithfulness_result
 from defense.reporting.health import warning
 from defense.reporting.metagradient import about_derivative
 from defense.reporting.names import named
-from defense.reporting.ordering import Reference, order_result, order_sheet
+from defense.reporting.ordering import Reference, order_page, order_result
 from defense.reporting.outcomes import arms_table
-from defense.reporting.page import write_pages
+from defense.reporting.page import Page, write_page
 from defense.reporting.record import Evaded, Foreseen, Repair, Run, Scoring
-from defense.reporting.repairing import per_sample, repair_result, repair_sheet
+from defense.reporting.repairing import per_sample, repair_page, repair_result
 from defense.reporting.result import result
+from defense.reporting.run_page import record_section, write_pages
 from defense.reporting.selection import one_class_said
-from defense.reporting.sheet import Part, Sheet, write_sheet
-from defense.reporting.timing import timing_result, timing_sheet
+from defense.reporting.timing import timing_page, timing_result
 from defense.reporting.tracking import tracked
 from defense.runtime.runtime import Runtime
 from defense.runtime.versions import version
@@ -103,25 +103,25 @@ def drawing_code() -> str:
 def write_detection(runtime: Runtime, run: Scoring, output: Path) -> dict[str, Any]:
     """Write how well the scores find the known noise; return the content of result.json."""
     numbers = detection_result(run)
-    return written(runtime, run, numbers, lambda: detection_sheet([numbers], run.config.name), output)
+    return written(runtime, run, numbers, lambda: detection_page([numbers], run.config.name), output)
 
 
 def write_faithfulness(runtime: Runtime, run: Scoring, found: Foreseen, output: Path) -> dict[str, Any]:
     """Write how well the scores foresee retraining; return the content of result.json."""
     numbers = faithfulness_result(run, found)
-    return written(runtime, run, numbers, lambda: faithfulness_sheet([numbers], run.config.name), output)
+    return written(runtime, run, numbers, lambda: faithfulness_page([numbers], run.config.name), output)
 
 
 def write_order(runtime: Runtime, run: Scoring, reference: Reference, output: Path) -> dict[str, Any]:
     """Write how alike the order of the scores and that of a reference are; return the content of result.json."""
     numbers = order_result(run, reference)
-    return written(runtime, run, numbers, lambda: order_sheet([numbers], run.config.name), output)
+    return written(runtime, run, numbers, lambda: order_page([numbers], run.config.name), output)
 
 
 def write_speed(runtime: Runtime, run: Scoring, found: dict[str, Any], output: Path) -> dict[str, Any]:
     """Write how long the scorers took, as `found` by `defense.tasks.speed`; return the content of result.json."""
     numbers = timing_result(run, found)
-    return written(runtime, run, numbers, lambda: timing_sheet([numbers], run.config.name), output)
+    return written(runtime, run, numbers, lambda: timing_page([numbers], run.config.name), output)
 
 
 def write_repair(runtime: Runtime, run: Repair, output: Path) -> dict[str, Any]:
@@ -130,9 +130,9 @@ def write_repair(runtime: Runtime, run: Repair, output: Path) -> dict[str, Any]:
     named(per_sample(run), run.data).to_parquet(output / "per_sample.parquet", index=False)
     numbers = repair_result(run)
 
-    def page() -> Sheet:
-        sheet = repair_sheet([numbers], run.config.name)
-        return replace(sheet, parts=[*sheet.parts, *descent_part(run, run.descent)])
+    def page() -> Page:
+        page = repair_page([numbers], run.config.name)
+        return replace(page, sections=[*page.sections, *descent_section(run, run.descent)])
 
     return written(runtime, replace(run, scores=scores), numbers, page, output, run.histories)
 
@@ -146,32 +146,28 @@ def write_evaded(runtime: Runtime, run: Evaded, output: Path) -> dict[str, Any]:
     ]
     named(pd.concat(every), run.data).to_parquet(output / "per_sample.parquet", index=False)
     numbers = evaded_result(run)
-    return written(runtime, run, numbers, lambda: evaded_sheet([numbers], run.config.name), output)
+    return written(runtime, run, numbers, lambda: evaded_page([numbers], run.config.name), output)
 
 
 def written(
     runtime: Runtime,
     run: Scoring,
     numbers: dict[str, Any],
-    page: Callable[[], Sheet],
+    page: Callable[[], Page],
     output: Path,
     histories: dict[str, pd.DataFrame] | None = None,
 ) -> dict[str, Any]:
     """Write result.json, the scores and a page; histories: the curves of trainings, by arm, to be tracked."""
     named(run.scores, run.data).to_parquet(output / "scores.parquet", index=False)
-    said = draw_pages(runtime, run, numbers, lambda folder: draw_sheet(run, page(), folder), output)
+    said = draw_pages(runtime, run, numbers, lambda folder: draw_page(run, page(), folder), output)
     write_json(numbers, output / "result.json")
     log.info("\n%s", for_terminal(f"{said}\n\nreport: {output / 'report.html'}"))
     tracked(run.config.track, numbers, histories or {}, output)
     return numbers
 
 
-def draw_sheet(run: Scoring, sheet: Sheet, folder: Path) -> str:
+def draw_page(run: Scoring, page: Page, folder: Path) -> str:
     """Write a page into a folder, with how the scores were found; return the answer that it gives."""
-    record = [(name, f"{value:.4g}") for name, value in run.record.items()]
-    about = about_derivative(run.settings, run.record)
-    how = Part("record", "How the scores were found", about, header=("", "value"), rows=record)
-    found = [how] if record else []
-    settings = json.dumps(run.settings, indent=2)
-    write_sheet(replace(sheet, parts=[*sheet.parts, *found], settings=settings), folder)
-    return sheet.answer
+    sections = [*page.sections, *record_section(run)]
+    write_page(replace(page, sections=sections, settings=json.dumps(run.settings, indent=2)), folder)
+    return page.headline

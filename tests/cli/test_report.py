@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from defense.cli.report import main, sheet_of, text_of
+from defense.cli.report import main, page_of, text_of
 from defense.cli.results import find_results
 from defense.errors import InputError
 from defense.reporting.sweeps import group
 
 
 def summary(results: list[dict[str, Any]]) -> str:
-    return text_of(sheet_of(results))
+    return text_of(page_of(results))
 
 
 def result(seed: int, gain: float, **changes: Any) -> dict[str, Any]:
@@ -111,14 +111,14 @@ def test_settings_are_beside_each_other_and_chance_is_named() -> None:
             cell["config"]["scorer"]["proxy"] = "adversarial"
             cell["arms"]["proxy"] = cell["arms"]["baseline"]
             results.append(cell)
-    sheet = sheet_of(results)
-    assert sheet.answer == (
+    page = page_of(results)
+    assert page.headline == (
         "1 of 3 settings is better than the random control, 1 worse, after Holm correction over the 3 rows that "
         "have a p-value. Best: ip, treatment.budget=0.1 (46.1 %)."
     )
-    assert "at most one such page in twenty would call any different" in sheet.facts[0]
-    assert "share one random control" not in sheet.facts[0]
-    settings, first, *_ = sheet.parts
+    assert "at most one such page in twenty would call any different" in page.notes[0]
+    assert "share one random control" not in page.notes[0]
+    settings, first, *_ = page.sections
     column = settings.header.index("judgement")
     assert [row[column] for row in settings.rows] == ["best", "worse", "not distinguishable"]
     assert first.heading == "treatment.budget=0.1"
@@ -154,8 +154,8 @@ def test_what_a_scorer_does_not_read_is_one_row_and_real_scorers_alone_are_count
         for proxy in ("null", "adversarial", "standard")  # standard: the recipe of the baseline itself
     ]
     results.append(swept(0, 1.0, "tracin", "objective=utility"))  # of one seed
-    sheet = sheet_of(results)
-    assert sorted(row[0] for row in sheet.parts[1].rows) == [
+    page = page_of(results)
+    assert sorted(row[0] for row in page.sections[1].rows) == [
         "ip proxy=adversarial, robustness",
         "ip proxy=adversarial, utility",
         "ip, robustness",
@@ -166,15 +166,15 @@ def test_what_a_scorer_does_not_read_is_one_row_and_real_scorers_alone_are_count
         "random",
         "tracin, utility",
     ]
-    named = {row[0]: row[sheet.parts[1].header.index("proxy")] for row in sheet.parts[1].rows}
+    named = {row[0]: row[page.sections[1].header.index("proxy")] for row in page.sections[1].rows}
     assert (named["oracle"], named["ip, utility"], named["loss proxy=adversarial"]) == ("-", "-", "40.0")
-    assert sheet.answer == (
+    assert page.headline == (
         "6 of 6 settings (oracle and random not counted) are better than the random control, 0 worse, after Holm "
         "correction over the 8 rows that have a p-value. Best: loss (47.1 %)."
     )
-    assert "Not judged: 1 of one seed." in sheet.facts[0]
-    assert "Settings share one random control for each seed" in sheet.facts[0]
-    assert sheet_of([cell for cell in results if cell["config"]["scorer"]["name"] == "oracle"]).answer == (
+    assert "Not judged: 1 of one seed." in page.notes[0]
+    assert "Settings share one random control for each seed" in page.notes[0]
+    assert page_of([cell for cell in results if cell["config"]["scorer"]["name"] == "oracle"]).headline == (
         "1 of 1 settings is better than the random control."
     )
 
@@ -183,7 +183,7 @@ def test_relabelling_looks_at_the_proxy_whatever_the_score() -> None:
     """Its predictions are the labels that are given: perfect knowledge with a proxy is another treatment."""
     proxies = ("null", "adversarial")
     cells = [swept(0, 9.0, "oracle", f"scorer.proxy={proxy}", name="relabel") for proxy in proxies]
-    assert [row[0] for row in sheet_of(cells).parts[1].rows] == ["oracle", "oracle proxy=adversarial"]
+    assert [row[0] for row in page_of(cells).sections[1].rows] == ["oracle", "oracle proxy=adversarial"]
 
 
 def test_one_seed_is_not_judged() -> None:
@@ -214,7 +214,7 @@ def test_every_sweep_is_told_by_its_own_command(tmp_path: Path) -> None:
         (folder / "result.json").write_text(json.dumps(result(cell, 2.0)))
     (tmp_path / "a/multirun.yaml").write_text(MULTIRUN)
     (tmp_path / "b/multirun.yaml").write_text(MULTIRUN.replace("ip,loss", "oracle"))
-    told = sheet_of(find_results([tmp_path])).command.splitlines()
+    told = page_of(find_results([tmp_path])).command.splitlines()
     seeds = shlex.quote("hydra.sweeper.params={seed: '0,1'}")
     assert told == [
         f"defense -m experiment=e scorer=ip,loss {shlex.quote('name=${x}')} {seeds}   # 2 cells",

@@ -36,7 +36,7 @@ def test_pages_are_drawn_once(tmp_path: Path, task: str, monkeypatch: pytest.Mon
 
     with monkeypatch.context() as patched:
         patched.setattr(report, "write_pages", drawn)
-        patched.setattr(report, "write_sheet", drawn)
+        patched.setattr(report, "write_page", drawn)
         run_in(tmp_path / "second", *words)
     assert "pages" in result_of(tmp_path / "second")["reused"]
     assert len(pages_of(tmp_path / "first")) > 3

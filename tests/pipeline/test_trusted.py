@@ -36,12 +36,13 @@ def test_it_stands_beside_the_others_wherever_they_do(folder: Path) -> None:
         assert found[f"gain_over_{arm}"]["mean"] == pytest.approx(gain)
         higher = right[arm].sum() > right["defended"].sum()
         assert (arm in found["checks"]) == higher  # a check of what the verdict cannot name is spared
-    header = "| test accuracy, % | baseline | control | defended | trusted | trusted x3 | trusted x10 |"
+    header = "| baseline | control | defended | trusted | trusted x3 | trusted x10 |"
     page = (out / "report.md").read_text("utf-8")
     assert header in " ".join(page.split())
-    assert "in *trusted x10* they weigh 10 times as much" in page
+    assert "in trusted x10 they weigh 10 times as much" in page
     html = (out / "report.html").read_text("utf-8")
-    assert "<th>defended</th><th>trusted</th><th>trusted x3</th><th>trusted x10</th>" in html
+    heads = [f'<th scope="col">{arm}</th>' for arm in ("defended", "trusted", "trusted x3", "trusted x10")]
+    assert "".join(heads) in html
     assert set(found["health"]["arms"]) == set(arms)
     assert found["health"]["attack"]["standing"].keys() == {"baseline", "control", "defended"}
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from defense.cli.report import main, sheet_of
+from defense.cli.report import main, page_of
 from defense.cli.results import find_results
 from defense.errors import InputError
 from defense.reporting.cells import cells_table, costs, per_sample
@@ -80,7 +80,7 @@ def test_a_run_that_is_found_twice_counts_once_and_stands_in_the_table_twice(tmp
     results = find_results([tmp_path / "a", tmp_path / "b"])
     table = cells_table(settings_of(results), results)
     assert table["counted"].tolist() == [False, True, True]
-    said = next(part.text for part in sheet_of(results).parts if part.name == "cells")
+    said = next(section.text for section in page_of(results).sections if section.name == "cells")
     assert "1 of the runs repeat others and count once" in said
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defense.cli.report import sheet_of
+from defense.cli.report import page_of
 from defense.cli.results import find_results
 from defense.reporting.charts import Gain, forest, front, shared_limits, within
 from defense.reporting.statistics import Mean, mean_interval
@@ -48,26 +48,26 @@ def test_a_forest_is_coloured_by_what_is_called_different() -> None:
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = grid(tmp_path_factory.mktemp("sweeps") / "sweep")
-    return {part.name: part.chart for part in sheet_of(find_results([folder])).parts if part.chart}
+    return {section.name: section.chart for section in page_of(find_results([folder])).sections if section.chart}
 
 
-def test_forests_of_one_page_share_their_axis(parts: dict[str, str]) -> None:
-    ticks = [re.findall(r">([−\d]+)</text>", parts[f"summary_{number}"]) for number in (1, 2)]
+def test_forests_of_one_page_share_their_axis(sections: dict[str, str]) -> None:
+    ticks = [re.findall(r">([−\d]+)</text>", sections[f"summary_{number}"]) for number in (1, 2)]
     assert ticks[0] == ticks[1] != []
 
 
-def test_budgets_have_a_line_for_every_scorer_and_bands_beside_them(parts: dict[str, str]) -> None:
-    chart = parts["budget_1"]
+def test_budgets_have_a_line_for_every_scorer_and_bands_beside_them(sections: dict[str, str]) -> None:
+    chart = sections["budget_1"]
     for name in ("ip", "loss", "random", "baseline", "control"):
         assert f">{name}</text>" in chart
     assert chart.count("FillBetweenPolyCollection") + chart.count("PolyCollection") >= 6
     assert ">0.05</text>" in chart
 
 
-def test_robust_and_clean_accuracy_share_a_chart_with_the_front(parts: dict[str, str]) -> None:
-    chart = parts["tradeoff_1"]
+def test_robust_and_clean_accuracy_share_a_chart_with_the_front(sections: dict[str, str]) -> None:
+    chart = sections["tradeoff_1"]
     for name in ("Pareto front", "baseline", "control", "ip", "treatment.budget=0.1"):
         assert f">{name}</text>" in chart
 
@@ -79,22 +79,22 @@ def test_more_lines_than_can_be_told_apart_are_several_charts() -> None:
         for number in range(10)
         for budget in (0.1, 0.2)
     ]
-    parts = [part for part in sheet_of(cells).parts if part.name.startswith("budget")]
-    assert [part.heading for part in parts] == [
+    sections = [section for section in page_of(cells).sections if section.name.startswith("budget")]
+    assert [section.heading for section in sections] == [
         "Accuracy against budget (s0 to s7)",
         "Accuracy against budget (s8 to s9)",
     ]
-    assert ">s8</text>" not in parts[0].chart
-    assert ">s8</text>" in parts[1].chart
+    assert ">s8</text>" not in sections[0].chart
+    assert ">s8</text>" in sections[1].chart
 
 
 def test_no_chart_of_budgets_where_none_was_swept_or_chosen_by_itself(tmp_path: Path) -> None:
     cells = [swept(seed, 1.0 + seed, scorer) for seed in (0, 1) for scorer in ("ip", "loss")]
-    assert not [part for part in sheet_of(cells).parts if part.name.startswith("budget")]
+    assert not [section for section in page_of(cells).sections if section.name.startswith("budget")]
     cells = [
         swept(0, 1.0, "ip", f"treatment.budget={budget}", name="reweight", budget=budget) for budget in (0.1, 0.2)
     ]
-    assert not [part for part in sheet_of(cells).parts if part.name.startswith("budget")]
+    assert not [section for section in page_of(cells).sections if section.name.startswith("budget")]
 
 
 def test_charts_of_two_data_sets_are_apart() -> None:
@@ -105,9 +105,9 @@ def test_charts_of_two_data_sets_are_apart() -> None:
             cell["name"] = name
             cell["config"]["data"] = cell["config"]["data"] | {"source": name}
             cells.append(cell)
-    sheet = sheet_of(cells)
-    assert [part.heading for part in sheet.parts if part.name.startswith("tradeoff")] == [
+    page = page_of(cells)
+    assert [section.heading for section in page.sections if section.name.startswith("tradeoff")] == [
         "Robust against clean accuracy, a",
         "Robust against clean accuracy, b",
     ]
-    assert [fact.partition(":")[0] for fact in sheet.facts[-2:]] == ["a", "b"]
+    assert [fact.partition(":")[0] for fact in page.notes[-2:]] == ["a", "b"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from defense.reporting.defending import defending_sheet
+from defense.reporting.defending import defending_page
 from defense.reporting.settings import settings_of, treated
 from tests.cli.test_report import swept
 
@@ -48,8 +48,8 @@ def cells() -> list[dict[str, Any]]:
 
 
 def test_a_descent_is_a_row_beside_scores() -> None:
-    sheet = defending_sheet(cells(), "a sweep")
-    tables = {part.heading: part for part in sheet.parts if part.name.startswith("summary")}
+    page = defending_page(cells(), "a sweep")
+    tables = {section.heading: section for section in page.sections if section.name.startswith("summary")}
     assert list(tables) == list(HARMS)
     for table in tables.values():
         assert [row[0] for row in table.rows] == [
@@ -65,7 +65,9 @@ def test_a_sweep_over_treatments_has_them_in_rows_too() -> None:
     for cell in found:
         if cell["config"]["treatment"]["name"] == "remove":
             cell["overrides"].append("treatment=remove")
-    (first, *_) = [part for part in defending_sheet(found, "a sweep").parts if part.name.startswith("summary")]
+    (first, *_) = [
+        section for section in defending_page(found, "a sweep").sections if section.name.startswith("summary")
+    ]
     assert first.heading == HARMS[0]
     assert {row[0] for row in first.rows} >= {"ip, remove", "metagradient, remove", "metagradient, optimize"}
 
@@ -76,15 +78,17 @@ def test_without_a_descent_treatments_stay_in_columns() -> None:
         for seed in (0, 1)
         for name in ("remove", "reweight")
     ]
-    headings = [part.heading for part in defending_sheet(found, "x").parts if part.name.startswith("summary")]
+    headings = [
+        section.heading for section in defending_page(found, "x").sections if section.name.startswith("summary")
+    ]
     assert headings == ["treatment=remove", "treatment=reweight"]
 
 
 def test_what_descents_did_is_a_table() -> None:
     """Of three seeds one takes round 0; the others gain 5 points where it drives and 10 where it decides."""
-    (part,) = [part for part in defending_sheet(cells(), "a sweep").parts if part.name == "descents"]
-    assert len(part.rows) == 4
-    for name, rounds_taken, nothing, driving, deciding, agreement in part.rows:
+    (section,) = [section for section in defending_page(cells(), "a sweep").sections if section.name == "descents"]
+    assert len(section.rows) == 4
+    for name, rounds_taken, nothing, driving, deciding, agreement in section.rows:
         assert name.startswith("metagradient, optimize")
         assert (rounds_taken, nothing) == ("0.7 of 2", "1 of 3")
         assert driving.startswith("+3.3 (")

@@ -31,7 +31,7 @@ from defense.reporting.charts import (
 from defense.reporting.escaping import for_chart, for_latex, for_markdown, for_terminal, storable, visible
 from defense.reporting.exports import Text, latex, relative
 from defense.reporting.figures import curves, points
-from defense.reporting.sheet import Failure, Part, Sheet, write_sheet
+from defense.reporting.page import Failure, Page, Section, write_page
 from defense.reporting.statistics import mean_interval
 from defense.reporting.tables import markdown
 from tests.cli.test_report import result
@@ -64,25 +64,25 @@ SHOWN = [visible(name) for name in NAMES]
 MEAN = mean_interval([1.0, 2.0, 4.0])
 
 
-def sheet(names: list[str]) -> Sheet:
+def page_with(names: list[str]) -> Page:
     """A page with every name wherever a name can be."""
     header = ("scorer", *names)
     rows = [(name, *(Text(str(number), value=number) for number in range(len(names)))) for name in names]
     data = pd.DataFrame({"scorer": storable(names), "number": range(len(names))})
     chart = forest([Gain(name, MEAN, True) for name in names], xlabel="points")
-    parts = [
-        Part("settings", names[0], names[0], header, rows, chart, data=data, facets=("scorer",)),
-        *(Part(f"part_{number}", name, name, ("a", "b"), [(name, name)]) for number, name in enumerate(names)),
+    sections = [
+        Section("settings", names[0], names[0], header, rows, chart, data=data, facets=("scorer",)),
+        *(Section(f"part_{number}", name, name, ("a", "b"), [(name, name)]) for number, name in enumerate(names)),
     ]
     failure = Failure(Path("0"), names, names[0], "defense.log")
     facts = [f"{name}: a fact" for name in names]
-    return Sheet(names[0], names[0], "defense x", parts, "made.", facts=facts, failures=[failure])
+    return Page(names[0], names[0], "defense x", sections, "made.", notes=facts, failures=[failure])
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("names")
-    write_sheet(sheet(NAMES), out)
+    write_page(page_with(NAMES), out)
     return out
 
 

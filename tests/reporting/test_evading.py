@@ -11,7 +11,7 @@ import pytest
 
 from defense.config.choices import Protocol
 from defense.config.schema import plain as as_plain
-from defense.reporting.evading import accuracies, evaded_result, evaded_sheet
+from defense.reporting.evading import accuracies, evaded_page, evaded_result
 from defense.reporting.record import Evaded
 from defense.robustness.checks import learned as learned_of
 from tests.cli.test_report import swept
@@ -103,7 +103,7 @@ RESULTS = [
 
 def test_the_answer_says_what_is_left_and_both_signs() -> None:
     """Of two settings, chance aside, by hand: (4 + 2) / 2 + 2 as published, (-2 + 1) / 2 bounded."""
-    said = evaded_sheet(RESULTS, "evasion").answer
+    said = evaded_page(RESULTS, "evasion").headline
     assert said.startswith("The mean gain of 2 settings (chance aside) is +5.0 (+4.9 to +5.1) points as published")
     assert "-0.5 (-0.6 to -0.4) where the attack made anew is bounded" in said
     assert "+0.0 (-0.1 to +0.1) where it is not (95 % over 6 seeds)" in said
@@ -113,10 +113,10 @@ def test_the_answer_says_what_is_left_and_both_signs() -> None:
 
 
 def test_a_scorer_stands_beside_all_and_every_share_is_there() -> None:
-    parts = {part.name: part for part in evaded_sheet(RESULTS, "evasion").parts}
-    assert [row[:2] for row in parts["survival"].rows] == [("all", "2"), ("ip", "1"), ("loss", "1")]
-    assert [row[0] for row in parts["shares"].rows] == ["5 %", "25 %"]
-    data = parts["protocols_1"].data
+    sections = {section.name: section for section in evaded_page(RESULTS, "evasion").sections}
+    assert [row[:2] for row in sections["survival"].rows] == [("all", "2"), ("ip", "1"), ("loss", "1")]
+    assert [row[0] for row in sections["shares"].rows] == ["5 %", "25 %"]
+    data = sections["protocols_1"].data
     assert data is not None
     assert data["scorer"].tolist() == ["ip", "loss", "random"]
     assert data["strict, bounded"].tolist() == pytest.approx([-2, 1, 0])
@@ -131,7 +131,7 @@ def test_a_scorer_stands_beside_all_and_every_share_is_there() -> None:
 def test_what_holds_of_linear_models_is_said_of_them_alone(hidden: list[int] | None, linear: bool) -> None:
     model = {"_target_": "defense.models.networks.mlp"} | ({} if hidden is None else {"hidden": hidden})
     told = [result | {"config": result["config"] | {"model": model}} for result in RESULTS]
-    facts = evaded_sheet(told, "evasion").facts
+    facts = evaded_page(told, "evasion").notes
     assert any("For a linear model" in fact for fact in facts) is linear
     assert any("model logistic" in fact for fact in facts) is linear
 
@@ -139,11 +139,11 @@ def test_what_holds_of_linear_models_is_said_of_them_alone(hidden: list[int] | N
 def test_seeds_that_a_setting_lacks_do_not_count() -> None:
     """Else a seed with one of two settings would count as all of them."""
     there = [result for result in RESULTS if result["seed"] < 4 or "scorer=ip" in result["overrides"]]
-    assert "95 % over 4 seeds" in evaded_sheet(there, "evasion").answer
+    assert "95 % over 4 seeds" in evaded_page(there, "evasion").headline
 
 
 def test_one_seed_is_no_judgement() -> None:
-    said = evaded_sheet(RESULTS[:3], "evasion").answer
+    said = evaded_page(RESULTS[:3], "evasion").headline
     assert said.startswith("One seed: no interval, no judgement")
     assert "published, over random +3.1" in said
 
@@ -152,10 +152,10 @@ def test_a_setting_of_one_seed_does_not_take_the_intervals_of_the_others() -> No
     """Nor do settings of other seeds: they are in no mean, and the page says so."""
     thin = [result for result in RESULTS if "scorer=loss" not in result["overrides"] or result["seed"] == 0]
     other = [cell(seed, "datainf", 9.0, 9.0) for seed in (7, 8)]
-    sheet = evaded_sheet([*thin, *other], "evasion")
-    assert sheet.answer.startswith("The mean gain of one setting (chance aside) is +6.0 (+5.9 to +6.1) points")
-    assert "95 % over 6 seeds" in sheet.answer
-    assert "Of 4 settings 2 lack seeds that the others have, and are in no mean." in sheet.facts
+    page = evaded_page([*thin, *other], "evasion")
+    assert page.headline.startswith("The mean gain of one setting (chance aside) is +6.0 (+5.9 to +6.1) points")
+    assert "95 % over 6 seeds" in page.headline
+    assert "Of 4 settings 2 lack seeds that the others have, and are in no mean." in page.notes
 
 
 def test_shares_that_some_settings_lack_are_in_no_row() -> None:
@@ -171,10 +171,10 @@ def test_shares_that_some_settings_lack_are_in_no_row() -> None:
         }
 
     several = [of_share(seed, share) for seed in range(3) for share in ("5", "25")]
-    assert "shares" not in {part.name for part in evaded_sheet(several, "evasion").parts}
+    assert "shares" not in {section.name for section in evaded_page(several, "evasion").sections}
     one = [of_share(seed, "25") for seed in range(3)]
-    (part,) = (part for part in evaded_sheet(one, "evasion").parts if part.name == "shares")
-    assert [row[0] for row in part.rows] == ["25 %"]
+    (section,) = (section for section in evaded_page(one, "evasion").sections if section.name == "shares")
+    assert [row[0] for row in section.rows] == ["25 %"]
 
 
 def test_chance_that_is_called_different_from_chance_is_said() -> None:
@@ -182,7 +182,7 @@ def test_chance_that_is_called_different_from_chance_is_said() -> None:
         cell(result["seed"], "random", 0, 3) if "scorer=random" in result["overrides"] else result
         for result in RESULTS
     ]
-    said = evaded_sheet(lucky, "evasion").answer
+    said = evaded_page(lucky, "evasion").headline
     assert "Random scores, too, are called different from a random control, by luck alone: random +3.0 (" in said
     assert said.endswith("by 'strict, bounded'.")
-    assert "by luck" not in evaded_sheet(RESULTS, "evasion").answer
+    assert "by luck" not in evaded_page(RESULTS, "evasion").headline

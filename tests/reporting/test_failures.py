@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from defense.cli.report import main, sheet_of
+from defense.cli.report import main, page_of
 from defense.cli.results import find_failures, find_results
 from defense.errors import InputError
 from tests.cli.test_report import result, swept
@@ -112,7 +112,7 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-c",
-        "from defense.cli import report; report.text_of = lambda sheet: 'x\\n' * 99999; report.main()",
+        "from defense.cli import report; report.text_of = lambda page: 'x\\n' * 99999; report.main()",
     ]
     process = subprocess.Popen(
         [*command, str(tmp_path / "sweep")],
@@ -143,8 +143,8 @@ def automatic(seed: int, picked: int) -> dict[str, Any]:
 def test_what_was_chosen_is_counted_over_seeds() -> None:
     cells = [automatic(seed, picked) for seed, picked in enumerate((1, 1, 2, 0))]
     cells += [swept(seed, 1.0 + seed, "ip", "treatment.budget=0.1") for seed in (0, 1)]
-    (part,) = (part for part in sheet_of(cells).parts if part.name == "chosen")
-    assert part.rows == [
+    (section,) = (section for section in page_of(cells).sections if section.name == "chosen")
+    assert section.rows == [
         ("ip, treatment.budget=auto", "remove 0.2", "2 of 4"),
         ("ip, treatment.budget=auto", "reweight", "1 of 4"),
         ("ip, treatment.budget=auto", "nothing", "1 of 4"),

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from defense.reporting.health import check_rows, checks_table, flagged_cells, looked_at, reach, warning
+from defense.reporting.health import check_rows, flagged_cells, looked_at, reach, warning
+from defense.reporting.run_page import health_section
+
+LEARNED = {"samples": 80, "largest_class": {"index": 0, "name": "c0", "samples": 8}, "doubt": None}
+HEALTH = {"arms": {"baseline": LEARNED}, "conclusive": True, "reason": None}
 
 
 def finding(found: int = 0, allowed: int = 7, **numbers: float) -> dict[str, Any]:
@@ -30,27 +34,15 @@ def test_the_warning_names_signs_and_arms() -> None:
 def test_rows_are_in_the_order_of_every_table() -> None:
     arms = {"defended": arm(0, 3), "baseline": arm(8)}
     first, second, _ = check_rows(arms)
-    assert (first.title, first.found, first.flagged, first.allowed) == (
-        "broken by Square alone",
-        [8, 0],
-        [True, False],
-        7,
-    )
-    assert (second.found, second.flagged) == ([0, 3], [False, True])
-    table = checks_table(arms).splitlines()
-    assert [cell.strip() for cell in table[0].split("|")[1:-1]] == [
-        "of 100 test samples",
-        "baseline",
-        "defended",
-        "allowed",
-    ]
-    assert [cell.strip() for cell in table[2].split("|")[1:-1]] == [
-        "broken by Square alone",
-        "8 **flagged**",
-        "0",
-        "7",
-    ]
+    assert first == ("broken by Square alone", "8 flagged", "0", "7")
+    assert second == ("other logits", "0", "3 flagged", "0")
+    assert [getattr(cell, "tone", "") for cell in first] == ["", "flagged", "", ""]
     assert looked_at(arms) == 100
+    section = health_section({"checks": arms, "health": HEALTH})
+    assert section.header == ("of 100 test samples", "baseline", "defended", "allowed")
+    assert section.rows == check_rows(arms)
+    assert "Nothing is flagged" not in section.text
+    assert "Nothing is flagged." in health_section({"checks": {"baseline": arm(0)}, "health": HEALTH}).text
 
 
 def test_the_farthest_of_all_arms_is_said() -> None:
@@ -63,6 +55,9 @@ def test_without_checks_there_is_nothing_to_show() -> None:
     assert check_rows({}) == []
     assert looked_at({}) == 0
     assert reach({}) == ""
+    section = health_section({"checks": {}, "health": HEALTH})
+    assert section.rows == ()
+    assert "left out (evaluation.checked=0)" in section.text
 
 
 def result(seed: int, square: int, *overrides: str) -> dict[str, Any]:

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from defense.cli.report import sheet_of, text_of
+from defense.cli.report import page_of, text_of
 from defense.config.schema import plain
-from defense.reporting.detection import SHARES, detection_sheet
+from defense.reporting.detection import SHARES, detection_page
 from defense.reporting.health import doubts, flagged_cells, warning
 from defense.reporting.judging import judge
-from defense.reporting.learning import SCORED, health_of, line_of, untold, verdict_of
+from defense.reporting.learning import SCORED, chance_of, health_of, untold, verdict_of
 from defense.reporting.settings import settings_of
 from defense.robustness.checks import compared_under, learned
 from tests.cli.test_report import result, swept
@@ -77,10 +77,8 @@ def test_the_sentences_name_arms_accuracies_and_the_largest_class() -> None:
         "Not to be believed without a closer look: not told from chance (clean accuracy: baseline 0.0 %); one "
         "class for every sample (clean accuracy: defended 10.0 %)."
     )
-    assert line_of(health(KNOWS, KNOWS, KNOWS)) == (
-        "Clean accuracy on 50 test samples: baseline 64.0 %, control 64.0 %, defended 64.0 %; the largest class "
-        "(c0) has 10.0 %."
-    )
+    said = "A model that always names the largest class (c0) is right on 10.0 % of 50 samples."
+    assert chance_of(health(KNOWS, KNOWS, KNOWS)) == said
     assert found["arms"]["defended"]["predicted_class"] == {"index": 3, "name": "c3", "samples": 50}
     json.dumps(found, allow_nan=False)
 
@@ -130,7 +128,7 @@ def test_a_setting_in_which_half_of_the_runs_say_nothing_is_not_judged() -> None
             False,
         )
         assert rows["loss"].holm == pytest.approx(usual["loss"].pair.t)
-        text = text_of(sheet_of(told))
+        text = text_of(page_of(told))
         assert (
             "Nothing can be said about 3 of 10 runs (clean accuracy is not told from chance): scorer=ip seed=0; "
             in text
@@ -143,7 +141,7 @@ def test_a_setting_in_which_half_of_the_runs_say_nothing_is_not_judged() -> None
 
 def test_a_page_on_which_no_run_says_anything_calls_nothing_better() -> None:
     runs = [result(seed, 8.0 + seed, health=health(KNOWS, KNOWS, KNOWS, standing=(0, 0, 0))) for seed in range(5)]
-    text = text_of(sheet_of(runs))
+    text = text_of(page_of(runs))
     assert "No setting can be judged: the attack is too strong." in text
     assert "+10.0 (+8.0 to +12.0) points over random, not judged: the attack is too strong" in text
     assert "better than random" not in text
@@ -151,7 +149,7 @@ def test_a_page_on_which_no_run_says_anything_calls_nothing_better() -> None:
 
 def test_pages_of_other_tasks_say_so_first() -> None:
     idle = health_of({arm: plain(learned(LABELS, ONE)) for arm in ARMS}, NAMES)
-    answer = sheet_of([run | {"health": idle} for run in REPAIRED]).answer.splitlines()
+    answer = page_of([run | {"health": idle} for run in REPAIRED]).headline.splitlines()
     assert answer[0].startswith(
         "Nothing can be said about 15 of 15 runs (clean accuracy is not told from chance): scorer=ip seed=0;"
     )
@@ -167,8 +165,8 @@ def test_pages_of_other_tasks_say_so_first() -> None:
         "with one class for every sample; the largest class (c0) has 10.0 %): nothing can be said about the "
         "scores of a trained model."
     )
-    assert detection_sheet([swept(0, 0.0, "ip") | shared], "x").answer.startswith(said)
-    assert not detection_sheet([swept(0, 0.0, "random") | shared], "x").answer.startswith("The scored")
+    assert detection_page([swept(0, 0.0, "ip") | shared], "x").headline.startswith(said)
+    assert not detection_page([swept(0, 0.0, "random") | shared], "x").headline.startswith("The scored")
 
 
 def test_results_of_before_and_sound_ones_say_nothing_more() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from defense.reporting.ordering import angles_of, order_sheet
+from defense.reporting.ordering import angles_of, order_page
 from defense.reporting.orders import Orders, factor_of
 from defense.reporting.orderwords import mended
-from defense.reporting.sheet import write_sheet
+from defense.reporting.page import write_page
 from defense.reporting.significance import compared
 from tests.reporting.test_sweeps import result
 
@@ -87,16 +87,16 @@ def test_both_signs_of_what_the_ensemble_does_are_said(gain: float, word: str) -
 
 
 def test_the_page_begins_with_the_answer_and_shows_chance(tmp_path: Path) -> None:
-    sheet = order_sheet(sweep(0.1), "x")
-    assert sheet.answer.startswith("ip keeps much of the order of exact influence: rank correlation +0.6")
-    assert "5 seeds; at random" in sheet.answer
-    assert "It is kept worst at train.epochs 5 (+0.56; 20: +0.76), damping 0.01 (+0.42; 1: +0.90)" in sheet.answer
-    write_sheet(sheet, tmp_path)
+    page = order_page(sweep(0.1), "x")
+    assert page.headline.startswith("ip keeps much of the order of exact influence: rank correlation +0.6")
+    assert "5 seeds; at random" in page.headline
+    assert "It is kept worst at train.epochs 5 (+0.56; 20: +0.76), damping 0.01 (+0.42; 1: +0.90)" in page.headline
+    write_page(page, tmp_path)
     text = (tmp_path / "report.md").read_text("utf-8")
     assert "| random " in text
     assert (tmp_path / "figures/angles_1.svg").exists()
     assert (tmp_path / "tables/settings.csv").read_text("utf-8").count("\n") == 1 + 2 * len(DAMPINGS)
-    rows = {row[0]: row for part in sheet.parts if part.name == "factor_2" for row in part.rows}
+    rows = {row[0]: row for section in page.sections if section.name == "factor_2" for row in section.rows}
     assert rows["0.01"][-1] == "100"  # the lowest eigenvalue is -0.1
     assert rows["1"][-1] == "0"
 
@@ -116,11 +116,11 @@ def test_the_answer_is_as_strong_as_the_correlation(rho: float, said: str) -> No
     runs = [ordered(seed, "ip", rho + 0.01 * (seed - 1)) for seed in range(3)]
     for run in runs:
         run["order"]["dampings"] = run["order"]["dampings"][:1]
-    assert order_sheet(runs, "x").answer.startswith(said)
+    assert order_page(runs, "x").headline.startswith(said)
 
 
 def test_one_seed_is_no_answer() -> None:
-    said = order_sheet([ordered(0, "ip", 0.99)], "x").answer
+    said = order_page([ordered(0, "ip", 0.99)], "x").headline
     assert said.startswith(
         "ip beside the order of exact influence: rank correlation +0.945 (one seed, no interval)"
     )

@@ -1,8 +1,9 @@
-"""The pages of a small run: whole, self-contained, and the same every time."""
+"""The page of a small run: whole, self-contained, and the same every time."""
 
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import re
@@ -18,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
+from defense.data.splits import Dataset
 from defense.reporting.figures import (
     amplified,
     candidate_curves,
@@ -26,7 +28,8 @@ from defense.reporting.figures import (
     score_histogram,
     training_curves,
 )
-from defense.reporting.page import Picture, at_both_ends
+from defense.reporting.page import Page, Picture, Section, write_page
+from defense.reporting.run_page import at_both_ends, gallery
 from defense.reporting.sweeps import left_out
 from tests.conftest import TINY, run_in
 
@@ -34,7 +37,7 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class Reader(HTMLParser):
-    """Collects sources, text and unbalanced tags."""
+    """Collects sources, text that is shown, and unbalanced tags."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +59,8 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text.append(data)
+        if self.open[-1:] not in (["script"], ["style"]):
+            self.text.append(data)
 
 
 def test_pictures_that_cannot_be_read_and_are_left_out_are_on_the_page(tmp_path: Path) -> None:
@@ -105,7 +109,7 @@ def test_html_is_one_file_that_shows_everything(folder: Path) -> None:
     assert "Can these numbers be believed?" in text
     for check in found["checks"]["baseline"].values():
         assert check["title"] in text
-    for stage in found["seconds"]:
+    for stage in found["seconds"].keys() - {"pages"}:  # which is this one
         assert stage.replace("_", " ") in text
     scores = pd.read_parquet(folder / "scores.parquet").sort_values("score", kind="stable")
     for sample in [*scores["id"].head(16), *scores["id"].tail(16)]:
@@ -124,7 +128,87 @@ def test_markdown_links_what_is_there(folder: Path) -> None:
     for link in links:
         assert (folder / link).stat().st_size > 0
     assert {path.name for path in (folder / "figures").iterdir()} == {Path(link).name for link in links}
-    assert "\n\n\n\n" not in page
+    assert "\n\n\n" not in page
+    linked = {path.stem for path in (folder / "tables").glob("*.csv")}
+    assert linked == {"arms", "health", "selection", "lowest", "highest", "record", "stages"}
+
+
+def test_accuracies_are_those_of_the_result(folder: Path) -> None:
+    """In both forms and the CSV; the last attack has no row beside the one at worst."""
+    found = json.loads((folder / "result.json").read_text("utf-8"))
+    with (folder / "tables/arms.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file))
+    assert header[2:] == ["baseline", "control", "defended", "trusted"]
+    names = ["adaptive, worst", "adaptive, after fgsm", "adaptive, after pgd", "clean", "transfer"]
+    assert [row[0] for row in rows] == names
+    html = (folder / "report.html").read_text("utf-8")
+    for row, attack in zip(rows[:3], ("worst", "fgsm", "pgd"), strict=True):
+        for arm, cell in zip(header[2:], row[2:], strict=True):
+            assert cell == f"{found['arms'][arm]['adaptive'][attack]:.1f}"
+            assert f'class="bar {arm}" style="--value:{float(cell)!r}">{cell}<' in html
+    gain = found["gain_over_control"]
+    assert rows[0][1] == f"{gain['mean']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})"
+    for arm in header[2:]:
+        assert found["arms"][arm]["adaptive"]["apgd_t"] == found["arms"][arm]["adaptive"]["worst"]
+
+
+SIGNS = "a|b <b>&</b> *c*"
+
+
+def test_a_gallery_shows_every_picture_with_its_facts_in_both_forms(tmp_path: Path) -> None:
+    """Names are escaped as each form needs; what is wrong is marked, and what is '-' left out."""
+    shade = png(torch.zeros(1, 2, 2))
+    pictures = [[Picture("one", shade, f"of {SIGNS}", wrong=True)], [Picture("two", shade, "of two")]]
+    rows = [("1", SIGNS, "dog"), ("2", "cat", "-")]
+    section = Section("lowest", "Lowest", "first\nsecond", ("id", "label", "truth"), rows, pictures=pictures)
+    strip = Section(
+        "strip", "Strip", pictures=[[Picture(f"s{n}{m}", shade, "s") for m in range(3)] for n in (1, 2)]
+    )
+    write_page(Page("x", "said", "defense", [section, strip], "made", warning=f"odd: {SIGNS}"), tmp_path)
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == {
+        *("one.png", "two.png"),
+        *(f"s{n}{m}.png" for n in (1, 2) for m in range(3)),
+    }
+    reader = Reader()
+    html = (tmp_path / "report.html").read_text("utf-8")
+    reader.feed(html)
+    assert len(reader.sources) == 8
+    text = " ".join(" ".join(reader.text).split())
+    assert f"id 1 label {SIGNS} truth dog id 2 label cat first second" in text
+    assert f"odd: {SIGNS}" in text
+    assert [count for count in (html.count('class="wrong"'), html.count("<table"), html.count("<figure>"))] == [
+        1,
+        0,
+        4,
+    ]
+    page = (tmp_path / "report.md").read_text("utf-8")
+    assert "<b>" not in page
+    assert re.findall(r'<img src="figures/(\w+)', page)[:3] == ["one", "two", "s10"]
+    assert r"a\|b &lt;b>&&lt;/b> \*c\* |   dog |" in page
+    assert "\n\nfirst\n\nsecond\n\n" in page
+    with (tmp_path / "tables/lowest.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["id", "label", "truth"], *map(list, rows)]
+
+
+def test_a_gallery_has_the_columns_that_say_something(digits: Dataset) -> None:
+    """Truth if a label is wrong, names if samples have others than their ids."""
+    table = pd.DataFrame(
+        {"id": [7, 3], "label": [1, 2], "truth": [1, 5], "prediction": [1, 5], "score": [-2.0, 3]}
+    )
+    run = SimpleNamespace(data=SimpleNamespace(
+        train=digits.train, class_names=[f"c{n}" for n in range(10)], noise_known=True,
+        names_of=lambda ids: [str(each) for each in ids],
+    ))  # fmt: skip
+    section = gallery(run, "lowest", "Lowest", table)  # type: ignore[arg-type]
+    assert section.header == ("id", "label", "truth", "model says", "score")
+    assert section.rows == [("7", "c1", "-", "c1", "-2"), ("3", "c2", "c5", "c5", "3")]
+    assert [[picture.wrong for picture in group] for group in section.pictures] == [[False], [True]]
+    run.data.noise_known = False
+    run.data.names_of = lambda ids: [f"p{each}" for each in ids]
+    section = gallery(run, "lowest", "Lowest", table)  # type: ignore[arg-type]
+    assert section.header == ("id", "name", "label", "model says", "score")
+    assert [row[1] for row in section.rows] == ["p7", "p3"]
+    assert section.pictures[1][0].png == png(digits.train.images.take(torch.tensor([1]))[0])
 
 
 def test_pictures_keep_their_pixels() -> None:
@@ -194,21 +278,27 @@ def test_a_page_claims_no_more_than_the_score_says(
         assert "loss (mean of 2 trainings)" in page
         assert "The score is the mean over trainings. Rank correlation" in page
         assert "Highest scores" in page
-        assert ("loss looks at no objective" in page) == (form == "html")
+        assert "loss looks at no objective" in page
         assert not re.search("[Mm]ost helpful|[Mm]ost harmful|at a proxy|is a sum", page)
-    assert "known to be wrong. 0.0 % of what is wrong is treated (recall). ROC AUC" in (
-        " ".join((tmp_path / "out/report.md").read_text("utf-8").split())
-    )
+    found = json.loads((tmp_path / "out/result.json").read_text("utf-8"))["selection"]
+    with (tmp_path / "out/tables/selection.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [
+            ["training samples", "found"],
+            ["treated", "0 of 200"],
+            ["with a label known to be wrong", f"{100 * found['noise']:.1f} %"],
+            ["of those with a wrong label, treated (recall)", "0.0 %"],
+            ["ROC AUC of the score", f"{found['auc']:.3f}"],
+        ]
 
 
 @pytest.mark.parametrize(
     ("lowest", "highest", "said"), [(True, True, True), (True, False, False), (False, True, False)]
 )
 def test_wrong_labels_at_both_ends_are_explained(lowest: bool, highest: bool, said: bool) -> None:
-    ends = {
-        heading: [Picture("a", b"", "", wrong=False), Picture("b", b"", "", wrong=wrong)]
-        for heading, wrong in (("Most harmful", lowest), ("Most helpful", highest))
-    }
+    ends = [
+        Section("x", "x", pictures=[[Picture("a", b"", "", wrong=False)], [Picture("b", b"", "", wrong=wrong)]])
+        for wrong in (lowest, highest)
+    ]
     assert bool(at_both_ends(ends)) is said
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from defense.reporting.comparing import answer_of
 from defense.reporting.judging import Compared
-from defense.reporting.repairing import measures_in, repair_sheet
+from defense.reporting.repairing import measures_in, repair_page
 from defense.reporting.settings import settings_of
 from tests.cli.test_report import swept
 
@@ -71,7 +71,7 @@ def test_a_treatment_of_one_class_is_said_if_half_of_the_runs_say_so(flagged: in
         )
         for result in RESULTS
     ]
-    facts = [fact for fact in repair_sheet(counted, "sweep").facts if fact.startswith("Of the treated samples")]
+    facts = [fact for fact in repair_page(counted, "sweep").notes if fact.startswith("Of the treated samples")]
     advice = "; with treatment.balance=class the budget is spent in every class alike."
     assert facts == (
         [f"Of the treated samples more are of one class than by chance: {said}{advice}"] if said else []
@@ -81,7 +81,7 @@ def test_a_treatment_of_one_class_is_said_if_half_of_the_runs_say_so(flagged: in
 def test_the_page_of_one_run_counts_the_treated_of_one_class() -> None:
     one = {"class": {"index": 1, "name": "cat"}, "treated": 9, "of": 10, "training": 20, "wrong": None, "p": 1e-6}
     for flagged in (True, False):
-        facts = repair_sheet([RESULTS[0] | {"one_class": one | {"flagged": flagged}}], "run").facts
+        facts = repair_page([RESULTS[0] | {"one_class": one | {"flagged": flagged}}], "run").notes
         said = "9 of the 10 treated samples are of class cat, as are 20 of the 100 training samples; with"
         assert any(fact.startswith(said) for fact in facts) is flagged
 
@@ -94,9 +94,9 @@ def test_how_many_wrong_labels_are_found_is_said_with_its_interval() -> None:
         share = ways[run["seed"]] / (1 if "scorer=ip" in run["overrides"] else 2)
         return run | {"selection": {"auc": 0.7, "precision": share, "recall": 0.1, "noise": 0.2}}
 
-    sheet = repair_sheet([found(run) for run in RESULTS], "noisy")
-    assert any(fact.startswith("Wrong labels among those treated: ip 50 %, ") for fact in sheet.facts)
-    accuracy = next(part for part in sheet.parts if part.name == "accuracy_1")
+    page = repair_page([found(run) for run in RESULTS], "noisy")
+    assert any(fact.startswith("Wrong labels among those treated: ip 50 %, ") for fact in page.notes)
+    accuracy = next(section for section in page.sections if section.name == "accuracy_1")
     rows = {row[0]: row for row in accuracy.rows}
     half = stats.t.ppf(0.975, 4) * np.std(ways, ddof=1) / 5**0.5
     assert rows["ip"][-1] == f"0.50 ({0.5 - half:.2f} to {0.5 + half:.2f})"
@@ -116,14 +116,14 @@ def test_how_many_wrong_labels_are_found_is_said_with_its_interval() -> None:
 def test_what_is_treated_is_what_the_run_was_told(changes: dict[str, Any], said: str) -> None:
     config = RESULTS[0]["config"]
     told = config | {"treatment": {"name": "remove", "budget": 0.1, **changes}}
-    facts = repair_sheet([result | {"config": told} for result in RESULTS], "x").facts
+    facts = repair_page([result | {"config": told} for result in RESULTS], "x").notes
     assert any(f"; {said}; 100 training" in fact for fact in facts)
 
 
 def test_samples_that_others_have_attacked_are_named_with_the_data() -> None:
     config = RESULTS[0]["config"]
     told = config | {"data": config["data"] | {"path": "train.tsv", "given_path": "dev.json"}}
-    facts = repair_sheet([result | {"config": told} for result in RESULTS], "x").facts
+    facts = repair_page([result | {"config": told} for result in RESULTS], "x").notes
     assert any("train.tsv, attacked by others: dev.json" in fact for fact in facts)
 
 
@@ -135,12 +135,12 @@ def test_one_seed_is_not_judged() -> None:
 
 def test_what_the_objective_is_about_comes_first() -> None:
     assert str(measures_in(RESULTS)[0]) == "demographic_parity"
-    sheet = repair_sheet(RESULTS, "fairness")
-    assert sheet.answer.startswith("Demographic parity gap: 1 of 2")
-    names = [part.name for part in sheet.parts]
+    page = repair_page(RESULTS, "fairness")
+    assert page.headline.startswith("Demographic parity gap: 1 of 2")
+    names = [section.name for section in page.sections]
     assert names[:2] == ["demographic_parity_1", "accuracy_1"]
     assert "pareto_demographic_parity_1" in names
-    first = sheet.parts[0]
+    first = page.sections[0]
     assert first.rows[0][0] == "ip"  # the best, which is the lowest
     assert first.data is not None
     assert first.data.set_index("scorer")["gain"]["ip"] == pytest.approx(-8.0, abs=0.2)
@@ -151,10 +151,10 @@ def test_chance_that_is_called_different_from_chance_is_said() -> None:
         cell(result["seed"], "random", 0, 4) if "scorer=random" in result["overrides"] else result
         for result in RESULTS
     ]
-    answer = repair_sheet(lucky, "fairness").answer
+    answer = repair_page(lucky, "fairness").headline
     assert "by luck alone: random +4.0 (+3.9 to +4.2; worse)." in answer
     assert answer.count("by luck alone") == 1  # of the gap, not of accuracy
-    assert "by luck alone" not in repair_sheet(RESULTS, "fairness").answer
+    assert "by luck alone" not in repair_page(RESULTS, "fairness").headline
 
 
 def test_gaps_are_drawn_where_there_are_groups_whatever_comes_first() -> None:
@@ -169,7 +169,9 @@ def test_gaps_are_drawn_where_there_are_groups_whatever_comes_first() -> None:
     with_groups = [result | {"overrides": [*result["overrides"], "data=adult"]} for result in RESULTS]
     plain = [without(result) for result in RESULTS]
     for results in ([*with_groups, *plain], [*plain, *with_groups]):
-        headings = [part.heading for part in repair_sheet(results, "both").parts if "pareto" in part.name]
+        headings = [
+            section.heading for section in repair_page(results, "both").sections if "pareto" in section.name
+        ]
         assert headings == [
             f"{gap} gap against accuracy: adult" for gap in ("demographic parity", "equal opportunity")
         ]
@@ -177,9 +179,9 @@ def test_gaps_are_drawn_where_there_are_groups_whatever_comes_first() -> None:
 
 def test_a_control_is_drawn_where_all_settings_have_the_same() -> None:
     def chart(results: list[dict[str, Any]]) -> tuple[str, str]:
-        sheet = repair_sheet(results, "fairness")
-        (part,) = (part for part in sheet.parts if part.name == "pareto_demographic_parity_1")
-        return part.chart, part.text
+        page = repair_page(results, "fairness")
+        (section,) = (section for section in page.sections if section.name == "pareto_demographic_parity_1")
+        return section.chart, section.text
 
     drawn, text = chart(RESULTS)
     assert ">control<" in drawn
@@ -202,5 +204,5 @@ def test_a_control_is_drawn_where_all_settings_have_the_same() -> None:
 
 def test_sweeps_of_two_names_on_one_ground_are_counted_apart() -> None:
     named = [run | {"name": "chance" if "scorer=random" in run["overrides"] else "scores"} for run in RESULTS]
-    facts = [fact for fact in repair_sheet(named, "both").facts if fact.startswith(("scores: ", "chance: "))]
+    facts = [fact for fact in repair_page(named, "both").notes if fact.startswith(("scores: ", "chance: "))]
     assert [fact.rpartition("; ")[2] for fact in facts] == ["2 settings, 10 runs.", "1 setting, 5 runs."]

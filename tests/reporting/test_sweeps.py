@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from defense.errors import InputError
-from defense.reporting.detection import SHARES, detection_sheet, recall_curve
-from defense.reporting.faithfulness import correlations, faithfulness_sheet, interval, seconds_of_a_target
-from defense.reporting.sheet import write_sheet
+from defense.reporting.detection import SHARES, detection_page, recall_curve
+from defense.reporting.faithfulness import correlations, faithfulness_page, interval, seconds_of_a_target
+from defense.reporting.page import write_page
 from defense.reporting.statistics import mean_interval
 from defense.reporting.sweeps import Grid, columns_of, command_of, row_of
 from tests.reporting.test_page import Reader
@@ -99,12 +99,12 @@ def test_an_interval_of_correlations_stays_within_one() -> None:
 
 
 def test_detection_page(tmp_path: Path) -> None:
-    sheet = detection_sheet(RESULTS, "noise")
-    assert sheet.answer == (
+    page = detection_page(RESULTS, "noise")
+    assert page.headline == (
         "ROC AUC for finding the labels that are wrong: utility: loss proxy=adversarial 0.950 is the highest "
         "of 3, ip 0.750; robustness: ip 0.600."
     )
-    write_sheet(sheet, tmp_path)
+    write_page(page, tmp_path)
     table = (tmp_path / "tables/auc.csv").read_text("utf-8").splitlines()
     assert table[0] == "scorer,utility,robustness"
     assert table[1] == "oracle,1.000,-"
@@ -115,10 +115,10 @@ def test_detection_page(tmp_path: Path) -> None:
     reader.feed((tmp_path / "report.html").read_text("utf-8"))
     assert reader.open == []
     assert not [source for source in reader.sources if source.startswith("http")]
-    page = (tmp_path / "report.md").read_text("utf-8")
-    assert all(f"\n    {command}\n" in page for command in sheet.command.splitlines())
+    text = (tmp_path / "report.md").read_text("utf-8")
+    assert all(f"\n    {command}\n" in text for command in page.command.splitlines())
     for figure in ("recall_1", "recall_2"):
-        assert f"figures/{figure}.svg" in page
+        assert f"figures/{figure}.svg" in text
         assert (tmp_path / f"figures/{figure}.svg").read_text("utf-8").startswith("<svg")
 
 
@@ -130,9 +130,9 @@ def test_perfect_knowledge_is_the_highest_of_nothing_whatever_its_row_is_called(
     ]
     said = "ROC AUC for finding the labels that are wrong: "
     assert rows_of(cells)[0] == "oracle count=1"
-    assert detection_sheet(cells, "x").answer == f"{said}loss count=1 0.800 is the highest of 4."
-    assert detection_sheet(cells[:4], "x").answer == f"{said}oracle count=1 1.000 is the highest of 4."
-    assert detection_sheet(cells[:6], "x").answer == f"{said}ip count=1 0.700 is the highest of 2."
+    assert detection_page(cells, "x").headline == f"{said}loss count=1 0.800 is the highest of 4."
+    assert detection_page(cells[:4], "x").headline == f"{said}oracle count=1 1.000 is the highest of 4."
+    assert detection_page(cells[:6], "x").headline == f"{said}ip count=1 0.700 is the highest of 2."
 
 
 @pytest.mark.parametrize(
@@ -148,15 +148,15 @@ def test_two_runs_that_are_not_the_same_are_no_repetition(changes: dict[str, Any
     again = RESULTS[0] | changes | {"config": RESULTS[0]["config"] | changes.get("config", {})}
     expected = f"PATH=ip, utility, seed 0: two runs that differ in {named}; expected one of them"
     with pytest.raises(InputError, match=expected):
-        detection_sheet([*RESULTS, again], "x")
-    detection_sheet([*RESULTS, again | {"seed": 7}], "x")  # another seed clashes with nothing
+        detection_page([*RESULTS, again], "x")
+    detection_page([*RESULTS, again | {"seed": 7}], "x")  # another seed clashes with nothing
 
 
 def test_a_proxy_that_is_not_looked_at_is_a_repetition() -> None:
     cells = [detected(0, "oracle", 1.0, f"scorer.proxy={proxy}") for proxy in ("null", "adversarial")]
     cells += [detected(0, "loss", 0.9, f"scorer.proxy={proxy}") for proxy in ("null", "standard", "adversarial")]
     assert rows_of(cells) == ["oracle", "loss", "loss proxy=adversarial"]
-    assert detection_sheet(cells, "x").parts[0].rows[0] == ("oracle", "1.000")
+    assert detection_page(cells, "x").sections[0].rows[0] == ("oracle", "1.000")
 
 
 def test_recall_is_what_a_loop_counts() -> None:
@@ -180,11 +180,11 @@ def foreseen(seed: int, scorer: str, spearman: float, seconds: float) -> dict[st
 def test_faithfulness_page(tmp_path: Path) -> None:
     results = [foreseen(seed, "ip", 0.3 + 0.1 * seed, 2.0) for seed in (0, 1, 2)]
     results += [foreseen(3, "ekfac", 0.5, 9.0)]
-    sheet = faithfulness_sheet(results, "lds")
-    assert sheet.answer.startswith("Rank correlation with retraining on random halves")
-    assert sheet.answer.endswith("ekfac +0.500 is the highest of 2, ip +0.400.")
-    assert "attacked at the baseline" in sheet.parts[0].text
-    write_sheet(sheet, tmp_path)
+    page = faithfulness_page(results, "lds")
+    assert page.headline.startswith("Rank correlation with retraining on random halves")
+    assert page.headline.endswith("ekfac +0.500 is the highest of 2, ip +0.400.")
+    assert "attacked at the baseline" in page.sections[0].text
+    write_page(page, tmp_path)
     rows = (tmp_path / "tables/faithfulness_1.csv").read_text("utf-8").splitlines()
     assert rows[1:] == ["ekfac,+0.500,0.03,9.00,4.5", "ip,+0.400 (+0.152 to +0.648),-,2.00,1.0"]
 
@@ -196,15 +196,15 @@ def test_faithfulness_page_of_samples_dropped_at_weight_zero() -> None:
     for found in results:
         found["config"]["faithfulness"] = spec
         found["faithfulness"] |= {"frozen": 0.2 + 0.1 * found["seed"], "singles": -0.1}
-    (part,) = faithfulness_sheet(results, "lds").parts
-    assert part.header[:4] == ("scorer", "Spearman", "attacked at the baseline", "single samples")
-    ((_, anew, frozen, single, *_),) = part.rows
+    (section,) = faithfulness_page(results, "lds").sections
+    assert section.header[:4] == ("scorer", "Spearman", "attacked at the baseline", "single samples")
+    ((_, anew, frozen, single, *_),) = section.rows
     assert (anew, frozen.split()[0], single) == ("+0.300", "+0.250", "-0.100")
     said = (
         "retraining with a random 5 % at weight 0 (linear datamodelling score), each from first weights of its own"
     )
-    assert said in part.text
-    assert "mean correlation over 20 of them" in part.text
+    assert said in section.text
+    assert "mean correlation over 20 of them" in section.text
 
 
 def test_a_trajectory_counts_for_each_target() -> None:
@@ -232,12 +232,12 @@ def test_every_part_of_the_faithfulness_page_says_what_its_own_numbers_are() -> 
         found["config"]["faithfulness"] = {"subsets": kind, "targets": 1}
         found["faithfulness"]["retrainings"] = count
     results[1]["config"]["objective"] = {"weights": {"utility": 1.0}}
-    sheet = faithfulness_sheet(results, "x")
-    first, second = (part.text for part in sheet.parts)
+    page = faithfulness_page(results, "x")
+    first, second = (section.text for section in page.sections)
     assert "random halves" in first
     assert "9 retrainings" in first
     assert "attacked at the baseline" in first
     assert "leave-one-out" in second
     assert "40 retrainings" in second
     assert "attacked at the baseline" not in second
-    assert "faithfulness.subsets=halves: ip +0.300; faithfulness.subsets=leave_one_out: ip +0.900" in sheet.answer
+    assert "faithfulness.subsets=halves: ip +0.300; faithfulness.subsets=leave_one_out: ip +0.900" in page.headline

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from defense.config.schema import plain
-from defense.reporting.sheet import write_sheet
-from defense.reporting.timing import timing_sheet
+from defense.reporting.page import write_page
+from defense.reporting.timing import timing_page
 from tests.cli.test_report import result as base
 from tests.conftest import DEFAULT
 
@@ -60,8 +60,8 @@ def test_the_first_sentence_answers_with_factors_intervals_and_losses() -> None:
     results += [
         timed(seed, "mlp", {"loss": b, "ekfac": 2 * a, "mid": 1.5 + seed / 9}) for seed, (a, b) in enumerate(each)
     ]
-    sheet = timing_sheet(results, "x")
-    answer = sheet.answer
+    page = timing_page(results, "x")
+    answer = page.headline
     mean = stats.gmean([40, 50, 62])
     assert answer.startswith(f"On cnn, 256 training and 64 validation samples, ip is {mean:.3g} times (")
     assert (
@@ -70,13 +70,13 @@ def test_the_first_sentence_answers_with_factors_intervals_and_losses() -> None:
     assert "Not distinguishable from it: mid, 1.03 times (" in answer
     assert "Factors over 6 works, those that each was run on under all seeds: ekfac 49.9 to 99.7" in answer
     assert answer.endswith("mid on cnn 256 x 64, cnn 1,024 x 64, cnn 1,024 x 256; loss on all.")
-    table = next(part for part in sheet.parts if "cnn" in part.heading)
+    table = next(section for section in page.sections if "cnn" in section.heading)
     assert table.header[1:] == ("256 x 64", "1,024 x 64", "1,024 x 256")
     assert [row[0] for row in table.rows] == ["ekfac", "mid", "loss", "ip, seconds"]
 
 
 def test_one_run_says_that_it_is_one() -> None:
-    answer = timing_sheet([timed(0, "mlp", {"ekfac": 4.0})], "x").answer
+    answer = timing_page([timed(0, "mlp", {"ekfac": 4.0})], "x").headline
     assert "ip is 4 times as fast as ekfac (one seed)." in answer
     assert "not distinguishable: nowhere" in answer
 
@@ -86,11 +86,11 @@ def test_what_was_not_run_and_what_is_not_installed(tmp_path: Path) -> None:
     found = timed(0, "mlp", {"ekfac": 4.0, "lissa": 90.0}, missing=missing)
     for work in found["speed"]["works"][1:]:
         work["rivals"]["lissa"] = {"skipped": {"train": 256, "validation": 64, "seconds": 9.0}}
-    sheet = timing_sheet([found], "x")
-    rows = {row[0]: row[1:] for row in sheet.parts[0].rows}
+    page = timing_page([found], "x")
+    rows = {row[0]: row[1:] for row in page.sections[0].rows}
     assert rows["lissa"] == ("90", "not run", "not run")
     assert rows["dattri_trak"][0] == "not installed: pip install -e '.[peers]'"
-    write_sheet(sheet, tmp_path)
+    write_page(page, tmp_path)
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {
         "seconds_training_1.svg",
         "seconds_validation_1.svg",
@@ -103,4 +103,4 @@ def test_whether_libraries_compute_the_same_is_said(agreement: float, said: str)
     found = timed(0, "mlp", {"captum_tracin": 9.0})
     for work in found["speed"]["works"]:
         work["rivals"]["captum_tracin"]["agreement"] = agreement
-    assert said in timing_sheet([found], "x").parts[-1].text
+    assert said in timing_page([found], "x").sections[-1].text

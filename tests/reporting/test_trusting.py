@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from defense.cli.report import main, sheet_of
+from defense.cli.report import main, page_of
 from defense.config.compose import composed
 from defense.config.schema import plain
 from defense.reporting.figures import GREENS, colours_of
@@ -112,67 +112,67 @@ def cells(seeds: int = 5, **gaps: tuple[float, ...]) -> list[dict[str, Any]]:
 GAPS = (1.0, 2.5, 0.5, 3.0, -0.5)
 
 
-def column(sheet: Any, name: str) -> list[str]:
-    part = next(part for part in sheet.parts if part.name == "settings")
-    return [str(row[part.header.index(name)]) for row in part.rows]
+def column(page: Any, name: str) -> list[str]:
+    section = next(section for section in page.sections if section.name == "settings")
+    return [str(row[section.header.index(name)]) for row in section.rows]
 
 
 def test_a_sweep_judges_the_gain_over_the_trusted_arm_as_that_over_the_control() -> None:
     """By hand: scipy's paired t test of both settings, and Holm's correction of the two p-values."""
-    sheet = sheet_of(cells(trusted=GAPS))
+    page = page_of(cells(trusted=GAPS))
     defended = np.array([46.0 + 0.1 * seed for seed in range(5)])
     trusted = [defended + np.array(GAPS), defended + np.array(GAPS) + 4]
     p = [float(stats.ttest_rel(defended, own).pvalue) for own in trusted]
     assert p[1] < 0.05 < p[0]
     half = stats.t.ppf(0.975, 4) * stats.sem(GAPS)
     mean = float(np.mean(GAPS))
-    assert column(sheet, "defended - trusted (95 %)") == [
+    assert column(page, "defended - trusted (95 %)") == [
         f"{-mean:+.1f} ({-mean - half:+.1f} to {-mean + half:+.1f})",
         f"{-mean - 4:+.1f} ({-mean - 4 - half:+.1f} to {-mean - 4 + half:+.1f})",
     ]
-    data = next(part for part in sheet.parts if part.name == "settings").data
+    data = next(section for section in page.sections if section.name == "settings").data
     assert data is not None
     assert data["gain_over_trusted_p_t"].tolist() == pytest.approx(p)
     assert data["gain_over_trusted_p_holm"].tolist() == pytest.approx([p[0], min(1, 2 * p[1])])
-    assert column(sheet, "to trusted: judgement") == ["not distinguishable", "worse"]
-    assert column(sheet, "trusted") == [f"{own.mean():.1f}" for own in trusted]
+    assert column(page, "to trusted: judgement") == ["not distinguishable", "worse"]
+    assert column(page, "trusted") == [f"{own.mean():.1f}" for own in trusted]
     assert (
         "Training on the trusted validation samples too, with nothing treated, reaches more than the defended arm "
         "in 2 of 2 settings, in 1 of them by more than chance."
-    ) in sheet.answer
-    runs = next(part for part in sheet.parts if part.name == "cells")
+    ) in page.headline
+    runs = next(section for section in page.sections if section.name == "cells")
     assert "trusted" in runs.header
-    assert "Trusted: trained on the validation samples too" in sheet.parts[0].text
+    assert "Trusted: trained on the validation samples too" in page.sections[0].text
 
 
 def test_the_answer_names_it_only_if_it_is_higher() -> None:
     lower = tuple(gap - 9 for gap in GAPS)
-    assert "Training on" not in sheet_of(cells(trusted=lower)).answer
+    assert "Training on" not in page_of(cells(trusted=lower)).headline
     one = [cell for cell in cells(trusted=GAPS) if cell["config"]["scorer"]["name"] == "ip"]
     half = stats.t.ppf(0.975, 4) * stats.sem(GAPS)
     mean = float(np.mean(GAPS))
     assert (
         f"{SAID} 47.5 %, {mean:.1f} points more than the defended arm (95 % interval over seeds "
         f"{mean - half:+.1f} to {mean + half:+.1f}, not distinguishable)."
-    ) in sheet_of(one).answer
+    ) in page_of(one).headline
     (single,) = [cell for cell in one if cell["seed"] == 0]
     assert (
         f"{SAID} 47.0 %, 1.0 points more than the defended arm (not judged: one seed)."
-        in sheet_of([single]).answer
+        in page_of([single]).headline
     )
 
 
 def test_weighted_arms_have_columns_and_sentences_of_their_own() -> None:
-    sheet = sheet_of(cells(trusted=tuple(gap - 9 for gap in GAPS), trusted_3=GAPS))
-    assert len(column(sheet, "defended - trusted x3 (95 %)")) == 2
-    assert column(sheet, "to trusted: judgement") == ["better", "better"]
-    assert sheet.answer.count("Training on") == 1
-    assert "which weigh 3 times as much as others, with nothing treated, reaches more" in sheet.answer
+    page = page_of(cells(trusted=tuple(gap - 9 for gap in GAPS), trusted_3=GAPS))
+    assert len(column(page, "defended - trusted x3 (95 %)")) == 2
+    assert column(page, "to trusted: judgement") == ["better", "better"]
+    assert page.headline.count("Training on") == 1
+    assert "which weigh 3 times as much as others, with nothing treated, reaches more" in page.headline
 
 
 def test_results_of_before_are_drawn_alone_and_beside_others(tmp_path: Path) -> None:
     """Those without a trusted arm have no cell where others have one, and are on the same ground."""
-    assert "trusted" not in str(sheet_of(cells()))
+    assert "trusted" not in str(page_of(cells()))
     old = [cell for cell in cells() if cell["config"]["scorer"]["name"] == "ip"]
     for cell in old:
         cell["config"]["evaluation"].pop("trusted", None)
@@ -185,9 +185,9 @@ def test_results_of_before_are_drawn_alone_and_beside_others(tmp_path: Path) -> 
     main([str(tmp_path / "sweep/cells.parquet"), "--output", str(tmp_path / "again")])
     table = pd.read_csv(tmp_path / "again/tables/settings.csv")
     assert table["trusted"].notna().tolist() == [False, True]
-    sheet = sheet_of([*old, *new])
-    assert column(sheet, "to trusted: judgement") == ["-", "worse"]
-    assert column(sheet, "defended - trusted (95 %)")[0] == "-"
+    page = page_of([*old, *new])
+    assert column(page, "to trusted: judgement") == ["-", "worse"]
+    assert column(page, "defended - trusted (95 %)")[0] == "-"
     rows = pd.read_parquet(tmp_path / "sweep/cells.parquet")
     assert rows.groupby("run")["arm"].apply(list).tolist() == [
         ["baseline", "control", "defended", *(["trusted"] if run >= 5 else [])] for run in range(10)
