@@ -89,6 +89,8 @@ def check(config: Config) -> None:
     check_attack("attack", config.attack)
     check_suite(config.evaluation)
     check_trusted(config.evaluation)
+    controls = config.evaluation.controls
+    within("evaluation.controls", controls, controls >= 1, "a whole number of at least 1")
     checked = config.evaluation.checked
     within("evaluation.checked", checked, checked >= 0, "a whole number of at least 1, or 0 for no health checks")
     if "_target_" not in config.model:

@@ -303,6 +303,7 @@ class Evaluation:
     masked: list[str] = field(default_factory=list)  # squares that are tried on a few samples first: see run_suite
     trusted: bool = False  # whether an arm trains on trusted samples too; in a notebook there are no arms
     trusted_weights: list[float] = field(default_factory=list)  # of trusted samples, of a further arm each
+    controls: int = 1  # random draws that a treatment is compared with the mean of
 
     @property
     def trusted_arms(self) -> dict[str, float]:

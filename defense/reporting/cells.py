@@ -94,10 +94,13 @@ def costs(result: Result) -> dict[str, float]:
 def mcnemar_of(result: Result) -> float:
     """Return the p-value of McNemar's test on what defended and control get right; NaN if no run has left that.
 
-    A result that knows it already, as those of cells.parquet do, is taken at its word.
+    There is none beside the mean of several random draws. A result that knows it is taken at its word, as those of
+    cells.parquet are.
     """
     if MCNEMAR in result:
         return float(result[MCNEMAR])
+    if "controls" in result:
+        return float("nan")
     found = per_sample(result[FOLDER]) if FOLDER in result and result["task"] == Task.defend.value else None
     return float("nan") if found is None else mcnemar(found["defended"], found["control"])
 

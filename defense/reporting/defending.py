@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -23,7 +24,7 @@ from defense.reporting.paper import ABOUT, printed
 from defense.reporting.settings import Setting, attacked, facts_of, one_sided, settings_of
 from defense.reporting.statistics import judged, p_value
 from defense.reporting.sweeps import Result, command_of, made_of
-from defense.reporting.tables import arm_in_words, header, metrics, spoken, trusted_of
+from defense.reporting.tables import arm_in_words, header, lookup, metrics, spoken, trusted_of
 from defense.reporting.tabulated import cells_section, settings_section
 from defense.reporting.trusting import trusted_answer
 
@@ -59,9 +60,24 @@ def defending_page(results: Sequence[Result], title: str) -> Page:
         sections += [arms(number, judgement, rows) for number, judgement in enumerate(judgements, start=1)]
     higher, flagged = trusted_answer(settings), flagged_cells(results)
     said = " ".join(filter(None, (untold(results), answer(judgements), higher, flagged, rough(results))))
-    notes = [caveat(judgements), clean_changes(settings), *facts_of(settings, attacked), *one_sided(settings)]
-    notes = list(filter(None, notes))
+    notes = [caveat(judgements), luck_of_draws(results), clean_changes(settings)]
+    notes = list(filter(None, [*notes, *facts_of(settings, attacked), *one_sided(settings)]))
     return Page(title, said, command_of(results), sections, made_of(results), notes=notes)
+
+
+def luck_of_draws(results: Sequence[Result]) -> str:
+    """Return how far apart random draws of one run are, over all runs that have several; nothing if none has."""
+    draws = {
+        json.dumps(found, sort_keys=True): [lookup(each, WORST) for each in found.values()]
+        for found in (result["controls"] for result in results if "controls" in result)
+    }
+    if not draws:
+        return ""
+    apart = float(np.sqrt(np.mean([np.var(values, ddof=1) for values in draws.values()])))
+    return (
+        f"Luck of the draw: random draws of one run have a standard deviation of {apart:.1f} points under "
+        f"adaptive attack ({len(draws)} runs with draws of their own). Gains are over the mean of all draws of a run."
+    )
 
 
 def clean_changes(settings: Sequence[Setting], *, shown: int = 5) -> str:

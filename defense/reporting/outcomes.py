@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from defense.reporting.record import Run
-from defense.reporting.statistics import Mean, paired_accuracies, percent
+from defense.reporting.statistics import Mean, paired_accuracies, paired_difference, percent, points
 from defense.reporting.tables import arms_of, header, lookup, markdown, metrics, spoken, trusted_of
 
 
@@ -28,15 +29,38 @@ def accuracies(evaluation: pd.DataFrame) -> dict[str, Any]:
     return nested
 
 
-def difference(run: Run, metric: str, first: str = "defended", second: str = "control") -> Mean:
-    """Return first - second in points of accuracy, with Tango's interval over the test samples they share.
+def arm_accuracies(run: Run) -> dict[str, dict[str, Any]]:
+    """Return `accuracies` by arm; those of the control are means over all random draws."""
+    found = {name: accuracies(arm.evaluation) for name, arm in run.arms.items()}
+    return found | {"control": mean_accuracies([*draw_accuracies(run).values()])}
 
-    Where nothing was treated the arms are one model: they differ by nothing, and no luck is in that. Trusted arms
-    are models of their own.
+
+def draw_accuracies(run: Run) -> dict[str, dict[str, Any]]:
+    """Return `accuracies` of every random draw, by its name."""
+    return {name: accuracies(table) for name, table in run.controls.items()}
+
+
+def mean_accuracies(several: Sequence[Any]) -> Any:
+    """Return the mean of numbers, or of nested numbers by their names."""
+    if isinstance(several[0], dict):
+        return {name: mean_accuracies([each[name] for each in several]) for name in several[0]}
+    return several[0] if len(several) == 1 else points(np.mean(several))
+
+
+def difference(run: Run, metric: str, first: str = "defended", second: str = "control") -> Mean:
+    """Return first - second in points of accuracy, with an interval over the test samples that they share.
+
+    The interval is Tango's. Beside the mean of several random draws it is Student's, of the differences by sample.
+    If nothing was treated the arms are one model: they differ by nothing, and no luck is in that. Trusted arms are
+    models of their own.
     """
     one, other = (run.arms[name].evaluation[metric].to_numpy() for name in (first, second))
-    apart = treated(run) or trusted_of((first, second))
-    return paired_accuracies(one, other) if apart else Mean(0.0, np.nan, np.nan, len(one))
+    if not treated(run) and not trusted_of((first, second)):
+        return Mean(0.0, np.nan, np.nan, len(one))
+    if second == "control" and len(run.controls) > 1:
+        draws = np.mean([table[metric].to_numpy() for table in run.controls.values()], axis=0)
+        return paired_difference(100 * one.astype(float), 100 * draws)
+    return paired_accuracies(one, other)
 
 
 def treated(run: Run) -> int:
@@ -55,7 +79,7 @@ def arm_rows(run: Run) -> list[dict[str, str]]:
 
     The last attack has none: its row would be the one at worst again.
     """
-    arms = {name: accuracies(run.arms[name].evaluation) for name in arms_of(run.arms)}
+    arms = {name: own for name, own in arm_accuracies(run).items() if name in arms_of(run.arms)}
     again = f"adaptive.{last_attack(run)}"
     return [
         {

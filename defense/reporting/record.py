@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,14 @@ class Run(Scoring):
     candidates: pd.DataFrame | None  # as selection.Chosen, where the treatment was chosen
     descent: pd.DataFrame | None  # as descent.Descent.rounds, of treatment=optimize
     standing: dict[str, Any]  # of robustness.checks.Standing: under adaptive attack at worst
+    further_controls: dict[str, pd.DataFrame] = field(
+        default_factory=dict
+    )  # as artifacts.Evaluation: control_2, ...
+
+    @property
+    def controls(self) -> dict[str, pd.DataFrame]:
+        """The evaluation of every random draw, by its name."""
+        return {"control": self.arms["control"].evaluation} | self.further_controls
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from defense.reporting.descent import rounds_as_json
 from defense.reporting.learning import SCORED, health_of
-from defense.reporting.outcomes import accuracies, difference, treated
+from defense.reporting.outcomes import arm_accuracies, difference, draw_accuracies, treated
 from defense.reporting.record import Run, Scoring
 from defense.reporting.selection import of_one_class, one_class, selection
 from defense.reporting.tables import trusted_of
@@ -37,7 +37,8 @@ def result(run: Run) -> dict[str, Any]:
         "clean_change": {
             over: difference(run, "clean", second=over).as_json("samples") for over in ("control", "baseline")
         },
-        "arms": {name: accuracies(arm.evaluation) for name, arm in run.arms.items()},
+        "arms": arm_accuracies(run),
+        **({"controls": draw_accuracies(run)} if run.further_controls else {}),
         "checks": {name: arm.checks for name, arm in run.arms.items() if arm.checks},
         "selection": selection(run, taken),
         "one_class": one_class(run, taken),

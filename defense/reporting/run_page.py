@@ -28,13 +28,24 @@ from defense.reporting.figures import (
 from defense.reporting.health import Checks, check_rows, looked_at, reach, warning
 from defense.reporting.learning import chance_of
 from defense.reporting.metagradient import about_derivative
-from defense.reporting.outcomes import arm_rows, last_attack
+from defense.reporting.outcomes import arm_rows, draw_accuracies, last_attack
 from defense.reporting.page import Page, Picture, Section, write_page
 from defense.reporting.record import Run, Scoring
 from defense.reporting.selection import one_class_said
-from defense.reporting.settings import about_harm, attacked, facts_of, settings_of
+from defense.reporting.settings import WORST, about_harm, attacked, facts_of, settings_of
+from defense.reporting.statistics import deviation
 from defense.reporting.sweeps import made_of
-from defense.reporting.tables import arm_in_words, arms_of, header, kind_of, trusted_of, weight_of
+from defense.reporting.tables import (
+    arm_in_words,
+    arms_of,
+    header,
+    kind_of,
+    lookup,
+    metrics,
+    spoken,
+    trusted_of,
+    weight_of,
+)
 from defense.reporting.verdict import scorer_of
 from defense.runtime.progress import in_words
 
@@ -78,6 +89,7 @@ def run_page(run: Run, numbers: dict[str, Any]) -> Page:
     checks = numbers["checks"]
     sections = [
         arms_section(run),
+        *controls_section(run),
         health_section(numbers),
         *eps_section(checks, run.config.threat.eps),
         *candidates_section(run),
@@ -130,9 +142,29 @@ def arms_section(run: Run) -> Section:
     return Section("arms", heading, about_arms(run), (name, gain, *arms), rows)
 
 
+def controls_section(run: Run) -> list[Section]:
+    """Return the accuracies of every random draw, and how far they are apart; no section if there is one."""
+    if not run.further_controls:
+        return []
+    draws = draw_accuracies(run)
+    measures = metrics(draws["control"])
+    rows = [
+        (str(number), *(f"{lookup(found, metric):.1f}" for metric in measures))
+        for number, found in enumerate(draws.values(), start=1)
+    ]
+    apart = deviation([lookup(found, WORST) for found in draws.values()])
+    said = (
+        f"Under adaptive attack {len(draws)} random draws have a standard deviation of {apart:.1f} points. That "
+        "is the luck of one draw. Gains are over the mean of all."
+    )
+    return [Section("controls", "Luck of the draw", said, ("draw", *map(spoken, measures)), rows)]
+
+
 def about_arms(run: Run) -> str:
     """Return what the rows and columns of the table of arms are, a line each."""
     control, defended = legend(run)
+    interval = "Student's t" if run.further_controls else "Tango's score"
+    control += f", the mean of {len(run.controls)} random draws" if run.further_controls else ""
     said = {
         "adaptive": "every model is attacked directly, and each attack runs only on samples that survived those "
         f"before it. Trust these numbers. worst: after the last of them, {last_attack(run)}",
@@ -143,7 +175,7 @@ def about_arms(run: Run) -> str:
         "defended": defended,
         **({"trusted": about_trusted(run)} if trusted_of(run.arms) else {}),
         **({"proxy": PROXY} if "proxy" in run.arms else {}),
-        "In brackets": "the 95 % interval over test samples (Tango's score)",
+        "In brackets": f"the 95 % interval over test samples ({interval})",
     }
     return "\n".join(f"{name}: {words}." for name, words in said.items())
 

@@ -21,7 +21,7 @@ WORST = "adaptive.worst"
 OBJECTIVE, BALANCE = "objective", "treatment.balance="  # of a sweep: what belongs to the row beside the scorer
 TREATMENT, DISCRETE = "treatment=", "treatment.discrete="  # where a descent is beside scores: these, too
 GROUND = ("data", "model", "train", "threat", "evaluation", "evade")  # what makes accuracies comparable
-OTHER_ARMS = ("trusted", "trusted_weights")  # of evaluation: what arms there are beside those that are compared
+OTHER_ARMS = ("trusted", "trusted_weights", "controls")  # of evaluation: which arms there are, and how many
 OPTIMIZE = TreatmentName.optimize.value
 NAMES = ("source", "name", "recipe", "_target_")  # what a group of settings is called by, the first there is
 Value = str | int | float | bool | None

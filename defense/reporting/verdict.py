@@ -9,7 +9,7 @@ from defense.config.choices import TreatmentName
 from defense.config.reads import reading
 from defense.config.schema import Config
 from defense.reporting.learning import Health, verdict_of
-from defense.reporting.outcomes import accuracies, difference, treated
+from defense.reporting.outcomes import arm_accuracies, difference, treated
 from defense.reporting.reading import proxy_of
 from defense.reporting.record import Run, Scoring
 from defense.reporting.statistics import Mean
@@ -24,7 +24,7 @@ def verdict(run: Run, health: Health) -> str:
     as in result.json; where nothing can be said, that alone is.
     """
     config, gain = run.config, difference(run, "adaptive.worst")
-    arms = {name: accuracies(arm.evaluation)["adaptive"]["worst"] for name, arm in run.arms.items()}
+    arms = {name: own["adaptive"]["worst"] for name, own in arm_accuracies(run).items()}
     count = treated(run)
     nothing = verdict_of(health)
     if count == 0:
@@ -40,6 +40,8 @@ def verdict(run: Run, health: Health) -> str:
     rival, over = "as many at random", "random"
     if effect is TreatmentName.optimize:
         rival, over = effect.control, "shuffled weights"
+    if draws := len(run.further_controls):
+        rival += f" (mean of {draws + 1} draws)"
     said = (
         f"{deed(run)} took accuracy under adaptive attack from {arms['baseline']:.1f} % to "
         f"{arms['defended']:.1f} %, {rival} to {arms['control']:.1f} %: {gain.mean:+.1f} points over {over} (95 % "

@@ -28,7 +28,7 @@ def evaluate(
     runtime: Runtime,
     model: Model,
     test: Annotated[Split, reads("ids", "images", "labels")],
-    suite: Annotated[Suite, unread("checked", "trusted", "trusted_weights")],
+    suite: Annotated[Suite, unread("checked", "trusted", "trusted_weights", "controls")],
     threat: Threat,
     *,
     frozen: Tensor | None = None,

@@ -50,7 +50,8 @@ def write_report(runtime: Runtime, run: Run, output: Path) -> dict[str, Any]:
     scores = named(run.scores.assign(**columns), run.data)
     scores.to_parquet(output / "scores.parquet", index=False)
     scores.to_csv(output / "scores.csv", index=False, encoding="utf-8")
-    samples = [arm.evaluation.assign(arm=name) for name, arm in run.arms.items()]
+    evaluations = {name: arm.evaluation for name, arm in run.arms.items()} | run.further_controls
+    samples = [evaluation.assign(arm=name) for name, evaluation in evaluations.items()]
     named(pd.concat(samples), run.data).to_parquet(output / "per_sample.parquet", index=False)
     spent = time.perf_counter() - begin
     said = draw_pages(runtime, run, numbers, lambda folder: draw_run(run, numbers, folder), output)

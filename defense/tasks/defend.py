@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from defense.artifacts import Evaluation, Scores, Treatment
 from defense.config.choices import AUTO, ObjectiveName
-from defense.config.schema import plain
+from defense.config.schema import Treat, plain
 from defense.pipeline.descent import descended, with_weights
 from defense.pipeline.run import Run
 from defense.pipeline.selection import choose
@@ -56,6 +57,10 @@ def defend(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
             checks = {} if spared else run.check(name, model, evaluation)
         history = model.artifact.history
         arms[name] = record.Arm(treatments[name].table, history, evaluation.table, checks, run.learned(evaluation))
+    further = {
+        f"control_{number}": evaluate_draw(run, number, descent.scores, defended, spec, measured)
+        for number in range(2, run.config.evaluation.controls + 1)
+    }
     tables = {name: arms[name].evaluation for name in ("baseline", "control", "defended")}  # others treat nothing
     attacked, clean = (
         {name: own[what].to_numpy() for name, own in tables.items()} for what in ("adaptive.worst", "clean")
@@ -69,8 +74,20 @@ def defend(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
         candidates=chosen.candidates if chosen else None,
         descent=descent.rounds,
         standing=plain(compared_under(attacked, clean)),
+        further_controls=further,
     )
     return write_report(run.runtime, finished, output) if run.writes else {}
+
+
+def evaluate_draw(
+    run: Run, number: int, scores: Scores, defended: Treatment, spec: Treat, baseline: Evaluation
+) -> pd.DataFrame:
+    """Return the evaluation of a further random control, by its number from 2 up; the baseline's if it is that."""
+    name = f"control_{number}"
+    treatment = run.control(scores, defended, spec, str(number), index=number - 1)
+    if not treatment.table["treated"].any():
+        return baseline.table
+    return run.evaluate(name, run.train(name, treatment), baseline).table
 
 
 def higher(evaluation: pd.DataFrame, defended: record.Arm) -> bool:

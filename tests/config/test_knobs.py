@@ -352,6 +352,7 @@ CASES = [
     case("evaluation.checked", 6, {"check"}, [*SIZES, "evaluation.checked=5"]),
     case("evaluation.trusted", "false", {"train"}),  # the walk evaluates one model: all have the same weights
     case("evaluation.trusted_weights", "[3]", {"train"}),
+    case("evaluation.controls", 2, {"control", "train", "evaluate"}),
     case("faithfulness.subsets", "leave_one_out", {"retrain"}, HALVES),
     case("faithfulness.count", 4, {"retrain"}, HALVES),
     case("scorer.method", "metagradient", {"score", "trajectory", "metagradient", "smoothness"}),
