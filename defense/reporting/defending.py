@@ -76,7 +76,7 @@ def luck_of_draws(results: Sequence[Result]) -> str:
     apart = float(np.sqrt(np.mean([np.var(values, ddof=1) for values in draws.values()])))
     return (
         f"Luck of the draw: random draws of one run have a standard deviation of {apart:.1f} points under "
-        f"adaptive attack ({len(draws)} runs with draws of their own). Gains are over the mean of all draws of a run."
+        f"adaptive attack ({len(draws)} runs with draws of their own). Gains are over the mean of a run's draws."
     )
 
 

@@ -25,7 +25,7 @@ def run(count: int, *, treated: bool = True, **right: int) -> Any:
         columns = {"id": range(count), "prediction": 0, "clean": stands, "transfer": stands}
         table = pd.DataFrame(columns | {"adaptive.pgd": stands, "adaptive.worst": stands})
         arms[arm] = SimpleNamespace(evaluation=table, treatment=pd.DataFrame({"treated": [treated, False]}))
-    return SimpleNamespace(arms=arms)
+    return SimpleNamespace(arms=arms, controls={"control": arms["control"].evaluation})
 
 
 def said(**right: int) -> str:
