@@ -29,6 +29,7 @@ NOISY, CLEAN, INK = "#c2410c", "#94a3b8", "#111827"
 COLOURS_OF_MANY = ("#1d6f8a", "#c2410c", "#4d7c0f", "#7c3aed", "#b7791f", "#be185d", "#10b981", "#6b7280")
 KINDS = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 5.6, 0.7, 0.15, 0.1, 0.5  # inches: of a chart of one run, and its margins
+READABLE = 62  # pixels an inch: letters are too small below, and a page scrolls the chart instead
 GAP, LINE = 0.75, 0.2  # inches: between two charts side by side, and a line of a legend
 STYLES = [(colour, dashes, marker) for dashes, marker in KINDS for colour in COLOURS_OF_MANY]
 STYLE = {
@@ -244,7 +245,8 @@ def svg(figure: Figure) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    least = f'<svg style="min-width: {READABLE * figure.get_figwidth():.0f}px"'
+    return least + text[text.index("<svg") + 4 :]
 
 
 def png(picture: Tensor) -> bytes:

@@ -24,19 +24,19 @@ ENDS = " (95 %)"
 
 
 def settings_section(judgements: Sequence[Judgement], data: pd.DataFrame) -> Section:
-    """Return one row a setting: accuracies, paired differences to the other arms, p-values, costs."""
+    """Return one row a setting: its judgement, accuracies, paired differences to other arms, p-values, costs."""
     knobs = knobs_of(data)
     trusted = trusted_of({arm for judgement in judgements for arm in judgement.setting.arms})
     tones = [judgement.word if judgement.holm is not None else "unjudged" for judgement in judgements]
     columns: dict[str, list[str]] = {
         **{name: [spoken(value) for value in data[name]] for name in ("scorer", *knobs)},
+        "judgement": [Text(word, tone=tone) for word, tone in zip(data["judgement"], tones, strict=True)],
+        f"defended - control{ENDS}": spans(data, "gain"),
         "seeds": numbers(data, "seeds", "{:.0f}"),
         "baseline": numbers(data, "baseline"),
         "control": numbers(data, "control"),
         "defended": numbers(data, "defended"),
         **{arm_in_words(arm): numbers(data, arm) for arm in trusted},
-        f"defended - control{ENDS}": spans(data, "gain"),
-        "judgement": [Text(word, tone=tone) for word, tone in zip(data["judgement"], tones, strict=True)],
         "p, t": numbers(data, "gain_p_t", p_value),
         "p, Holm": numbers(data, "gain_p_holm", p_value),
         "p, Wilcoxon": numbers(data, "gain_p_wilcoxon", p_value),

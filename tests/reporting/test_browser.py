@@ -1,4 +1,4 @@
-"""The page of a sweep in a real browser: headless Chromium sorts, filters and follows its links."""
+"""Pages in a real browser: headless Chromium sorts, filters, follows links, and measures what fits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import torch
 
 from defense.cli.report import main
+from defense.reporting.figures import eps_curves, png
+from defense.reporting.page import Page, Picture, Section, write_page
 from tests.reporting.cells import fail, grid
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -81,10 +84,10 @@ def test_numbers_are_not_sorted_as_words(page: Any) -> None:
 
 
 def test_p_values_that_are_missing_come_last_either_way(page: Any) -> None:
-    cells = page.locator("#settings tbody tr:first-child td:has-text('not distinguishable')")
-    cells.evaluate(
-        "cell => { cell.nextElementSibling.textContent = '-'; delete cell.nextElementSibling.dataset.value }"
-    )
+    heads = [text.strip() for text in page.locator("#settings thead th").all_text_contents()]
+    cell = page.locator("#settings tbody tr:first-child td").nth(heads.index("p, t"))
+    assert cell.inner_text() != "-"
+    cell.evaluate("cell => { cell.textContent = '-'; delete cell.dataset.value }")
     button = page.locator("#settings th", has_text="p, t").first.locator("button")
     for _ in range(2):
         button.click()
@@ -143,12 +146,48 @@ def test_what_failed_is_near_the_top_and_nothing_of_it_is_markup(page: Any) -> N
 
 @pytest.mark.parametrize("width", [400, 768, 1280])
 def test_the_page_fits_and_wide_tables_scroll_in_their_own_box(page: Any, width: int) -> None:
+    """What is judged, and how, is in sight without scrolling."""
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     box = page.locator("#settings").locator("..")
     assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+    edges = box.bounding_box()
+    for head in ("scorer", "treatment.budget", "judgement"):
+        cell = page.locator("#settings th", has_text=head).first.bounding_box()
+        assert edges["x"] <= cell["x"]
+        assert cell["x"] + cell["width"] <= edges["x"] + edges["width"]
     # names stand in one line or break between words: a row is no tower of letters
     assert page.locator("#settings tbody tr").first.bounding_box()["height"] < 60
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_galleries_and_charts_fit_and_charts_are_dark_in_the_dark(
+    browser: Any, tmp_path: Path, width: int
+) -> None:
+    shade = png(torch.zeros(1, 8, 8))
+    groups = [[Picture(f"a{number}", shade, "a", wrong=not number)] for number in range(16)]
+    strip = [[Picture(f"b{number}{kind}", shade, "b") for kind in range(3)] for number in range(11)]
+    rows = [(str(number), "a class of a long name") for number in range(16)]
+    chart = eps_curves({"baseline": {"eps": [0.0, 0.1, 0.2], "accuracy": [90.0, 50.0, 0.0]}}, 0.1)
+    sections = [
+        Section("lowest", "Lowest", "", ("id", "label"), rows, pictures=groups),
+        Section("strip", "Strip", pictures=strip),
+        Section("checks", "Checks", chart=chart),
+    ]
+    write_page(Page("x", "said", "defense " + "data.train_size=200 " * 9, sections, "made"), tmp_path)
+    for scheme, filtered in (("light", False), ("dark", True)):
+        opened = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        opened.goto((tmp_path / "report.html").as_uri())
+        assert opened.evaluate("document.documentElement.scrollWidth") <= width
+        style = opened.locator(".chart svg").evaluate("each => getComputedStyle(each).filter")
+        assert ("invert" in style) is filtered
+        borders = [
+            each.evaluate("each => getComputedStyle(each).borderTopColor")
+            for each in opened.locator(".gallery img").all()
+        ]
+        assert borders.count(borders[0]) == 1
+        assert len(set(borders)) == 2
+        opened.close()
 
 
 def test_best_is_marked_once(page: Any) -> None:
