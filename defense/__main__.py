@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from defense.cli.arguments import arguments, several
+from defense.cli.caller import enter_folder_of_caller
 from defense.cli.errors import IN_ONE_LINE, of_hydra, one_line
 from defense.cli.folders import below, enter, own
 from defense.cli.leftovers import remove_unbegun
@@ -22,7 +23,6 @@ from defense.cli.multirun import SWEEP_ID, failing_alone, in_this_process
 from defense.cli.sweep_files import as_typed
 from defense.config.compose import CONF, checked, register
 from defense.config.reads import unread
-from defense.errors import InputError
 from defense.runtime.gpus import take_one
 from defense.runtime.orphans import end_with_parent
 from defense.runtime.ranks import one_writes
@@ -55,9 +55,7 @@ def job(composed: DictConfig) -> None:
 
 def cell(composed: DictConfig, folder: Path, overrides: list[str], *, alone: bool) -> None:
     """Check the settings before anything heavy is imported, and run; where not alone, on a GPU of its own."""
-    return_to_caller()
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # so that model._target_=my_file.Net finds a file beside the caller
+    enter_folder_of_caller()
     config = checked(composed)
     for line in unread(config, overrides):
         log.warning("%s", line)
@@ -66,21 +64,6 @@ def cell(composed: DictConfig, folder: Path, overrides: list[str], *, alone: boo
     from defense.cli.launch import launched
 
     launched(config, folder, overrides)
-
-
-def return_to_caller() -> None:
-    """Go back to the folder that the command was given in, if hydra.job.chdir left it: relative paths are of it.
-
-    Raises InputError if this machine does not have that folder.
-    """
-    settings = HydraConfig.get()
-    if not settings.job.chdir:
-        return
-    try:
-        os.chdir(settings.runtime.cwd)
-    except OSError as error:
-        where = f"{settings.runtime.cwd}, which relative paths are of: {error.strerror}"
-        raise InputError("hydra.job.chdir", True, f"cannot go back to {where}; expected false") from error
 
 
 def main() -> None:

@@ -145,7 +145,7 @@ class Pages:
     """The files of a report, and what a terminal shows of it."""
 
     files: pd.DataFrame  # path, as in figures/scores.svg; content: bytes
-    said: pd.DataFrame  # answer, one row
+    terminal: pd.DataFrame  # answer, one row
 
 
 Artifact = TypeVar(

@@ -17,6 +17,7 @@ from hydra.core.utils import JobReturn
 from defense.cli.composition import first_of_each
 from defense.cli.serial import run_cells
 from defense.cli.sweep_files import planned
+from defense.errors import InputError
 
 
 class GridSweeper(BasicSweeper):
@@ -26,11 +27,14 @@ class GridSweeper(BasicSweeper):
         """Run or plan all cells; a plan leaves no folder."""
         if not isinstance(self.launcher, PlanLauncher):
             return super().sweep(arguments)
+        from defense.cli.plan import plan_cells  # torch: not for --help
+
         assert self.hydra_context is not None
         assert self.config is not None
-        cells = planned(self.config.hydra.sweeper, arguments, self.hydra_context.config_loader) or []
+        cells = planned(self.config.hydra.sweeper, arguments, self.hydra_context.config_loader)
+        assert cells is not None  # checked before the sweep began
         self.validate_batch_is_legal(cells)
-        return self.launcher.launch(cells, initial_job_idx=0)
+        return plan_cells(self.hydra_context, self.config, cells)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Raise what Hydra raises for a value that is no setting of a cell."""
@@ -49,16 +53,11 @@ class SerialLauncher(BasicLauncher):
 
 
 class PlanLauncher(BasicLauncher):
-    """Prints what is known of each cell before it runs."""
+    """Lets the sweeper `grid` print what is known of each cell before it runs."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """Return nothing: no cell has run."""
-        from defense.cli.plan import plan_cells  # torch: not for --help
-
-        assert self.hydra_context is not None
-        assert self.config is not None
-        plan_cells(self.hydra_context, self.config, job_overrides)
-        return []
+        """Raise InputError: other sweepers have made a folder by now, and may ask what cells have returned."""
+        raise InputError("launcher", "plan", "not of this sweeper; expected hydra/sweeper=grid")
 
 
 for group, name, base, ours in (

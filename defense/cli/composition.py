@@ -68,7 +68,7 @@ class CellComposer:
 
 
 def first_of_each(cells: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """Return the first cell with each override: what is no setting of a run is in one of them."""
+    """Return the first cell with each override, so that an invalid override appears in one of them."""
     seen: set[str] = set()
     found = []
     for cell in cells:

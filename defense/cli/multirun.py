@@ -86,12 +86,12 @@ class Report(Callback):
         Hydra takes an exception of a callback for a warning, so it is said here, and ends the command.
         """
         say_where(config)
-        if is_plan(config):
-            return
         made.clear()  # of an earlier run of this process
         try:
             folder = Path(config.hydra.sweep.dir)
             self.cells = check_cells(config)
+            if is_plan(config):
+                return
             alone_in(folder, as_typed(config.hydra.sweep)["subdir"])
             if self.sweep is not None:
                 begin(folder, self.sweep, self.cells)

@@ -6,6 +6,7 @@ defense -m 'seed=range(5)' scorer=ip,loss launcher=plan
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,23 +20,26 @@ from hydra.core.utils import setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
+from defense.cli.caller import enter_folder_of_caller
 from defense.cli.composition import CellComposer
 from defense.cli.errors import IN_ONE_LINE, one_line
 from defense.cli.results import FAILED
 from defense.cli.sweep_files import as_typed
 from defense.config.compose import checked
+from defense.config.reads import unread
 from defense.reporting.escaping import for_terminal
 from defense.reporting.tables import markdown
 from defense.store.fingerprint import differences
 from defense.store.store import MANIFEST, keyed
 from defense.tasks.planning import Plan, PlannedStage, plan
 
-CONTENT = re.compile(r'"[0-9a-f]{64}", "[0-9a-f]{64}"')  # two hashes
+log = logging.getLogger(__name__)
+OTHER = re.compile(r'\bseed: |"[0-9a-f]{64}"')  # of other data or another seed: nothing has changed since
 NEAR = 3  # parts of a key: an entry that differs in more is of something else
 HEADER = ("cell", "settings", "state", "stages left", "shared", "seconds")
 LEFT_HEADER = ("stage", "left", "seconds, guessed")
 UNLIKE_HEADER = ("stage", "cells", "nearest in the store", "differs in: there, here")
-ABOUT = ("launcher=", "store=", "hydra.")  # overrides that say how and where a cell runs
+ABOUT = ("launcher=", "hydra.")  # overrides that say how and where a cell runs
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class PlannedCell:
         """Whether it is done, runs now, has failed, cannot run, was begun or is left to do."""
         if self.plan is None:
             return f"refused: {self.refused}"
-        if not self.plan.left and self.plan.whole:
+        if not self.plan.left and self.plan.complete:
             return "done"
         for stage in self.plan.left:
             if stage.running:
@@ -69,9 +73,9 @@ class PlannedCell:
         return self.plan.left if self.plan else []
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether all its stages are known."""
-        return self.plan is None or self.plan.whole
+        return self.plan is None or self.plan.complete
 
 
 @dataclass(frozen=True)
@@ -113,19 +117,23 @@ class SweepPlan:
 
     def __init__(self, cells: Sequence[PlannedCell], store: Path) -> None:
         self.cells = cells
+        self.store = store
         self.counts = Counter(stage.entry for cell in cells for stage in cell.left)
         self.stages = {stage.entry: stage for cell in cells for stage in cell.left}
         entries = Entries(store)
         self.nearest = {entry: entries.nearest(stage) for entry, stage in self.stages.items()}
 
-    def seconds(self, stages: Iterable[PlannedStage]) -> str:
-        """Return how long stages take if each takes as long as the nearest entry; 'at least' if one has none."""
+    def seconds(self, stages: Iterable[PlannedStage], *, complete: bool = True) -> str:
+        """Return how long stages take if each takes as long as the nearest entry.
+
+        'or more' if one has no such entry, or further stages are not known.
+        """
         nearest = [self.nearest[stage.entry] for stage in stages]
         known = [each.seconds for each in nearest if each]
         if not known:
             return "not known" if nearest else ""
-        total = sum(known)
-        return f"{'at least ' * (len(known) < len(nearest))}{total:.{0 if total >= 10 else 1}f}"
+        total, more = sum(known), not complete or len(known) < len(nearest)
+        return f"{total:.{0 if total >= 10 else 1}f}{' or more' * more}"
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return a row a cell; shared: stages that an earlier cell or another would compute, too."""
@@ -134,9 +142,9 @@ class SweepPlan:
                 str(cell.number),
                 " ".join(cell.overrides),
                 cell.state,
-                f"{len(cell.left)}{' or more' * (not cell.whole)}" if cell.left or not cell.whole else "",
+                f"{len(cell.left)}{' or more' * (not cell.complete)}" if cell.left or not cell.complete else "",
                 str(sum(self.counts[stage.entry] > 1 for stage in cell.left) or ""),
-                self.seconds(cell.left),
+                self.seconds(cell.left, complete=cell.complete),
             )
             for cell in self.cells
         ]
@@ -157,8 +165,8 @@ class SweepPlan:
         rows: list[tuple[str, ...]] = []
         for entry, numbers in cells.items():
             near = self.nearest[entry]
-            if near and len(near.differ) <= NEAR:
-                differ = "; ".join(CONTENT.sub("other content", line) for line in near.differ)
+            if near and len(near.differ) <= NEAR and not any(OTHER.search(line) for line in near.differ):
+                differ = "; ".join(near.differ)
                 rows.append((self.stages[entry].label, ", ".join(numbers), near.entry, differ))
         return rows
 
@@ -166,15 +174,15 @@ class SweepPlan:
         """Return the plan as a terminal shows it."""
         kinds = Counter(cell.state.partition(":")[0].partition(",")[0] for cell in self.cells)
         counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        said = [f"{len(self.cells)} cell{'s' * (len(self.cells) != 1)}: {counted}. Nothing was computed."]
+        count = f"{len(self.cells)} cell{'s' * (len(self.cells) != 1)}"
+        said = [f"{count}, store {self.store}: {counted}. Nothing was computed."]
         said.append(markdown(HEADER, self.rows()))
         if self.stages:
-            total = self.seconds(self.stages.values())
-            more = "" if all(cell.whole for cell in self.cells) else ", and stages that depend on what is measured"
-            guess = (
-                f"Seconds of one process, if each takes as long as the most similar entry of the store: {total}."
-            )
-            said.append(f"Left: {len(self.stages)} stages{more}. {guess}")
+            complete = all(cell.complete for cell in self.cells)
+            total = self.seconds(self.stages.values(), complete=complete)
+            more = "" if complete else ", and stages that depend on numbers that are not there yet"
+            said.append(f"Left: at most {len(self.stages)} stages beside pages{more}.")
+            said.append(f"Seconds, if each takes as long as the most similar entry of the store: {total}.")
             said.append(markdown(LEFT_HEADER, self.left_rows()))
         if rows := self.unlike_rows():
             said.append("Entries of the store that nearly match, and the parts of the key in which they do not:")
@@ -205,13 +213,18 @@ def planned_cell(
 ) -> tuple[str, PlannedCell]:
     """Return the store of a cell, and what is known of it; failures: of earlier attempts, by their overrides."""
     HydraConfig.instance().set_config(composed)
-    overrides = [word for word in as_typed(composed.hydra.overrides.task) if not word.startswith(ABOUT)]
-    failed = failures.get(frozenset(overrides), "")
+    given = [word for word in as_typed(composed.hydra.overrides.task) if not word.startswith(ABOUT)]
+    overrides = [word for word in given if not word.startswith("store=")]
+    failed = failures.get(frozenset(given), "")
     with open_dict(composed):
         task = composed.copy()
         del task["hydra"]
     try:
-        return str(task.store), PlannedCell(number, overrides, plan(checked(task)), failed=failed)
+        enter_folder_of_caller()
+        config = checked(task)
+        for line in unread(config, given):
+            log.warning("%s", line)
+        return str(task.store), PlannedCell(number, overrides, plan(config), failed=failed)
     except IN_ONE_LINE as error:
         return str(task.store), PlannedCell(number, overrides, None, refused=one_line(error))
 

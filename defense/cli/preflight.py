@@ -13,6 +13,7 @@ from omegaconf import DictConfig, open_dict
 
 from defense.cli.folders import below, shared
 from defense.cli.sweep_files import as_typed, planned
+from defense.errors import InputError
 
 NUMBERED = re.compile(r"hydra[.:]job\.(num|id)\b")  # in the name of a cell's folder: no two are alike
 BY_SETTINGS = "${hydra.job.override_dirname}"
@@ -21,7 +22,7 @@ BY_SETTINGS = "${hydra.job.override_dirname}"
 def check_cells(config: DictConfig) -> int | None:
     """Return how many cells a sweep will have, None if that is not known beforehand.
 
-    Raises HydraException if it has none, and InputError if two would have one folder.
+    Raises HydraException if it has none, and InputError if two would have one folder, or launchers of their own.
     """
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
@@ -31,6 +32,9 @@ def check_cells(config: DictConfig) -> int | None:
         return None
     if not cells:
         raise HydraException(f"{' '.join(task)}: a sweep without cells; expected a value or more for each setting")
+    launchers = {word.partition("=")[2] for cell in cells for word in cell if word.startswith("launcher=")}
+    if len(launchers) > 1:
+        raise InputError("launcher", ",".join(sorted(launchers)), "swept; expected one for all cells")
     raw = as_typed(config.hydra.sweep)["subdir"]
     if not NUMBERED.search(raw):
         check_folders(config, cells, raw, hydra.config_loader)

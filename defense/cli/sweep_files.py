@@ -62,8 +62,8 @@ def cells_of_sweep(file: Path) -> int | None:
 def planned(sweeper: Mapping[str, Any], task: Sequence[str], loader: Any = None) -> list[list[str]] | None:
     """Return the overrides of each cell of a sweep; None if they are not known beforehand.
 
-    Ours has a cell for every combination, as Hydra's own; what another does is seen when it runs. A loader of
-    configs knows what a glob stands for.
+    `grid` and Hydra's `basic` run every combination. The cells of other sweepers are unknown beforehand. A loader
+    of configs knows what a glob stands for.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser

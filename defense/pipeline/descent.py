@@ -17,6 +17,7 @@ import torch
 from defense.artifacts import DescentRound, Scores, Treatment
 from defense.config.choices import TreatmentName
 from defense.config.schema import Treat
+from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.metagradients.descent import step_weights
 from defense.pipeline.run import Run
@@ -58,11 +59,9 @@ def with_weights(scores: Scores, descent: Descent) -> Scores:
 def descend(run: Run, scores: Scores) -> Descent:
     """Return the weights of a descent along metagradients; scores: of the run, for all but the weights.
 
-    It ends before the last round if a class would lose nearly all its weight. Raises InputError before any round
-    if a removal by the weights would leave fewer samples than classes.
+    It ends before the last round if a class would lose nearly all its weight.
     """
     spec, labels = run.config.treatment, run.data.train.labels.cpu().numpy()
-    check_room_for_removal(run)
     weights = [np.ones(len(labels))]
     rows: list[dict[str, float]] = []
     derivatives: list[np.ndarray] = []
@@ -91,12 +90,12 @@ def descend(run: Run, scores: Scores) -> Descent:
     return Descent(by_weight, spec, table.assign(chosen=table["round"] == best))
 
 
-def check_room_for_removal(run: Run) -> None:
+def check_room_for_removal(spec: Treat, data: Dataset) -> None:
     """Raise InputError if a removal by the weights would leave fewer samples than classes."""
-    spec, total = run.config.treatment, len(run.data.train)
+    total = len(data.train)
     left = total - round(spec.budget * total)
-    if spec.effect is TreatmentName.remove and left < run.data.classes:
-        said = f"leaves {left} training samples for {run.data.classes} classes; expected a milder treatment"
+    if spec.effect is TreatmentName.remove and left < data.classes:
+        said = f"leaves {left} training samples for {data.classes} classes; expected a milder treatment"
         raise InputError("treatment.budget", spec.budget, said)
 
 

@@ -23,6 +23,7 @@ from defense.influence.scorers import check_scorer
 from defense.metagradients.contract import check_differentiable
 from defense.models.build import Design, build
 from defense.models.states import prepared
+from defense.pipeline.descent import check_room_for_removal
 from defense.pipeline.run import Run
 from defense.randomness import derive
 from defense.reporting.tracking import check_tracker
@@ -43,12 +44,14 @@ def load_run(
 ) -> Run:
     """Return a run with its data, checked as far as that takes no training; see `defense.tasks.registry.run`.
 
-    runner: of the stages; None takes them from the store or computes them.
+    runner: of the stages; None takes them from the store or computes them, and notes there which pictures can be
+    read.
     """
     check_tracker(config.track)
+    cache = None if runner else Path(config.store)
     runner = runner or StageRunner(Path(config.store))
     runtime = Runtime(fabric or make_fabric(config.fabric), ranks, runner=runner)
-    data = rank_zero_first(ranks, lambda: load_once(config.data, seed=config.seed, cache=Path(config.store)))
+    data = rank_zero_first(ranks, lambda: load_once(config.data, seed=config.seed, cache=cache))
     if "treatment" in config.task.reads and config.treatment.holds_out:
         data = held_out(data, config.treatment.held_out, seed=config.seed)
     data = data.to(runtime.device)
@@ -73,30 +76,39 @@ def load_run(
         except InputError as error:
             said = f"{error.expected}, in the part that is held out, too"
             raise InputError("treatment.held_out", config.treatment.held_out, said) from error
+    if "treatment" in config.task.reads and config.treatment.name is TreatmentName.optimize:
+        check_room_for_removal(config.treatment, data)
     if config.task is Task.order and config.order.reference is Direction.hessian:
         check_size(single(model, pattern=config.scorer.parameters).parameters, "order.reference")
     data = planted(config, prepared(config.model, data, model), runtime)
     return Run(config, data, runtime, runner)
 
 
+FILES = ("path", "validation_path", "test_path", "given_path", "root")  # settings of data
 _last: dict[str, Dataset] = {}  # what this process has loaded last, by a hash of what it is made of
 
 
-def load_once(spec: Data, *, seed: int, cache: Path) -> Dataset:
-    """Return `load`; the same object again if settings and files are those of the last call."""
-    made_of = hash_of([plain(spec), seed, str(cache), file_times(spec)])
+def load_once(spec: Data, *, seed: int, cache: Path | None) -> Dataset:
+    """Return `load`; the same object again if settings and files are those of the last call.
+
+    What is read from a folder is loaded anew: to see what has changed there takes as long.
+    """
+    files = files_named(spec)
+    if files is None:
+        return load(spec, seed=seed, cache=cache)
+    stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    made_of = hash_of([plain(spec), seed, str(cache), [str(file.resolve()) for file in files], stats])
     if made_of not in _last:
         _last.clear()  # before there are two in memory
         _last[made_of] = load(spec, seed=seed, cache=cache)
     return _last[made_of]
 
 
-def file_times(spec: Data) -> list[tuple[str, int, int]]:
-    """Return every file that a setting names, or that lies below its folder, with size and time of change."""
-    named = [Path(value) for value in read(spec).values() if isinstance(value, str) and Path(value).exists()]
-    below = [file for path in named for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
-    stats = [(str(file.resolve()), file.stat()) for file in below if file.is_file()]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+def files_named(spec: Data) -> list[Path] | None:
+    """Return the files that data are read from; None if they are read from a folder."""
+    named = {name: value for name, value in read(spec).items() if name in FILES and value is not None}
+    files = [Path(value) for value in named.values()]
+    return None if "root" in named or not all(file.is_file() for file in files) else files
 
 
 def planted(config: Config, data: Dataset, runtime: Runtime) -> Dataset:

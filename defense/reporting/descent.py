@@ -43,12 +43,17 @@ def about_descent(run: Scoring, rounds: pd.DataFrame | None) -> list[str]:
         return []
     spec, seeds = run.config.treatment, run.config.scorer.seeds
     drive, decide = len(run.data.validation), len(run.data.choice)
-    how = (
-        f"{drive} validation samples drive the descent, {decide} others decide. The round with the lowest "
-        "objective on those is the lowest of several, which flatters. So its treatment is compared with none: a "
-        "training each, from the same fresh first weights and in the same order. It is taken if "
-        f"{tell_rule(spec.confidence)}. Round 0 has all weights 1. Each round trains from first weights and in an "
-        "order of its own. None of these trainings is an arm."
+    how = f"{drive} validation samples drive the descent, {decide} others decide. "
+    if rounds["fall"].notna().any():
+        trainings = "one training" if seeds == 1 else f"the mean over {seeds} trainings"
+        how += (
+            "The round with the lowest objective on those is the lowest of several, which flatters. So its "
+            f"treatment is compared with none: {trainings} of each, from the same fresh first weights and in the "
+            f"same order. It is taken if {tell_rule(spec.confidence)}. "
+        )
+    how += (
+        "Round 0 has all weights 1. Each round trains from first weights and in an order of its own. None of "
+        "these trainings is an arm."
     )
     found = [tell_outcome(rounds, spec.confidence), *tell_end(len(rounds) - 1, spec.rounds), *tell_weights(run)]
     return [" ".join([*found, *tell_agreement(rounds, seeds)]), how]
@@ -78,7 +83,7 @@ def tell_outcome(rounds: pd.DataFrame, confidence: float) -> str:
             found += f" (95 % interval {best['fall_low']:.2g} to {best['fall_high']:.2g} over samples)"
         if best["chosen"]:
             return f"{found}{'' if best['fall_low'] > 0 else ', which chance may explain'}."
-        why = f", too unsurely for treatment.confidence={confidence:g}" if best["fall"] > 0 else ""
+        why = f", whose {100 * confidence:g} % interval includes 0" if best["fall"] > 0 else ""
         return f"{found}{why}: nothing is treated."
     found = f"{first['deciding']:.4g} with all weights 1, {rest['deciding'].min():.4g} at best after"
     said = f"No round lowers the objective on the part that decides ({found}): nothing is treated."
@@ -92,7 +97,8 @@ def tell_end(done: int, asked: int) -> list[str]:
     """Return why a descent ended before its last round, if it did."""
     if done == asked:
         return []
-    return [f"It ended after {done} of {asked} rounds: the next step would leave a class with nearly no weight."]
+    why = "the next step would leave a class with nearly no weight"
+    return [f"The descent ended after {done} of {asked} rounds: {why}."]
 
 
 def tell_agreement(rounds: pd.DataFrame, seeds: int) -> list[str]:

@@ -47,6 +47,11 @@ def verdict(run: Run, health: Health) -> str:
         f"{arms['defended']:.1f} %, {rival} to {arms['control']:.1f} %: {gain.mean:+.1f} points over {over} (95 % "
         f"interval over test samples {gain.low:+.1f} to {gain.high:+.1f}), {outcome}."
     )
+    beside = difference(run, "adaptive.worst", second="baseline")
+    if beside.mean < 0:
+        said += (
+            f" That is {-beside.mean:.1f} points less than no treatment ({beside.low:+.1f} to {beside.high:+.1f})."
+        )
     changes = {over: difference(run, "clean", second=over) for over in ("control", "baseline")}
     return " ".join(filter(None, (said, clean_said(changes), trusted_said(run))))
 

@@ -19,7 +19,7 @@ from defense.store.stage import stage
 def pages(runtime: Runtime, content: str, code: str, draw: Annotated[Callable[[Path], str], reads()]) -> Pages:
     """Return the files that `draw` writes into a folder, and the answer that it returns.
 
-    content, code: hashes of all that the pages show, and of all that they are drawn by.
+    content: a hash of the displayed data. code: a hash of the drawing code.
     """
     with TemporaryDirectory(prefix="defense-") as name:
         folder = Path(name)

@@ -85,18 +85,18 @@ def draw_pages(
     alone = Runtime(runtime.fabric, runner=runtime.runner)  # other processes draw nothing
     found = pages(alone, hash_of(canonical(made_of | {"splits": splits})), drawing_code(), draw)
     write_files(found, output)
-    return str(found.said["answer"].iloc[0])
+    return str(found.terminal["answer"].iloc[0])
 
 
 def drawing_files() -> list[Path]:
-    """Return the files that pages are drawn by, below the package."""
-    files = [Path(__file__).resolve(), *sorted((PACKAGE / "reporting").rglob("*"))]
+    """Return the files that pages are drawn by: all of the package, since choices bring words of pages."""
+    files = sorted(PACKAGE.rglob("*"))
     return [file.relative_to(PACKAGE) for file in files if file.is_file() and file.suffix != ".pyc"]
 
 
 @cache
 def drawing_code() -> str:
-    """Return a hash of all that pages are drawn by: the files of the reports, and the version of matplotlib."""
+    """Return a hash of all that pages are drawn by: the files of the package, and the version of matplotlib."""
     files = {file.as_posix(): checksum(PACKAGE / file) for file in drawing_files()}
     return hash_of(files | {"matplotlib": version("matplotlib")})
 

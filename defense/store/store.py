@@ -222,8 +222,21 @@ def verified_manifest(entry: Path) -> dict[str, Any] | None:
 
     An entry that does not verify is renamed to `<key>.corrupt-<time>` with a warning. Raises PermissionError.
     """
+    manifest, problem = checked_manifest(entry)
+    if problem is not None:
+        aside = beside(entry, f"{CORRUPT}{time.time_ns()}")
+        entry.rename(aside)
+        log.warning("%s is damaged (%s): set aside as %s and computed again", entry, problem, aside.name)
+    return manifest
+
+
+def checked_manifest(entry: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """Return the manifest of an entry that verifies, or the problem of one that does not; neither without entry.
+
+    Raises PermissionError.
+    """
     if not entry.exists():
-        return None
+        return None, None
     try:
         if (entry / SEAL).read_bytes() != seal(entry):
             raise ValueError(f"{MANIFEST} has another checksum than {SEAL}")
@@ -236,12 +249,7 @@ def verified_manifest(entry: Path) -> dict[str, Any] | None:
         raise
     except (OSError, ValueError, KeyError) as error:
         problem = str(error)
-    if problem is None:
-        return manifest
-    aside = beside(entry, f"{CORRUPT}{time.time_ns()}")
-    entry.rename(aside)
-    log.warning("%s is damaged (%s): set aside as %s and computed again", entry, problem, aside.name)
-    return None
+    return (manifest, None) if problem is None else (None, problem)
 
 
 def keyed(manifest: dict[str, Any]) -> dict[str, Any]:

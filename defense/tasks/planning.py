@@ -1,7 +1,7 @@
 """Plan a run: which stages its task would call, and which of them the store holds. Nothing is computed.
 
 The task runs as it is. A stage that the store holds returns its artifact. For any other a placeholder stands in.
-It enters the keys of later stages in place of the content, so that a stage which two runs would share has one key.
+It enters the keys of later stages in place of the content, so that stages of the same origin have one key.
 The plan ends if the task asks a placeholder for a number.
 """
 
@@ -12,10 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from defense.artifacts import AdversarialSet, Checks, Evaluation, Scores, Smoothness, Treatment
+from defense.artifacts import AdversarialSet, Checks, DescentRound, Evaluation, Scores, Smoothness, Treatment
 from defense.config.choices import Task
 from defense.config.schema import Config, Train
 from defense.data.splits import Split
+from defense.errors import InputError
 from defense.pipeline.load import load_run
 from defense.pipeline.run import Run
 from defense.reporting.record import Scoring
@@ -26,7 +27,7 @@ from defense.stages.trained import Trained
 from defense.store.files import LOCK, PART, beside
 from defense.store.fingerprint import key_of
 from defense.store.stage import Arguments, Stage, StageRunner
-from defense.store.store import MANIFEST, identity_of, read
+from defense.store.store import checked_manifest, identity_of, read
 from defense.tasks.registry import TASKS
 
 
@@ -39,7 +40,10 @@ class NotComputedError(Exception):
 
 
 class Missing:
-    """What a stage would return that the store does not hold, or a part of it; it counts as true, and as more."""
+    """What a stage would return that the store does not hold, or a part of it.
+
+    It counts as true, and every comparison with it as well: the plan then has the stages of both cases.
+    """
 
     __array_ufunc__ = None  # numpy leaves comparisons to it
 
@@ -82,6 +86,7 @@ class Missing:
         raise NotComputedError(self._name)
 
     __len__ = __iter__ = __int__ = __float__ = __index__ = __array__ = refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = refuse
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,14 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of one run in order; if it is not `whole`, further ones depend on numbers that are not there."""
+    """The stages of one run in order; unless it is `complete`, further ones depend on numbers that are not there.
+
+    Two stages of equal content, as trainings on the same samples, share an entry once they are computed. So a run
+    may compute fewer.
+    """
 
     stages: list[PlannedStage]
-    whole: bool
+    complete: bool
 
     @property
     def left(self) -> list[PlannedStage]:
@@ -119,6 +128,8 @@ class StagePlanner(StageRunner):
     """Takes stages from the store, and notes those that it does not hold."""
 
     def __init__(self, root: Path) -> None:
+        if root.exists() and not root.is_dir():
+            raise InputError("store", root, "a file; expected a folder")
         self.root = root
         self.keys, self.seconds, self.reused = {}, {}, []
         self.planned: list[PlannedStage] = []
@@ -129,7 +140,7 @@ class StagePlanner(StageRunner):
         identity = identity_of(stage.identity(runtime, arguments))
         key = key_of(identity)
         entry = self.root / stage.name / key
-        stored = (entry / MANIFEST).exists()
+        stored = checked_manifest(entry)[0] is not None  # a damaged one is computed again
         lock, kept = beside(entry, LOCK), (beside(entry, PART) / "progress").exists()
         running = "" if stored or free(lock) else f"{holder(lock)}, since {changed_at(lock)}"
         self.planned.append(PlannedStage(label, stage.name, key, identity, stored, running, kept))
@@ -175,6 +186,13 @@ class PlannedRun(Run):
         """Return the scores."""
         return scores
 
+    def descent(self, number: int, which: int, treatment: Treatment) -> DescentRound:
+        """Return a round; the next one depends on its numbers."""
+        found = super().descent(number, which, treatment)
+        if isinstance(found, Missing):
+            found.refuse()
+        return found
+
     def learned(self, evaluation: Evaluation) -> dict[str, Any]:
         """Return nothing."""
         return {}
@@ -204,8 +222,7 @@ def plan(config: Config) -> Plan:
         values["runtime"] = replace(loaded.runtime, ranks=PlannedRanks(config.fabric.processes))
         TASKS[config.task](PlannedRun(**values), Path(), [])
     except AllStagesCalledError:
-        return Plan(planner.planned, whole=config.task is not Task.speed)  # which takes times anew
-    except (NotComputedError, TypeError, AttributeError):  # of a function that takes no placeholder
-        if all(stage.stored for stage in planner.planned):
-            raise
-    return Plan(planner.planned, whole=False)
+        return Plan(planner.planned, complete=config.task is not Task.speed)  # which takes times anew
+    except NotComputedError:
+        pass
+    return Plan(planner.planned, complete=False)

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +17,14 @@ import torch
 from defense import training
 from defense.cli import plan as planning
 from defense.cli.plan import SweepPlan
+from defense.config.choices import Task
 from defense.config.compose import composed
 from defense.errors import InputError
 from defense.runtime.lock import locked
 from defense.store.files import LOCK, PART, beside
 from defense.store.store import FileCheckpointer
 from defense.tasks.planning import plan as make_plan
+from defense.tasks.registry import TASKS
 from tests.cli.test_multirun import NET
 from tests.conftest import TINY
 
@@ -72,7 +76,7 @@ def test_every_line_is_what_the_sweep_then_finds(command: Command, plan: Plan, t
     log = tmp_path / "runs/mine/first/1/defense.log"
     said = [cell.state for cell in found.cells]
     assert said == ["done", f"failed: KeyError: 'a defect of mine' ({log.relative_to(tmp_path)})", "left", "left"]
-    assert "4 cells: 1 done, 1 failed, 2 left. Nothing was computed." in out
+    assert "4 cells, store store: 1 done, 1 failed, 2 left. Nothing was computed." in out
     _, failed, left, other = found.cells
     assert [stage.label for stage in failed.left] == [stage.label for stage in left.left]
     assert len(left.left) == 12
@@ -118,13 +122,16 @@ def test_what_does_not_match_is_named(command: Command, plan: Plan) -> None:
     ((label, cells, entry, differ),) = found.unlike_rows()
     assert (label, cells, differ) == ("train baseline", "1", "arguments.training.recipe.epochs: 2, 3")
     assert Path("runs/store", entry, "manifest.json").exists()
-    assert float(found.seconds(found.cells[1].left)) > 0
+    nearest = [found.nearest[stage.entry] for stage in found.cells[1].left]
+    took = sum(each.seconds for each in nearest if each)
+    assert took > 0
+    assert float(found.seconds(found.cells[1].left)) == pytest.approx(took, abs=0.5)
     assert "differs in: there, here" in out
 
 
 def test_a_single_run_is_planned_too(plan: Plan, tmp_path: Path) -> None:
     found, out = plan(*TINY, "task=detect")
-    assert "1 cell: 1 left. Nothing was computed." in out
+    assert "1 cell, store runs/store: 1 left. Nothing was computed." in out
     assert [stage.label for stage in found.cells[0].left] == ["train baseline", "attack validation", "score"]
     assert not list(tmp_path.iterdir())
 
@@ -137,7 +144,7 @@ def test_other_code_is_named(command: Command, plan: Plan, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("words", "whole"),
+    ("words", "complete"),
     [
         (["scorer=metagradient", "model=smooth_mlp"], True),
         (["task=repair", "objective=utility"], True),
@@ -150,9 +157,9 @@ def test_other_code_is_named(command: Command, plan: Plan, monkeypatch: pytest.M
         (["data.harm=boundary"], False),  # the training samples do
     ],
 )
-def test_a_plan_says_whether_it_is_whole(words: list[str], whole: bool, tmp_path: Path) -> None:
+def test_a_plan_says_whether_it_is_complete(words: list[str], complete: bool, tmp_path: Path) -> None:
     found = make_plan(composed(*TINY, f"store={tmp_path / 'store'}", *words))
-    assert found.whole == whole
+    assert found.complete == complete
     assert found.left == found.stages
     assert len(found.left) >= 2
     assert not (tmp_path / "store").exists()
@@ -161,3 +168,69 @@ def test_a_plan_says_whether_it_is_whole(words: list[str], whole: bool, tmp_path
 def test_settings_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.train_size"):
         make_plan(composed(f"store={tmp_path / 'store'}", "data.train_size=5000"))
+
+
+def test_a_network_of_yours_is_planned_in_a_process_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "own_net.py").write_text(NET)
+    words = [*TINY, "task=detect", "model={_target_: own_net.net}", "launcher=plan"]
+    done = subprocess.run(
+        [sys.executable, "-m", "defense", *words], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "1 cell, store runs/store: 1 left." in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_entry_is_left_to_do_and_left_alone(command: Command, plan: Plan, tmp_path: Path) -> None:
+    command(*TINY, "task=detect")
+    (training,) = (tmp_path / "runs/store/train").iterdir()
+    (training / "weights.safetensors").write_bytes(b"damaged")
+    before = files_below(tmp_path)
+    (cell,) = plan(*TINY, "task=detect")[0].cells
+    assert [stage.label for stage in cell.left] == ["train baseline", "attack validation", "score"]
+    assert files_below(tmp_path) == before
+
+
+def test_the_time_of_an_incomplete_plan_is_open(command: Command, plan: Plan) -> None:
+    command(*TINY)
+    found, out = plan(*TINY, "treatment=optimize", "treatment.rounds=2")
+    assert not found.cells[0].complete
+    assert found.rows()[0][-1].endswith(" or more")
+    assert "and stages that depend on numbers that are not there yet" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-m", "scorer=glob(zzz*)", "launcher=plan"], "a sweep without cells"),
+        (["-m", "launcher=plan,serial"], "launcher=plan,serial: swept; expected one for all cells"),
+    ],
+)
+def test_a_sweep_that_cannot_be_planned_is_refused(
+    command: Command, tmp_path: Path, words: list[str], said: str
+) -> None:
+    code, _, err = command(*words)
+    assert code == 2
+    assert said in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_place_of_a_store_is_refused(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (cell,) = plan(*TINY, "store=file")[0].cells
+    assert cell.state == "refused: store=file: a file; expected a folder"
+
+
+def test_every_store_has_a_plan_of_its_own(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = command("-m", *TINY, "task=detect", "store=a,b", "launcher=plan")
+    assert code == 0
+    assert "1 cell, store a: 1 left." in out
+    assert "1 cell, store b: 1 left." in out
+
+
+def test_an_error_of_ours_is_no_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*given: object) -> None:
+        raise AttributeError("a defect")
+
+    monkeypatch.setitem(TASKS, Task.detect, broken)
+    with pytest.raises(AttributeError, match="a defect"):
+        make_plan(composed(*TINY, "task=detect", f"store={tmp_path / 'store'}"))

@@ -212,7 +212,7 @@ def test_confidence_asks_for_an_interval_above_zero(folder: Path) -> None:
     assert "It is taken if the objective falls." in any_gain["page"]
     sure = outcome(folder / "sure", SCORE, "treatment.confidence=0.95", fall=0.1, **LOWER)
     assert sure["sizes"]["treated"] == 0
-    assert f"{said} over samples), too unsurely for treatment.confidence=0.95: nothing is treated." in sure["page"]
+    assert f"{said} over samples), whose 95 % interval includes 0: nothing is treated." in sure["page"]
     assert "It is taken if the 95 % interval of the fall lies above 0." in sure["page"]
     assert "does not surely enough lower the objective" in sure["verdict"]
     enough = outcome(folder / "enough", SCORE, "treatment.confidence=0.7", fall=0.1, **LOWER)
@@ -239,7 +239,7 @@ def test_a_first_step_that_takes_a_class_treats_nothing(folder: Path) -> None:
         found = run_in(folder / "first", *OPTIMIZE, f"store={folder / 'store'}", "treatment.rate=3")
     assert "(the first step of the descent would leave a class with nearly no weight)" in found["verdict"]
     page = (folder / "first/report.md").read_text("utf-8")
-    assert "Nothing is treated. It ended after 0 of 3 rounds" in page
+    assert "Nothing is treated. The descent ended after 0 of 3 rounds" in page
 
 
 def test_it_ends_before_a_class_loses_its_weight(folder: Path) -> None:
@@ -252,7 +252,9 @@ def test_it_ends_before_a_class_loses_its_weight(folder: Path) -> None:
     assert [number for number, *_ in taken] == [0, 1]
     assert found["descent"][1]["chosen"]
     page = (folder / "class/report.md").read_text("utf-8")
-    assert "It ended after 1 of 3 rounds: the next step would leave a class with nearly no weight." in page
+    assert (
+        "The descent ended after 1 of 3 rounds: the next step would leave a class with nearly no weight." in page
+    )
 
 
 def test_pages_tell_the_descent(folder: Path, found: dict[str, Any]) -> None:
@@ -318,12 +320,10 @@ def test_too_few_validation_samples_to_divide_are_refused(tmp_path: Path) -> Non
         run_in(tmp_path / "out", *OPTIMIZE, "data.validation_size=12", f"store={tmp_path / 'store'}")
 
 
-def test_a_removal_that_leaves_too_few_is_refused_before_any_round(folder: Path) -> None:
-    run = loaded(folder, "treatment.discrete=true", "treatment.budget=0.96")
+def test_a_removal_that_leaves_too_few_is_refused_before_any_training(folder: Path) -> None:
     said = r"treatment\.budget=0\.96: leaves 8 training samples for 10 classes; expected a milder treatment"
-    with measuring(SCORE, validation=[1.0], choice=[1.0]) as taken, pytest.raises(InputError, match=said):
-        descend(run, scores_of(run))
-    assert taken == []
+    with pytest.raises(InputError, match=said):
+        loaded(folder, "treatment.discrete=true", "treatment.budget=0.96")
 
 
 def test_no_training_of_a_descent_is_that_of_an_arm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

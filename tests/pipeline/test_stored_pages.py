@@ -55,10 +55,11 @@ def test_other_numbers_settings_or_code_are_drawn_again(tmp_path: Path, monkeypa
     assert "pages" not in result_of(tmp_path / "code")["reused"]
 
 
-def test_the_code_of_pages_is_that_of_the_reports() -> None:
+def test_the_code_of_pages_is_that_of_the_package() -> None:
     found = {file.as_posix() for file in report.drawing_files()}
-    assert {"stages/report.py", "reporting/page.py", "reporting/templates/style.css"} <= found
-    assert all(file.startswith(("stages/report.py", "reporting/")) for file in found)
+    words = "config/choices.py"
+    assert {words, "stages/report.py", "reporting/page.py", "reporting/templates/style.css"} <= found
+    assert not [file for file in found if file.endswith(".pyc")]
 
 
 def write_pictures(file: Path, shade: int) -> Data:

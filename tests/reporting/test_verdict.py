@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from defense.reporting.measures import accuracy
 from defense.reporting.outcomes import accuracies, difference
 from defense.reporting.statistics import Mean, tango
 from defense.reporting.verdict import clean_said
+from tests.conftest import TINY, run_in
 
 
 def run(count: int, *, treated: bool = True, **right: int) -> Any:
@@ -100,3 +102,14 @@ def test_candidates_have_tangos_interval_at_the_confidence_of_their_number() -> 
     assert (found.control, found.defended) == (50.0, 57.5)
     assert found.gain == Mean(7.5, 100 * ends[0], 100 * ends[1], 40)
     assert not found.beats_its_control
+
+
+def test_a_gain_over_random_that_is_below_no_treatment_says_so(tmp_path: Path) -> None:
+    """Of two runs whose control falls far, one ends above the baseline and one below."""
+    words = [*TINY, f"store={tmp_path / 'store'}"]
+    for seed in range(4):
+        found = run_in(tmp_path / str(seed), *words, f"seed={seed}")
+        worst = {arm: own["adaptive"]["worst"] for arm, own in found["arms"].items()}
+        below = worst["baseline"] - worst["defended"]
+        told = f"That is {below:.1f} points less than no treatment"
+        assert (told in found["verdict"]) == (below > 0 and "took accuracy" in found["verdict"])
