@@ -224,7 +224,7 @@ def candidates_section(run: Run) -> list[Section]:
         return []
     rows = [
         (
-            row.treatment,
+            Text(row.treatment, tone="main" if row.chosen else ""),
             "-" if row.treatment == TreatmentName.reweight.value else f"{row.budget:g}",
             f"{row.control:.1f}",
             f"{row.defended:.1f}",
