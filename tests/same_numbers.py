@@ -193,6 +193,14 @@ RENAMINGS = [
             "treatment-optimize/.*/fall.*": "a descent was not compared with no treatment",
         },
     ),
+    Renaming(
+        "7831fdb",
+        differ={
+            r".*tables/(arms|candidates|descent|health|highest|lowest|record|selection|stages)\.csv/.*": (
+                "the page of a run had no tables of its own"
+            ),
+        },
+    ),
 ]
 
 

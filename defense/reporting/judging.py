@@ -137,19 +137,35 @@ def counted(judgements: Sequence[Judgement]) -> list[Judgement]:
 
 
 def answer(judgements: Sequence[Judgement]) -> str:
-    """Return how many settings are better than their control, how many worse, and which is the best, if any."""
+    """Return how many settings are better than random and how many worse, and the best or the highest one."""
     tested = counted(judgements)
-    aside = dict.fromkeys(j.setting.method for j in judgements if j.setting.is_rival)
-    left = "" if all(judgement.setting.is_rival for judgement in judgements) else " and ".join(aside)
     if not tested:
         return f"{why_unjudged(judgements)}."
     better, worse = tally(tested)
-    said = f"{better} of {len(tested)} settings {f'({left} not counted) ' if left else ''}"
-    said += f"{'is' if better == 1 else 'are'} better than the random control"
-    said += f", {worse} worse" if worse or len(tested) > 1 else ""
+    aside = dict.fromkeys(j.setting.method for j in judgements if j.setting.is_rival)
+    left = "" if all(judgement.setting.is_rival for judgement in judgements) else " and ".join(aside)
+    said = how_many(len(tested), better, worse, rival_of(tested))
+    said += f" ({left} not counted)" if left else ""
     rows = sum(judgement.holm is not None for judgement in judgements)
-    said += f", after Holm correction over the {rows} rows that have a p-value" if rows > 1 else ""
+    said += f", corrected for {rows} comparisons (Holm)" if rows > 1 else ""
     return " ".join(filter(None, (f"{said}.", best_of(judgements))))
+
+
+def how_many(count: int, better: int, worse: int, rival: str) -> str:
+    """Return how many settings are better than a rival and how many worse, a sentence without its end."""
+    if count == 1:
+        outcome = "better than" if better else "worse than" if worse else "not distinguishable from"
+        return f"The treatment is {outcome} {rival}"
+    if not better and not worse:
+        return f"None of {count} settings is distinguishable from {rival}"
+    said = f"{better} of {count} settings {'is' if better == 1 else 'are'} better than {rival}"
+    return f"{said}, {worse} worse" if worse else said
+
+
+def rival_of(judgements: Sequence[Judgement]) -> str:
+    """Return what the settings are compared with, in words: 'random removal' if all of them remove samples."""
+    rivals = {judgement.setting.rival for judgement in judgements}
+    return rivals.pop() if len(rivals) == 1 else "their random controls"
 
 
 def tally(rows: Sequence[Compared]) -> tuple[int, int]:
@@ -192,20 +208,23 @@ def caveat(judgements: Sequence[Judgement]) -> str:
 
 
 def best_of(judgements: Sequence[Judgement]) -> str:
-    """Return which setting is the best, or that none is, in a sentence for each of at most three grounds."""
+    """Return the setting with the highest accuracy beside no treatment, on each of at most three grounds."""
     highest = highest_of(judgements)
-    if len({judgement.setting.ground for judgement in judgements}) > 3 or len(counted(judgements)) < 2:
+    if len({judgement.setting.ground for judgement in judgements}) > 3:
         return ""
-    said = []
-    for top in highest.values():
-        where = f" of {top.setting.place}" if len(highest) > 1 and top.setting.place else ""
-        name = f"{top.setting.name} ({accuracy(top.setting):.1f} %)"
-        said.append(
-            f"Best{where}: {name}."
-            if top.better
-            else f"None{where} is marked as best: the highest, {name}, is not better than its control."
-        )
-    return " ".join(said)
+    return " ".join(told_highest(top, alone=len(highest) == 1) for top in highest.values())
+
+
+def told_highest(top: Judgement, *, alone: bool) -> str:
+    """Return the highest setting of a ground: its accuracy, its gain, and what stands without any treatment."""
+    setting, gain = top.setting, top.setting.gain()
+    where = "" if alone or not setting.place else f" of {setting.place}"
+    word = f"Best{where}" if top.better else f"Highest{where}, perhaps by chance"
+    untreated = setting.values("baseline", WORST)
+    return (
+        f"{word}: {setting.name} at {accuracy(setting):.1f} %, {gain.mean:+.1f} points over {setting.rival} "
+        f"({gain.low:+.1f} to {gain.high:+.1f}); {sum(untreated) / len(untreated):.1f} % without treatment."
+    )
 
 
 def unjudged(judgements: Sequence[Judgement]) -> str:

@@ -57,7 +57,7 @@ def test_seeds_are_folded_and_repetitions_count_once() -> None:
     )
     row = next(line for line in text.splitlines() if line.startswith("| adaptive, worst"))
     assert [cell.strip() for cell in row.split("|")[2:6]] == ["40.0", "41.0", "46.0", "+5.0 (+2.5 to +7.5)"]
-    assert "1 of 1 settings is better than the random control." in text
+    assert "The treatment is better than random removal." in text
 
 
 def test_what_differs_in_anything_but_the_seed_is_apart() -> None:
@@ -113,8 +113,8 @@ def test_settings_are_beside_each_other_and_chance_is_named() -> None:
             results.append(cell)
     page = page_of(results)
     assert page.headline == (
-        "1 of 3 settings is better than the random control, 1 worse, after Holm correction over the 3 rows that "
-        "have a p-value. Best: ip, treatment.budget=0.1 (46.1 %)."
+        "1 of 3 settings is better than random removal, 1 worse, corrected for 3 comparisons (Holm). Best: ip, "
+        "treatment.budget=0.1 at 46.1 %, +5.1 points over random removal (+3.8 to +6.4); 40.0 % without treatment."
     )
     assert "at most one such page in twenty would call any different" in page.notes[0]
     assert "share one random control" not in page.notes[0]
@@ -169,13 +169,15 @@ def test_what_a_scorer_does_not_read_is_one_row_and_real_scorers_alone_are_count
     named = {row[0]: row[page.sections[1].header.index("proxy")] for row in page.sections[1].rows}
     assert (named["oracle"], named["ip, utility"], named["loss proxy=adversarial"]) == ("-", "-", "40.0")
     assert page.headline == (
-        "6 of 6 settings (oracle and random not counted) are better than the random control, 0 worse, after Holm "
-        "correction over the 8 rows that have a p-value. Best: loss (47.1 %)."
+        "6 of 6 settings are better than random removal (oracle and random not counted), corrected for 8 "
+        "comparisons (Holm). Best: loss at 47.1 %, +6.1 points over random removal (+5.9 to +6.3); 40.0 % without "
+        "treatment."
     )
     assert "Not judged: 1 of one seed." in page.notes[0]
     assert "Settings share one random control for each seed" in page.notes[0]
     assert page_of([cell for cell in results if cell["config"]["scorer"]["name"] == "oracle"]).headline == (
-        "1 of 1 settings is better than the random control."
+        "The treatment is better than random removal. Best: oracle at 50.1 %, +9.1 points over random removal (+8.9 to "
+        "+9.3); 40.0 % without treatment."
     )
 
 
@@ -258,7 +260,7 @@ def test_runs_of_several_tasks_are_not_mixed_and_the_page_is_written(
         (tmp_path / f"sweep/{seed}").mkdir(parents=True)
         (tmp_path / f"sweep/{seed}/result.json").write_text(json.dumps(result(seed, 4.0 + seed)))
     main([str(tmp_path / "sweep")])
-    assert "better than the random control" in capsys.readouterr().out
+    assert "random removal" in capsys.readouterr().out
     page = (tmp_path / "sweep/report.md").read_text("utf-8")
     assert "+4.5 points over random" in page
     assert (tmp_path / "sweep/tables/arms_1.csv").read_text("utf-8").startswith('"test accuracy, %"')

@@ -133,7 +133,7 @@ def test_a_setting_in_which_half_of_the_runs_say_nothing_is_not_judged() -> None
             "Nothing can be said about 3 of 10 runs (clean accuracy is not told from chance): scorer=ip seed=0; "
             in text
         )
-        assert "1 of 1 settings is better than the random control" in text
+        assert "The treatment is better than random removal" in text
         assert "Not judged: 1, as clean accuracy is not told from chance." in text
         assert "better than random removal" in text
         assert "+8.0 (" in text

@@ -52,6 +52,8 @@ def whole(**right: int) -> Any:
     data = SimpleNamespace(train=range(2), classes=2)
     return SimpleNamespace(
         arms=found.arms,
+        controls=found.controls,
+        further_controls={},
         data=data,
         scores=scores,
         config=composed(),
