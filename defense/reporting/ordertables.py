@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,13 @@ from defense.reporting.orders import ALL, METRICS, Gain, Orders, shown
 from defense.reporting.orderwords import outcome, signed, words
 from defense.reporting.page import Section
 from defense.reporting.statistics import Mean, p_value
+
+MEASURED = ("scorer", "Spearman", "Kendall", "overlap, %", "AUC")  # columns
+ANGLES = (
+    "Angles in degrees, means: of u to grad v; of the gradients of samples with a wrong label and of the "
+    "others to grad v. AUC: as above. Indefinite: of how many of the matrices that are inverted an "
+    "eigenvalue is below zero, in %: their inverse does not tell what retraining would do."
+)
 
 
 def overall_section(orders: Orders) -> Section:
@@ -56,29 +64,9 @@ def sections_by_factor(orders: Orders) -> list[Section]:
             for scorer in orders.scorers
             if orders.mean("spearman", scorer, {factor: level})
         ]
-        text = (
-            "Angles in degrees, means: of u to grad v; of the gradients of samples with a wrong label and of the "
-            "others to grad v. AUC: as above. Indefinite: of how many of the matrices that are inverted an "
-            "eigenvalue is below zero, in %: their inverse does not tell what retraining would do."
-        )
-        header = (
-            factor,
-            "scorer",
-            "Spearman",
-            "Kendall",
-            "overlap, %",
-            "AUC",
-            f"AUC of {orders.reference}",
-            "angle",
-            "wrong",
-            "others",
-            "indefinite, %",
-        )
-        sections.append(
-            Section(
-                f"factor_{number}", f"By {factor}", text, header, rows, chart(orders, factor), facets=("scorer",)
-            )
-        )
+        header = (factor, *MEASURED, f"AUC of {orders.reference}", "angle", "wrong", "others", "indefinite, %")
+        drawn, facets = chart(orders, factor), ("scorer",)
+        sections.append(Section(f"factor_{number}", f"By {factor}", ANGLES, header, rows, drawn, facets=facets))
     return sections
 
 
@@ -143,19 +131,8 @@ def settings_section(orders: Orders) -> list[Section]:
     header = (*orders.factors, "Spearman", "Kendall", "overlap, %", "angle", "lowest eigenvalue")
     text = f"Of {orders.main}, means over seeds, the worst first."
     facets = tuple(orders.factors)
-    return [
-        Section(
-            "settings",
-            "Every setting",
-            text,
-            header,
-            rows,
-            data=data,
-            facets=facets,
-            collapsed=True,
-            html_only=True,
-        )
-    ]
+    found = Section("settings", "Every setting", text, header, rows, data=data, facets=facets)
+    return [replace(found, collapsed=True, html_only=True)]
 
 
 def indefinite(orders: Orders, factor: str, level: Any) -> float:
