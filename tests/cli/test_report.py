@@ -176,8 +176,8 @@ def test_what_a_scorer_does_not_read_is_one_row_and_real_scorers_alone_are_count
     assert "Not judged: 1 of one seed." in page.notes[0]
     assert "Settings share one random control for each seed" in page.notes[0]
     assert page_of([cell for cell in results if cell["config"]["scorer"]["name"] == "oracle"]).headline == (
-        "The treatment is better than random removal. Best: oracle at 50.1 %, +9.1 points over random removal (+8.9 "
-        "to +9.3); 40.0 % without treatment."
+        "The treatment is better than random removal. Best: oracle at 50.1 %, +9.1 points over random removal "
+        "(+8.9 to +9.3); 40.0 % without treatment."
     )
 
 
