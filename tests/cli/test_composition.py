@@ -27,7 +27,7 @@ CELLS = [
     "evaluation.attacks.pgd.steps=3 ~evaluation.attacks.fgsm",
     "seed=4 hydra.job.chdir=true hydra.job.config.override_dirname.exclude_keys=[seed]",
     "data=npz 'data.path=/pictures/${name}.npz'",
-    "launcher=joblib seed=1",
+    "launcher=serial seed=1",
 ]
 WRONG = ["treatment.budgets=1", "scorer=unknown", "~model.width", "+seed=1", "seed=one"]
 
