@@ -30,7 +30,7 @@ from tests.conftest import TINY
 
 Command = Callable[..., tuple[int, str, str]]
 Plan = Callable[..., tuple[SweepPlan, str]]
-SWEEP = ["-m", *TINY, "model={_target_: my_net.net}", "store=store"]
+SWEEP = ["-m", *TINY, "model={_target_: planned_net.net}", "store=store"]
 FIRST, BOTH = "+model.fails=false", "+model.fails=false,true"
 
 
@@ -67,7 +67,7 @@ def files_below(folder: Path) -> set[Path]:
 
 def test_every_line_is_what_the_sweep_then_finds(command: Command, plan: Plan, tmp_path: Path) -> None:
     """Cells 0 to 3: one has run, one has failed, one was killed and runs now, and its other half is left."""
-    (tmp_path / "my_net.py").write_text(NET)
+    (tmp_path / "planned_net.py").write_text(NET)
     assert command(*SWEEP, "seed=0", BOTH, "hydra.sweep.dir=runs/mine/first")[0] == 1
     words = [*SWEEP, "seed=0,1", BOTH, "hydra.sweep.dir=runs/mine/second"]
     before = files_below(tmp_path)
