@@ -142,14 +142,17 @@ class StagePlanner(StageRunner):
         entry = self.root / stage.name / key
         stored = checked_manifest(entry)[0] is not None  # a damaged one is computed again
         lock, kept = beside(entry, LOCK), (beside(entry, PART) / "progress").exists()
-        running = "" if stored or free(lock) else f"{holder(lock)}, since {changed_at(lock)}"
+        running = "" if stored or free(lock) else f"{holder(lock)}{since(lock)}"
         self.planned.append(PlannedStage(label, stage.name, key, identity, stored, running, kept))
         return read(stage.hints["return"], entry) if stored else Missing(key)
 
 
-def changed_at(file: Path) -> str:
-    """Return when a file was last changed, in local time."""
-    return f"{datetime.fromtimestamp(file.stat().st_mtime):%Y-%m-%d %H:%M:%S}"
+def since(lock: Path) -> str:
+    """Return when a lock was taken, in local time; nothing if it was released meanwhile."""
+    try:
+        return f", since {datetime.fromtimestamp(lock.stat().st_mtime):%Y-%m-%d %H:%M:%S}"
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True)
