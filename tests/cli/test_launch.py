@@ -45,7 +45,7 @@ def test_a_run_in_two_processes_is_that_of_one(command: Command) -> None:
     assert only("runs/two/*/defense.log").read_text("utf-8").count("train baseline") == 1
     command(*TWO, "name=again", "evaluation.checked=20")
     again = json.loads(only("runs/again/*/result.json").read_text("utf-8"))
-    assert again["reused"] == list(again["seconds"])
+    assert again["reused"] == [stage for stage in again["seconds"] if stage != "pages"]  # of another name
 
 
 @pytest.mark.parametrize(

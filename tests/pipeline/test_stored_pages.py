@@ -43,6 +43,18 @@ def test_pages_are_drawn_once(tmp_path: Path, task: str, monkeypatch: pytest.Mon
     assert pages_of(tmp_path / "first") == pages_of(tmp_path / "second")
 
 
+def test_damaged_pages_are_drawn_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = [*TINY, f"store={tmp_path / 'store'}", "task=detect"]
+    run_in(tmp_path / "first", *words)
+    (entry,) = (tmp_path / "store/pages").iterdir()
+    content = bytearray((entry / "files.parquet").read_bytes())
+    content[len(content) // 2] ^= 1
+    (entry / "files.parquet").write_bytes(content)
+    run_in(tmp_path / "second", *words)
+    assert "is damaged (files.parquet has another checksum)" in caplog.text
+    assert pages_of(tmp_path / "first") == pages_of(tmp_path / "second")
+
+
 def test_other_numbers_settings_or_code_are_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*TINY, f"store={tmp_path / 'store'}", "task=detect"]
     run_in(tmp_path / "first", *words)
