@@ -2,6 +2,7 @@
 
 hydra/sweeper=grid      every combination, as `basic`; each value is checked once and not once a cell
 hydra/launcher=serial   one cell after another, as `basic`; in memory that does not grow with their number
+hydra/launcher=plan     no cell: `grid` says what is done and what is left
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from hydra.core.utils import JobReturn
 from defense.cli.composition import first_of_each
 from defense.cli.serial import run_cells
 from defense.cli.sweep_files import planned
-from defense.errors import InputError
 
 
 class GridSweeper(BasicSweeper):
@@ -56,8 +56,8 @@ class PlanLauncher(BasicLauncher):
     """Lets the sweeper `grid` print what is known of each cell before it runs."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """Raise InputError: other sweepers have made a folder by now, and may ask what cells have returned."""
-        raise InputError("launcher", "plan", "not of this sweeper; expected hydra/sweeper=grid")
+        """Raise NotImplementedError: a plan runs no cell, and other sweepers are refused before they begin."""
+        raise NotImplementedError("launcher=plan runs no cell")
 
 
 for group, name, base, ours in (

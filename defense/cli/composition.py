@@ -33,18 +33,19 @@ class CellComposer:
         self.parser = OverridesParser.create()
         self.composed: dict[tuple[str, ...], DictConfig] = {}
 
-    def compose(self, cell: Sequence[str]) -> DictConfig:
-        """Return the settings of a cell by its overrides; raises what Hydra raises."""
+    def compose(self, cell: Sequence[str], number: int) -> DictConfig:
+        """Return the settings of a cell by its overrides and its number in the sweep; raises what Hydra raises."""
         words = [*as_typed(self.master.hydra.overrides.hydra), *cell]
-        values = [each for each in self.parser.parse_overrides(words) if self.is_value(each)]
+        parsed = self.parser.parse_overrides(words)
+        values = [each for each in parsed if self.is_value(each)]
         written = {each.input_line for each in values}
-        base = self.base(tuple(word for word in words if word not in written))
-        found = deepcopy(base)
+        found = deepcopy(self.base(tuple(word for word in words if word not in written)))
         ConfigLoaderImpl._apply_overrides_to_config(values, found)
-        task = [each for each in self.parser.parse_overrides(words) if not each.is_hydra_override()]
+        task = [each for each in parsed if not each.is_hydra_override()]
         found.hydra.overrides.task = [each.input_line for each in task]
         style = found.hydra.job.config.override_dirname
         with open_dict(found.hydra):
+            found.hydra.job.id = found.hydra.job.num = number
             found.hydra.job.override_dirname = get_overrides_dirname(
                 overrides=task, kv_sep=style.kv_sep, item_sep=style.item_sep, exclude_keys=style.exclude_keys
             )

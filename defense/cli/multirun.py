@@ -91,6 +91,7 @@ class Report(Callback):
             folder = Path(config.hydra.sweep.dir)
             self.cells = check_cells(config)
             if is_plan(config):
+                check_planner(config)
                 return
             alone_in(folder, as_typed(config.hydra.sweep)["subdir"])
             if self.sweep is not None:
@@ -137,6 +138,12 @@ class Report(Callback):
 def is_plan(config: DictConfig) -> bool:
     """Return whether a sweep runs no cell, and only says what it would do."""
     return str(config.hydra.launcher["_target_"]).endswith(".PlanLauncher")
+
+
+def check_planner(config: DictConfig) -> None:
+    """Raise InputError unless the sweeper of a plan is ours: others make a folder, and wait for results."""
+    if not str(config.hydra.sweeper["_target_"]).endswith(".GridSweeper"):
+        raise InputError("launcher", "plan", "not of this sweeper; expected hydra/sweeper=grid")
 
 
 def in_this_process(launcher: Any) -> bool:

@@ -197,10 +197,7 @@ def plan_cells(context: HydraContext, config: DictConfig, cells: Sequence[Sequen
     failures = earlier_failures(Path(str(config.hydra.sweep.dir)))
     planned: dict[str, list[PlannedCell]] = {}
     for number, cell in enumerate(cells):
-        composed = composer.compose(cell)
-        with open_dict(composed):
-            composed.hydra.job.id = composed.hydra.job.num = number
-        store, found = planned_cell(composed, number, failures)
+        store, found = planned_cell(composer.compose(cell, number), number, failures)
         planned.setdefault(store, []).append(found)
     plans = [SweepPlan(found, Path(store)) for store, found in planned.items()]
     for each in plans:

@@ -9,8 +9,9 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
+from defense.cli.composition import CellComposer
 from defense.cli.folders import below, shared
 from defense.cli.sweep_files import as_typed, planned
 from defense.errors import InputError
@@ -45,9 +46,10 @@ def check_folders(config: DictConfig, cells: Sequence[Sequence[str]], raw: str, 
     """Raise InputError if two cells of a sweep would have one folder, or one that is not below the sweep's."""
     excluded = config.hydra.job.config.override_dirname.exclude_keys
     by_settings = raw == BY_SETTINGS and not excluded
+    composer = CellComposer(loader, config)
     seen: dict[str, int] = {}
     for number, cell in enumerate(cells):
-        name = " ".join(cell) if by_settings else folder_of(config, cell, number, loader)
+        name = " ".join(cell) if by_settings else folder_of(composer.compose(cell, number))
         if not by_settings:
             below(name)
         if name in seen:
@@ -55,11 +57,8 @@ def check_folders(config: DictConfig, cells: Sequence[Sequence[str]], raw: str, 
         seen[name] = number
 
 
-def folder_of(config: DictConfig, cell: Sequence[str], number: int, loader: Any) -> str:
-    """Return the name of the folder that a cell will have, below that of the sweep."""
-    composed = loader.load_sweep_config(config, list(cell))
-    with open_dict(composed):
-        composed.hydra.job.num = composed.hydra.job.id = number
+def folder_of(composed: DictConfig) -> str:
+    """Return the name of the folder that a cell of these settings will have, below that of the sweep."""
     before = HydraConfig.instance().cfg
     try:
         HydraConfig.instance().set_config(composed)  # for ${hydra:...}

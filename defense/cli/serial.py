@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from defense.cli.composition import CellComposer
 
@@ -31,13 +31,10 @@ def run_cells(
     ended = []
     for number, cell in enumerate(cells, first):
         log.info("\t#%d : %s", number, " ".join(filter_overrides(cell)))
-        composed = composer.compose(cell)
-        with open_dict(composed):
-            composed.hydra.job.id = composed.hydra.job.num = number
         found = run_job(
             hydra_context=context,
             task_function=job,
-            config=composed,
+            config=composer.compose(cell, number),
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )

@@ -74,21 +74,22 @@ def last_attack(run: Run) -> str:
     return str(last)
 
 
-def arm_rows(run: Run) -> list[dict[str, str]]:
-    """Return one row per metric: its name, each arm in percent, and defended - control with its interval.
-
-    The last attack has none: its row would be the one at worst again.
-    """
-    arms = {name: own for name, own in arm_accuracies(run).items() if name in arms_of(run.arms)}
+def shown_metrics(run: Run) -> list[str]:
+    """Return the metrics that a page shows, at worst first: without the last attack, which is that again."""
     again = f"adaptive.{last_attack(run)}"
+    return [metric for metric in metrics(accuracies(run.arms["baseline"].evaluation)) if metric != again]
+
+
+def arm_rows(run: Run) -> list[dict[str, str]]:
+    """Return one row per metric: its name, each arm in percent, and defended - control with its interval."""
+    arms = {name: own for name, own in arm_accuracies(run).items() if name in arms_of(run.arms)}
     return [
         {
             "metric": spoken(metric),
             **{name: f"{lookup(arm, metric):.1f}" for name, arm in arms.items()},
             "difference": str(difference(run, metric)),
         }
-        for metric in metrics(arms["baseline"])
-        if metric != again
+        for metric in shown_metrics(run)
     ]
 
 

@@ -28,7 +28,7 @@ from defense.reporting.figures import (
 from defense.reporting.health import Checks, check_rows, looked_at, reach, warning
 from defense.reporting.learning import chance_of
 from defense.reporting.metagradient import about_derivative
-from defense.reporting.outcomes import arm_rows, draw_accuracies, last_attack
+from defense.reporting.outcomes import arm_rows, draw_accuracies, last_attack, shown_metrics
 from defense.reporting.page import Page, Picture, Section, write_page
 from defense.reporting.record import Run, Scoring
 from defense.reporting.selection import one_class_said
@@ -41,7 +41,6 @@ from defense.reporting.tables import (
     header,
     kind_of,
     lookup,
-    metrics,
     spoken,
     trusted_of,
     weight_of,
@@ -147,7 +146,7 @@ def controls_section(run: Run) -> list[Section]:
     if not run.further_controls:
         return []
     draws = draw_accuracies(run)
-    measures = metrics(draws["control"])
+    measures = shown_metrics(run)
     rows = [
         (str(number), *(f"{lookup(found, metric):.1f}" for metric in measures))
         for number, found in enumerate(draws.values(), start=1)

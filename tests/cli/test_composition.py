@@ -12,7 +12,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from defense.cli.composition import CellComposer, first_of_each
 from defense.config.compose import CONF, register
@@ -48,7 +48,9 @@ def test_a_cell_is_what_hydra_composes(hydra: tuple[Any, Any]) -> None:
     composer = CellComposer(loader, master)
     for cell in map(shlex.split, CELLS):
         for _ in range(2):  # the second time over what is kept
-            ours, theirs = composer.compose(cell), loader.load_sweep_config(master, cell)
+            ours, theirs = composer.compose(cell, 3), loader.load_sweep_config(master, cell)
+            with open_dict(theirs):
+                theirs.hydra.job.id = theirs.hydra.job.num = 3  # as a launcher of Hydra does
             assert OmegaConf.to_yaml(ours) == OmegaConf.to_yaml(theirs)
             assert ours.hydra.sweep.dir == "x"
 
@@ -59,14 +61,14 @@ def test_a_wrong_cell_is_refused_as_by_hydra(hydra: tuple[Any, Any], cell: str) 
     with pytest.raises(ConfigCompositionException) as theirs:
         loader.load_sweep_config(master, [cell])
     with pytest.raises(type(theirs.value)) as ours:
-        CellComposer(loader, master).compose([cell])
+        CellComposer(loader, master).compose([cell], 0)
     assert str(ours.value) == str(theirs.value)
 
 
 def test_a_cell_does_not_change_the_next(hydra: tuple[Any, Any]) -> None:
     composer = CellComposer(*hydra)
-    composer.compose(["scorer=ip", "seed=7", "+model.width=9"])
-    after = composer.compose(["scorer=ip"])
+    composer.compose(["scorer=ip", "seed=7", "+model.width=9"], 0)
+    after = composer.compose(["scorer=ip"], 1)
     assert after.seed == 0
     assert "width" not in after.model
 
@@ -79,7 +81,7 @@ def test_groups_are_composed_once(hydra: tuple[Any, Any], monkeypatch: pytest.Mo
     )
     for seed in range(3):
         for scorer in ("ip", "loss"):
-            composer.compose([f"seed={seed}", f"scorer={scorer}"])
+            composer.compose([f"seed={seed}", f"scorer={scorer}"], seed)
     assert len(calls) == 2
 
 
@@ -93,5 +95,5 @@ def test_a_group_on_another_path_is_composed_by_hydra(tmp_path: Path, hydra: tup
     (tmp_path / "mine/small.yaml").write_text("# @package _global_\ntreatment:\n  budget: 0.05\n")
     loader, _ = hydra
     master = loader.load_configuration("config", [f"hydra.searchpath=[{tmp_path}]", "seed=1,2"], RunMode.MULTIRUN)
-    found = CellComposer(loader, master).compose(["+mine=small", "seed=5"])
+    found = CellComposer(loader, master).compose(["+mine=small", "seed=5"], 0)
     assert (found.treatment.budget, found.seed) == (0.05, 5)

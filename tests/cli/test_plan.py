@@ -161,7 +161,8 @@ def test_a_plan_says_whether_it_is_complete(words: list[str], complete: bool, tm
     found = make_plan(composed(*TINY, f"store={tmp_path / 'store'}", *words))
     assert found.complete == complete
     assert found.left == found.stages
-    assert len(found.left) >= 2
+    assert len({stage.entry for stage in found.left}) == len(found.left) >= 2
+    assert found.left[0].label.startswith("train ")  # nothing comes before a training
     assert not (tmp_path / "store").exists()
 
 
@@ -202,6 +203,7 @@ def test_the_time_of_an_incomplete_plan_is_open(command: Command, plan: Plan) ->
     ("words", "said"),
     [
         (["-m", "scorer=glob(zzz*)", "launcher=plan"], "a sweep without cells"),
+        (["-m", "hydra/sweeper=basic", "seed=0,1", "launcher=plan"], "expected hydra/sweeper=grid"),
         (["-m", "launcher=plan,serial"], "launcher=plan,serial: swept; expected one for all cells"),
     ],
 )
@@ -220,7 +222,7 @@ def test_a_file_in_place_of_a_store_is_refused(plan: Plan, tmp_path: Path) -> No
     assert cell.state == "refused: store=file: a file; expected a folder"
 
 
-def test_every_store_has_a_plan_of_its_own(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_store_has_a_plan_of_its_own(command: Command) -> None:
     code, out, _ = command("-m", *TINY, "task=detect", "store=a,b", "launcher=plan")
     assert code == 0
     assert "1 cell, store a: 1 left." in out
