@@ -182,7 +182,10 @@ class SweepPlan:
             total = self.seconds(self.stages.values(), complete=complete)
             more = "" if complete else ", and stages that depend on numbers that are not there yet"
             said.append(f"Left: at most {len(self.stages)} stages beside pages{more}.")
-            said.append(f"Seconds, if each takes as long as the most similar entry of the store: {total}.")
+            said.append(
+                f"Seconds, if each takes as long as the most similar entry of the store: {total}. In the rows of "
+                "cells a shared stage counts for each; here it counts once."
+            )
             said.append(markdown(LEFT_HEADER, self.left_rows()))
         if rows := self.unlike_rows():
             said.append("Entries of the store that nearly match, and the parts of the key in which they do not:")

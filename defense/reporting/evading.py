@@ -107,8 +107,8 @@ def answer(averaged: Sequence[Setting], gains: ByColumn) -> str:
     counted = {setting.label for setting in real(settings)}
     found = {column: together(averaged, column) for column in COLUMNS}
     if not found[PUBLISHED].count > 1:
-        told = ", ".join(f"{column.name} {found[column].mean:+.1f}" for column in COLUMNS)
-        return f"One seed: no interval, no judgement, for that takes several, as in seed=range(10) ({told})."
+        told = "; ".join(f"{column.name}: {found[column].mean:+.1f}" for column in COLUMNS)
+        return f"One seed: no interval, no judgement. Take several, as in seed=range(10). Points: {told}."
     seeds = found[PUBLISHED].count
     aside = " (chance aside)" if len(counted) < len(settings) else ""
     named = "one setting" if count == 1 else f"{count} settings"

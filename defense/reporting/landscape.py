@@ -116,8 +116,8 @@ def by_accuracies(number: int, settings: Sequence[Setting]) -> Section:
     where = f", {settings[0].place}" if settings[0].place else ""
     text = (
         "Each mark is the mean over seeds of a setting's defended arm, with 95 % intervals; those of few seeds "
-        "may leave the picture. The control is the mean over all settings. No other is higher in both accuracies "
-        "than what the dashed line joins; whether by more than chance the table says."
+        "may leave the picture. The control is the mean over all settings. No other setting is higher in both "
+        "accuracies than the settings that the dashed line joins; whether by more than chance the table says."
     )
     return Section(
         f"tradeoff_{number}",

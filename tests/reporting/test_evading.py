@@ -145,7 +145,7 @@ def test_seeds_that_a_setting_lacks_do_not_count() -> None:
 def test_one_seed_is_no_judgement() -> None:
     said = evaded_page(RESULTS[:3], "evasion").headline
     assert said.startswith("One seed: no interval, no judgement")
-    assert "published, over random +3.1" in said
+    assert "published, over random: +3.1" in said
 
 
 def test_a_setting_of_one_seed_does_not_take_the_intervals_of_the_others() -> None:
