@@ -23,7 +23,7 @@ ROOMS = {  # and what each may import beside itself; none of them forms a circle
     "metagradients": ["config", "data", "errors", "influence", "models", "randomness", "runtime", "training"],
     "store": ["artifacts", "config", "errors", "runtime"],
     "reporting": ["config", "data", "errors", "runtime"],
-    "stages": [*MATHS, "artifacts", "config", "errors", "randomness", "reporting", "runtime", "store"],
+    "stages": [*MATHS, "artifacts", "config", "errors", "randomness", "runtime", "store"],
     "pipeline": [*MATHS, "artifacts", "config", "errors", "randomness", "reporting", "runtime", "stages", "store"],
     "tasks": [
         *MATHS, "artifacts", "config", "errors", "pipeline", "randomness", "reporting", "runtime", "stages",

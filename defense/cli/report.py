@@ -19,7 +19,7 @@ from defense.reporting.sweeps import FOLDER
 from defense.reporting.tables import markdown
 
 if TYPE_CHECKING:
-    from defense.reporting.archive import Cells
+    from defense.reporting.archive import Cells, Units
     from defense.reporting.page import Failure, Page
 
 STORE = (
@@ -84,12 +84,19 @@ def published(cells: Cells, output: Path) -> str:
     try:
         output.mkdir(parents=True, exist_ok=True)
         write_page(page, output)
-        write_archive(cells, output)
+        write_archive(cells, output, units_of(cells))
     except OSError as error:
         raise InputError(
             "--output", output, f"expected a folder that can be written ({error.strerror})"
         ) from error
     return for_terminal(f"{text_of(page)}\n\nreport: {output / 'report.html'}")
+
+
+def units_of(cells: Cells) -> Units:
+    """Return the function that makes the rows of each result in cells.parquet; of no result, none."""
+    from defense.tasks.reports import REPORTS
+
+    return REPORTS[Task(cells.results[0]["task"])].units if cells.results else lambda result: []
 
 
 def page_of_cells(cells: Cells) -> Page:
@@ -105,14 +112,8 @@ def page_of(
     others: how many results in the folder of the sweep are not its own; they are not among those given. Raises
     InputError where the results are of several tasks.
     """
-    from defense.reporting.defending import defending_page  # SciPy: not for --help
-    from defense.reporting.detection import detection_page
-    from defense.reporting.evading import evaded_page
-    from defense.reporting.faithfulness import faithfulness_page
-    from defense.reporting.ordering import order_page
     from defense.reporting.page import unfinished
-    from defense.reporting.repairing import repair_page
-    from defense.reporting.timing import timing_page
+    from defense.tasks.reports import REPORTS
 
     tasks = sorted({result["task"] for result in results})
     if len(tasks) > 1:
@@ -126,17 +127,8 @@ def page_of(
         said.append(f"{runs} in this folder, of another sweep into it, and not on this page.")
     if not tasks:
         return replace(unfinished(failures, missing), notes=said)
-    pages = {
-        Task.defend: defending_page,
-        Task.detect: detection_page,
-        Task.faithfulness: faithfulness_page,
-        Task.repair: repair_page,
-        Task.evade: evaded_page,
-        Task.order: order_page,
-        Task.speed: timing_page,
-    }
     names = dict.fromkeys(result["name"] for result in results)
-    page = pages[Task(tasks[0])](results, ", ".join(names))
+    page = REPORTS[Task(tasks[0])].page(results, ", ".join(names))
     return replace(page, notes=[*said, *page.notes], failures=failures)
 
 

@@ -29,7 +29,7 @@ from defense.data.splits import Dataset, Split
 from defense.data.validation import Validation
 from defense.models.build import Design
 from defense.randomness import derive
-from defense.reporting.record import Scoring
+from defense.reporting.run import Scoring
 from defense.robustness.checks import judge, learned
 from defense.runtime.runtime import Runtime
 from defense.stages.attack import attack

@@ -18,12 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from defense.config.choices import Task
 from defense.errors import InputError
 from defense.reporting.cells import mcnemar_of
 from defense.reporting.escaping import storable
-from defense.reporting.evading import said
-from defense.reporting.gains import MEAN
 from defense.reporting.page import Failure
 from defense.reporting.reading import check_result
 from defense.reporting.sweeps import COMMAND, FOLDER, LABEL, MCNEMAR, Result
@@ -33,10 +30,10 @@ META, FORMAT = b"defense.cells", 1  # the key of the metadata, and the form of w
 ARM, RUN, CONTENT = "arm", "run", "result"  # columns; run: the number of a result, from 0
 FOUND = (COMMAND, FOLDER, LABEL, MCNEMAR)  # of a result: what its result.json does not hold
 APART = ("config", "arms", "controls", "checks", "health", "points", "keys")  # of a result: no columns as they are
-UNITS = {Task.order: "dampings", Task.speed: "works", Task.faithfulness: "targets"}  # lists whose entries are rows
 SETTINGS = "settings."  # the columns of settings begin so
 IDENTITY = (RUN, "name", "task", "seed", ARM, "share", "damping", "target", "train", "validation", "scorer")
 Row = dict[str, Any]
+Units = Callable[[Result], list[Row]]
 
 
 @dataclass(frozen=True)
@@ -49,9 +46,9 @@ class Cells:
     others: int = 0
 
 
-def write_archive(cells: Cells, output: Path) -> None:
-    """Write cells.parquet into `output`; folders are noted as they lie from there."""
-    rows = [row for number, result in enumerate(cells.results) for row in rows_of(result, number, output)]
+def write_archive(cells: Cells, output: Path, units: Units) -> None:
+    """Write cells.parquet into `output`; folders are noted as they lie from there. units: see `rows_of`."""
+    rows = [row for number, result in enumerate(cells.results) for row in rows_of(result, number, output, units)]
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: column([row.get(name) for row in rows]) for name in sorted(names, key=place_of)}
     filled = {name: values for name, values in columns.items() if is_kept(name, values)}
@@ -120,29 +117,34 @@ def beside(folder: Path, output: Path) -> str:
     return Path(os.path.relpath(folder.resolve(), output.resolve())).as_posix()
 
 
-def rows_of(result: Result, number: int, output: Path) -> list[Row]:
-    """Return the rows of one result: what tells it from others, its settings, and the numbers of each row."""
-    task, folder, p_value = Task(result["task"]), result.get(FOLDER), mcnemar_of(result)
+def rows_of(result: Result, number: int, output: Path, units: Units) -> list[Row]:
+    """Return the rows of one result: its identity, its settings, and the numbers of each row.
+
+    units: the function that returns the numbers of each row, as an arm or a share, of a result.
+    """
+    folder, p_value = result.get(FOLDER), mcnemar_of(result)
     content = {name: value for name, value in result.items() if name not in FOUND}
     common = {
-        **{RUN: number, "name": result["name"], "task": str(task), "seed": result["seed"]},
+        **{RUN: number, "name": result["name"], "task": result["task"], "seed": result["seed"]},
         **{f"{SETTINGS}{name}": value for name, value in leaves(result["config"])},
-        **dict(leaves({name: value for name, value in without_units(content, task).items() if name not in APART})),
+        **{name: value for name, value in leaves(without(content)) if not is_table(value)},
         COMMAND: result.get(COMMAND),
         FOLDER: None if folder is None else beside(folder, output),
         LABEL: result.get(LABEL),
         MCNEMAR: None if math.isnan(p_value) else p_value,
         CONTENT: json.dumps(content),
     }
-    return [{**common, **row} for row in ROWS.get(task, scored(lambda result: [{}]))(result)]
+    return [{**common, **row} for row in units(result)]
 
 
-def without_units(content: Result, task: Task) -> Result:
-    """Return a result without the list whose entries are rows."""
-    if task not in UNITS:
-        return content
-    own = {key: value for key, value in content[str(task)].items() if key != UNITS[task]}
-    return content | {str(task): own}
+def without(content: Result) -> Result:
+    """Return a result without the parts that are no columns as they are."""
+    return {name: value for name, value in content.items() if name not in APART}
+
+
+def is_table(value: Any) -> bool:
+    """Return whether a value is a list of rows; `result` holds them."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -193,56 +195,8 @@ def by_arm(result: Result) -> list[Row]:
     return rows
 
 
-def by_share(result: Result) -> list[Row]:
-    """Return a row an arm and share of moved points: accuracy by protocol and way, and its mean over shares."""
-    health = dict(leaves({"health": health_of_arm(result, None)}))
-    return [
-        {
-            ARM: arm,
-            "share": share,
-            **{way: found[said(share)] for way, found in ways.items()},
-            **{f"{MEAN}.{way}": found[MEAN] for way, found in ways.items()},
-            **health,
-        }
-        for arm, ways in result["arms"].items()
-        for share in result["config"]["evade"]["shares"]
-    ]
-
-
-def by_damping(result: Result) -> list[Row]:
-    """Return a row a damping: how alike the two orders are."""
-    return [dict(leaves(found)) for found in result["order"]["dampings"]]
-
-
-def by_work(result: Result) -> list[Row]:
-    """Return a row a work and scorer, the run's own first: the seconds, and what it is beside the run's own."""
-    own = result["config"]["scorer"]["name"]
-    return [
-        {"train": work["train"], "validation": work["validation"], "scorer": name, **numbers}
-        for work in result["speed"]["works"]
-        for name, numbers in ({own: {"seconds": work["seconds"]}} | work["rivals"]).items()
-    ]
-
-
-def by_target(result: Result) -> list[Row]:
-    """Return a row a target: the rank correlation of what was foreseen with what retraining gives."""
-    return [
-        {"target": number, "spearman": value} for number, value in enumerate(result["faithfulness"]["targets"])
-    ]
-
-
-def scored(rows: Callable[[Result], list[Row]]) -> Callable[[Result], list[Row]]:
+def scored(rows: Units) -> Units:
     """Return the function that adds the health of the model that was scored to every row."""
     return lambda result: [
         {ARM: None, **row, **dict(leaves({"health": health_of_arm(result, None)}))} for row in rows(result)
     ]
-
-
-ROWS: dict[Task, Callable[[Result], list[Row]]] = {
-    Task.defend: by_arm,
-    Task.repair: by_arm,
-    Task.evade: by_share,
-    Task.faithfulness: scored(by_target),
-    Task.order: scored(by_damping),
-    Task.speed: scored(by_work),
-}

@@ -12,14 +12,12 @@ import pandas as pd
 
 from defense.config.choices import Task
 from defense.errors import InputError
-from defense.reporting.judging import Judgement
 from defense.reporting.reading import objective_of
 from defense.reporting.settings import WORST, Setting, Value
-from defense.reporting.significance import Paired, mcnemar
-from defense.reporting.statistics import ALPHA, deviation, mean_interval, points
+from defense.reporting.significance import mcnemar
+from defense.reporting.statistics import points
 from defense.reporting.sweeps import FOLDER, LABEL, MCNEMAR, Result, identity
 from defense.reporting.tables import lookup, metrics
-from defense.reporting.trusting import ByArm, beside_trusted
 
 SAMPLES = "per_sample.parquet"  # of a run: what each arm gets right
 
@@ -125,83 +123,6 @@ def per_sample(folder: Path) -> dict[str, np.ndarray] | None:
         return {arm: table[arm].to_numpy(dtype=bool) for arm in ("control", "defended")}
     except (ValueError, KeyError, OSError) as error:
         raise InputError("PATH", file, f"not what a run of this version leaves ({error})") from error
-
-
-def settings_table(judgements: Sequence[Judgement], cells: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a setting: means with 95 % intervals over seeds, p-values, costs.
-
-    Accuracies are adaptive at worst unless named otherwise, in percent; gains in points.
-    """
-    rows = []
-    beside = beside_trusted([judgement.setting for judgement in judgements])
-    for number, judgement in enumerate(judgements, start=1):
-        setting = judgement.setting
-        own = cells[(cells["setting"] == number) & cells["counted"]]
-        within = own.get("mcnemar_p", pd.Series(dtype=float)).dropna()
-        rows.append(
-            {
-                "setting": number,
-                "name": setting.runs[0]["name"],
-                **described(setting),
-                "seeds": len(setting.runs),
-                **interval("baseline", setting.values("baseline", WORST)),
-                **interval("control", setting.values("control", WORST)),
-                **interval("defended", setting.values("defended", WORST)),
-                **tested("gain", judgement.pair, judgement.holm),
-                "gain_std": deviation(differences(setting, WORST)),
-                "judgement": judgement.word,
-                "best": judgement.best,
-                "mcnemar_seeds": len(within),
-                "mcnemar_below": int((within < ALPHA).sum()),
-                **tested("gain_over_baseline", judgement.baseline, judgement.baseline_holm),
-                **over_trusted(setting, beside),
-                **interval("defended_clean", setting.values("defended", "clean")),
-                **interval("gain_clean", differences(setting, "clean")),
-                **interval("gain_transfer", differences(setting, "transfer")),
-                "triggered": mean_of(own, "defended.triggered"),
-                "auc": mean_of(own, "selection.auc"),
-                "proxy": mean_of(own, f"proxy.{WORST}") if "proxy" in setting.arms else np.nan,
-                "seconds_own": mean_of(own, "seconds_own"),
-                "seconds_all": mean_of(own, "seconds_all"),
-            }
-        )
-    return tidy(pd.DataFrame(rows))
-
-
-def over_trusted(setting: Setting, beside: ByArm) -> dict[str, Any]:
-    """Return every trusted arm of a setting, and the gain over it with its judgement, by column."""
-    found: dict[str, Any] = {}
-    for arm, rows in beside.items():
-        for row in rows:
-            if row.setting is setting:
-                found |= interval(arm, setting.values(arm, WORST))
-                found |= tested(f"gain_over_{arm}", row.pair, row.holm) | {f"judgement_over_{arm}": row.word}
-    return found
-
-
-def differences(setting: Setting, metric: str) -> list[float]:
-    """Return defended - control in points, by run."""
-    pairs = zip(setting.values("defended", metric), setting.values("control", metric), strict=True)
-    return [points(defended - control) for defended, control in pairs]
-
-
-def interval(name: str, values: Sequence[float]) -> dict[str, float]:
-    """Return a mean, the ends of its 95 % interval over seeds, and their standard deviation, by column.
-
-    NaN of one seed, and ends of no spread.
-    """
-    return mean_interval(values).columns(name) | {f"{name}_std": deviation(values)}
-
-
-def tested(name: str, pair: Paired, corrected: float | None) -> dict[str, float | None]:
-    """Return a paired difference with its interval and p-values, by column."""
-    p_values = {f"{name}_p_t": pair.t, f"{name}_p_holm": corrected, f"{name}_p_wilcoxon": pair.wilcoxon}
-    return pair.difference.columns(name) | p_values
-
-
-def mean_of(table: pd.DataFrame, column: str) -> float:
-    """Return the mean of a column; NaN where there is none or nothing in it."""
-    return float(table[column].astype(float).mean()) if column in table else float("nan")
 
 
 def tidy(table: pd.DataFrame) -> pd.DataFrame:

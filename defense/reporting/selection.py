@@ -10,7 +10,7 @@ from scipy.stats import hypergeom
 
 from defense.reporting.escaping import visible
 from defense.reporting.reading import effect_of
-from defense.reporting.record import Scoring
+from defense.reporting.run import Scoring
 
 CHANCE = 0.001  # that as many of the treated are of one class by chance
 

@@ -11,7 +11,7 @@ from defense.config.choices import AUTO, Harm, Measure, Norm, TreatmentName
 from defense.config.schema import Threat
 from defense.reporting.escaping import visible
 from defense.reporting.reading import effect_of, is_rival, objective_of, proxy_of, read
-from defense.reporting.record import Scoring
+from defense.reporting.run import Scoring
 from defense.reporting.selection import advice
 from defense.reporting.statistics import Mean, paired_difference
 from defense.reporting.sweeps import Result, column_of, group, row_of, swept

@@ -19,7 +19,7 @@ from defense.data.splits import Split
 from defense.errors import InputError
 from defense.pipeline.load import load_run
 from defense.pipeline.run import Run
-from defense.reporting.record import Scoring
+from defense.reporting.run import Scoring
 from defense.runtime.distributed import SingleProcess
 from defense.runtime.lock import free, holder
 from defense.runtime.runtime import Runtime

@@ -13,13 +13,13 @@ from defense.config.schema import Config
 from defense.pipeline.load import load_run
 from defense.pipeline.run import Run
 from defense.runtime.distributed import SINGLE_PROCESS, Ranks
-from defense.tasks.defend import defend
-from defense.tasks.detect import detect
-from defense.tasks.evade import evade
-from defense.tasks.faithfulness import faithfulness
-from defense.tasks.order import order
-from defense.tasks.repair import repair
-from defense.tasks.speed import speed
+from defense.tasks.defend.run import defend
+from defense.tasks.detect.run import detect
+from defense.tasks.evade.run import evade
+from defense.tasks.faithfulness.run import faithfulness
+from defense.tasks.order.run import order
+from defense.tasks.repair.run import repair
+from defense.tasks.speed.run import speed
 
 TASKS: dict[Task, Callable[[Run, Path, list[str]], dict[str, Any]]] = {
     Task.defend: defend,

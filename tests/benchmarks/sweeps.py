@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 GRID = ["-m", "seed=range(3)", "scorer=ip,loss", "treatment.budget=0.1,0.2"]
-START = "import defense.tasks.registry, defense.stages.report, defense.reporting.charts, defense.cli.plan"
+START = "import defense.tasks.registry, defense.tasks.writing, defense.reporting.charts, defense.cli.plan"
 SMALL = [
     "data=moons", "model.hidden=[4]", "data.train_size=100", "data.validation_size=20", "data.test_size=40",
     "train.epochs=1", "evaluation.checked=0", "evaluation.trusted=false", "evaluation.attacks.pgd.steps=1",

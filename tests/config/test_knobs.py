@@ -170,8 +170,8 @@ def walk(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
         ]:
             monkeypatch.setattr(f"{task.__module__}.{name}", lambda *_: {})
     monkeypatch.setattr("defense.pipeline.run.judge", lambda *_: {})
-    monkeypatch.setattr("defense.tasks.speed.timed", lambda *_: ([], []))
-    monkeypatch.setattr("defense.tasks.defend.compared_under", lambda *_: {})
+    monkeypatch.setattr("defense.tasks.speed.run.timed", lambda *_: ([], []))
+    monkeypatch.setattr("defense.tasks.defend.run.compared_under", lambda *_: {})
 
     def through(overrides: list[str]) -> dict[str, dict[str, Any]]:
         config = changed(*overrides)

@@ -13,7 +13,7 @@ import pytest
 from defense.config.choices import Direction, Members
 from defense.influence import peers
 from defense.pipeline.load import load_run
-from defense.tasks.speed import is_plain, through_training
+from defense.tasks.speed.run import is_plain, through_training
 from tests.conftest import changed, scorer
 
 Command = Callable[..., tuple[int, str, str]]

@@ -10,7 +10,8 @@ import pytest
 from defense.config.schema import Data
 from defense.data.splits import Dataset
 from defense.pipeline import load as loading
-from defense.stages import report
+from defense.tasks import writing
+from defense.tasks.defend import run_page
 from tests.conftest import TINY, data, result_of, run_in
 
 TASKS = {
@@ -35,8 +36,8 @@ def test_pages_are_drawn_once(tmp_path: Path, task: str, monkeypatch: pytest.Mon
         raise AssertionError("drawn again")
 
     with monkeypatch.context() as patched:
-        patched.setattr(report, "write_pages", drawn)
-        patched.setattr(report, "write_page", drawn)
+        patched.setattr(run_page, "write_pages", drawn)
+        patched.setattr(writing, "write_page", drawn)
         run_in(tmp_path / "second", *words)
     assert "pages" in result_of(tmp_path / "second")["reused"]
     assert len(pages_of(tmp_path / "first")) > 3
@@ -62,15 +63,15 @@ def test_other_numbers_settings_or_code_are_drawn_again(tmp_path: Path, monkeypa
         run_in(tmp_path / name, *words, *change)
         assert "pages" not in result_of(tmp_path / name)["reused"]
     assert "other" in (tmp_path / "name/report.md").read_text("utf-8")
-    monkeypatch.setattr(report, "drawing_code", lambda: "another")
+    monkeypatch.setattr(writing, "drawing_code", lambda: "another")
     run_in(tmp_path / "code", *words)
     assert "pages" not in result_of(tmp_path / "code")["reused"]
 
 
 def test_the_code_of_pages_is_that_of_the_package() -> None:
-    found = {file.as_posix() for file in report.drawing_files()}
+    found = {file.as_posix() for file in writing.drawing_files()}
     words = "config/choices.py"
-    assert {words, "stages/report.py", "reporting/page.py", "reporting/templates/style.css"} <= found
+    assert {words, "tasks/writing.py", "reporting/page.py", "reporting/templates/style.css"} <= found
     assert not [file for file in found if file.endswith(".pyc")]
 
 

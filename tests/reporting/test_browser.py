@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from defense.cli.report import main
-from defense.reporting.figures import eps_curves, png
+from defense.reporting.figures import png
 from defense.reporting.page import Page, Picture, Section, write_page
+from defense.tasks.defend.charts import eps_curves
 from tests.reporting.cells import fail, grid
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

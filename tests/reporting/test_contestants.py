@@ -11,7 +11,7 @@ import pytest
 
 from defense.config.choices import Direction, Members, Method, Peer
 from defense.config.schema import plain
-from defense.reporting.contestants import computed
+from defense.tasks.speed.contestants import computed
 from tests.conftest import DEFAULT, TINY, scorer
 
 CONFIG = {"train": {"checkpoints": 3}}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from defense.reporting.defending import defending_page
 from defense.reporting.settings import settings_of, treated
+from defense.tasks.defend.report import defending_page
 from tests.cli.test_report import swept
 
 HARMS = ("data.harm=symmetric", "data.harm=none")

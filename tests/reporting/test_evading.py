@@ -11,9 +11,8 @@ import pytest
 
 from defense.config.choices import Protocol
 from defense.config.schema import plain as as_plain
-from defense.reporting.evading import accuracies, evaded_page, evaded_result
-from defense.reporting.record import Evaded
 from defense.robustness.checks import learned as learned_of
+from defense.tasks.evade.report import Evaded, accuracies, evaded_page, evaded_result
 from tests.cli.test_report import swept
 from tests.conftest import DEFAULT
 

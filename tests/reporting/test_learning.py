@@ -13,12 +13,20 @@ import pytest
 
 from defense.cli.report import page_of, text_of
 from defense.config.schema import plain
-from defense.reporting.detection import SHARES, detection_page
-from defense.reporting.health import doubts, flagged_cells, warning
+from defense.reporting.health import (
+    SCORED,
+    chance_of,
+    doubts,
+    flagged_cells,
+    health_of,
+    untold,
+    verdict_of,
+    warning,
+)
 from defense.reporting.judging import judge
-from defense.reporting.learning import SCORED, chance_of, health_of, untold, verdict_of
 from defense.reporting.settings import settings_of
 from defense.robustness.checks import compared_under, learned
+from defense.tasks.detect.report import SHARES, detection_page
 from tests.cli.test_report import result, swept
 from tests.conftest import TINY
 from tests.reporting.test_repairing import RESULTS as REPAIRED

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from defense.config.choices import Measure
-from defense.reporting.measures import GAPS, measured
+from defense.tasks.repair.measures import GAPS, measured
 
 # group 0: 3 of 4 samples given class 1, and both of class 1; group 1: 1 of 5, and one of three
 TABLE = pd.DataFrame(

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from defense.reporting.ordering import angles_of, order_page
-from defense.reporting.orders import Orders, factor_of
-from defense.reporting.orderwords import mended
 from defense.reporting.page import write_page
 from defense.reporting.significance import compared
+from defense.tasks.order.report import angles_of, order_page
+from defense.tasks.order.table import Orders, factor_of
+from defense.tasks.order.words import mended
 from tests.reporting.test_sweeps import result
 
 DAMPINGS = (0.01, 1.0)

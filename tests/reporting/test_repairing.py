@@ -10,8 +10,8 @@ from scipy import stats
 
 from defense.reporting.comparing import answer_of
 from defense.reporting.judging import Compared
-from defense.reporting.repairing import measures_in, repair_page
 from defense.reporting.settings import settings_of
+from defense.tasks.repair.report import measures_in, repair_page
 from tests.cli.test_report import swept
 
 

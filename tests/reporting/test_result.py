@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from defense.config.choices import TreatmentName
-from defense.reporting.verdict import among, untouched
+from defense.tasks.defend.verdict import among, untouched
 from tests.conftest import DEFAULT, TINY
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from defense.errors import InputError
-from defense.reporting.detection import SHARES, detection_page, recall_curve
-from defense.reporting.faithfulness import correlations, faithfulness_page, interval, seconds_of_a_target
 from defense.reporting.page import write_page
 from defense.reporting.statistics import mean_interval
 from defense.reporting.sweeps import Grid, columns_of, command_of, row_of
+from defense.tasks.detect.report import SHARES, detection_page, recall_curve
+from defense.tasks.faithfulness.report import correlations, faithfulness_page, interval, seconds_of_a_target
 from tests.reporting.test_page import Reader
 
 

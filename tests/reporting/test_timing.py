@@ -8,7 +8,7 @@ from scipy import stats
 
 from defense.config.schema import plain
 from defense.reporting.page import write_page
-from defense.reporting.timing import timing_page
+from defense.tasks.speed.report import timing_page
 from tests.cli.test_report import result as base
 from tests.conftest import DEFAULT
 

@@ -16,12 +16,12 @@ from defense.cli.report import main, page_of
 from defense.config.compose import composed
 from defense.config.schema import plain
 from defense.reporting.figures import GREENS, colours_of
-from defense.reporting.outcomes import difference
 from defense.reporting.settings import settings_of
 from defense.reporting.statistics import tango
 from defense.reporting.tables import arm_in_words, arms_of, header
-from defense.reporting.trusting import trusted_said
-from defense.reporting.verdict import verdict
+from defense.tasks.defend.result import difference
+from defense.tasks.defend.trusting import trusted_said
+from defense.tasks.defend.verdict import verdict
 from tests.cli.test_report import result, swept
 from tests.reporting.cells import leave
 from tests.reporting.test_verdict import run

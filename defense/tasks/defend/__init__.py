@@ -1,0 +1,1 @@
+"""Find out whether treating the lowest scores makes a model robust."""

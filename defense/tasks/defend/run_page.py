@@ -1,0 +1,351 @@
+"""The page of one run of task=defend, a function a section; and how scores were found, for the page of any run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from defense.config.choices import Harm, Method, TreatmentName
+from defense.config.reads import reading
+from defense.reporting.descent import descent_section
+from defense.reporting.exports import Text
+from defense.reporting.figures import png
+from defense.reporting.health import Checks, chance_of, check_rows, looked_at, reach, warning
+from defense.reporting.metagradient import about_derivative
+from defense.reporting.page import Page, Picture, Section, write_page
+from defense.reporting.run import Scoring, named
+from defense.reporting.selection import one_class_said
+from defense.reporting.settings import WORST, about_harm, attacked, facts_of, settings_of
+from defense.reporting.statistics import deviation
+from defense.reporting.sweeps import made_of
+from defense.reporting.tables import (
+    arm_in_words,
+    arms_of,
+    header,
+    kind_of,
+    lookup,
+    spoken,
+    trusted_of,
+    weight_of,
+)
+from defense.runtime.progress import in_words
+from defense.runtime.runtime import Runtime
+from defense.tasks.defend.charts import (
+    amplified,
+    candidate_curves,
+    eps_curves,
+    extremes,
+    score_histogram,
+    training_curves,
+)
+from defense.tasks.defend.result import Run, arm_rows, arms_table, draw_accuracies, last_attack, shown_metrics
+from defense.tasks.defend.verdict import result, scorer_of
+from defense.tasks.writing import finish, record_section
+
+SHOWN = 16  # samples in each gallery
+STRIP = 11  # samples in the strip of perturbations
+BOTH_ENDS = "Wrong labels stand at both ends: they make for large gradients, which may point either way."
+ONE_SEED = (
+    "This is one seed ({seed}): the interval covers the choice of test samples, not the luck of retraining. "
+    "For that, run the same with -m seed='range(5)' and sum up with defense-report."
+)
+CHECKED = (
+    "Each row counts samples that should not be there: signs of an attack that fails for another reason than "
+    "robustness, as masked gradients are.\n"
+    "allowed: as many as an honest model shows by chance once in a thousand times."
+)
+CHOSEN = (
+    "Accuracy under adaptive attack on {count} validation samples that neither the objective nor the training "
+    "looked at. Test samples play no part.\n"
+    "Chosen is the best of the candidates that beat their random control there (interval above 0, allowing for "
+    "their number) and the untreated data. Without one nothing is treated."
+)
+TRIGGERED = "right on test pictures with the planted trigger; what is of the target class is right there anyway"
+TRUSTED = "trained on the validation samples too, nothing treated, up to the epoch that the baseline keeps"
+PROXY = "the model that scores are taken at, trained by another recipe on everything"
+MATCHED = {  # of result.json's selection: the name of a row, and the form of its number
+    "noise": ("with a label known to be wrong", "{:.1%}"),
+    "precision": ("of those treated, with a wrong label (precision)", "{:.1%}"),
+    "recall": ("of those with a wrong label, treated (recall)", "{:.1%}"),
+    "auc": ("ROC AUC of the score", "{:.3f}"),
+}
+CANDIDATES = ("treatment", "budget", "control", "defended", "defended - control (95 %)", "")
+
+
+def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
+    """Write report.md, report.html, figures/ and tables/ of a run into `output`; numbers: as in result.json."""
+    write_page(run_page(run, numbers), output)
+
+
+def run_page(run: Run, numbers: dict[str, Any]) -> Page:
+    """Return the page of a run; numbers: as in result.json."""
+    checks = numbers["checks"]
+    sections = [
+        arms_section(run),
+        *controls_section(run),
+        health_section(numbers),
+        *eps_section(checks, run.config.threat.eps),
+        *candidates_section(run),
+        *descent_section(run, run.descent),
+        selection_section(run, numbers),
+        scores_section(run, numbers),
+        *galleries(run),
+        *record_section(run),
+        strip_section(run),
+        Section("curves", "Training", chart=training_curves(run)),
+        stages_section(numbers["seconds"]),
+    ]
+    return Page(
+        f"{numbers['name']}: does {question(run)} help?",
+        numbers["verdict"],
+        shlex.join(["defense", *run.overrides]),
+        sections,
+        made_of([numbers]),
+        settings=json.dumps(run.settings, indent=2),
+        notes=[ONE_SEED.format(seed=numbers["seed"]), *facts_of(settings_of([numbers]), attacked)],
+        warning=warning(checks, numbers["health"]),
+    )
+
+
+def question(run: Run) -> str:
+    """Return what was done, as the subject of a question: 'removing what ip ranks lowest'."""
+    effect = run.config.treatment.effect
+    if run.descent is not None:
+        return f"{'weighing' if effect.weighs else 'removing'} samples by metagradient descent"
+    return f"{effect.verb.lower()} what {scorer_of(run)} ranks lowest"
+
+
+def looks(run: Scoring) -> bool:
+    """Return whether the scorer looks at an objective: no other says what harms and what helps."""
+    return "objective" in reading(run.config.scorer)
+
+
+def arms_section(run: Run) -> Section:
+    """Return defended - control and the accuracy of every arm, the attack at worst first."""
+    name, *arms, gain = header(run.arms)
+    rows = [
+        (
+            Text(row["metric"], tone="" if number else "main"),
+            Text(row["difference"], value=float(row["difference"].split()[0])),
+            *(Text(row[arm], value=float(row[arm]), tone=f"bar {kind_of(arm)}") for arm in arms_of(run.arms)),
+        )
+        for number, row in enumerate(arm_rows(run))
+    ]
+    heading = f"Accuracy on {len(run.data.test)} test samples, %"
+    return Section("arms", heading, about_arms(run), (name, gain, *arms), rows)
+
+
+def controls_section(run: Run) -> list[Section]:
+    """Return the accuracies of every random draw, and how far they are apart; no section if there is one."""
+    if not run.further_controls:
+        return []
+    draws = draw_accuracies(run)
+    measures = shown_metrics(run)
+    rows = [
+        (str(number), *(f"{lookup(found, metric):.1f}" for metric in measures))
+        for number, found in enumerate(draws.values(), start=1)
+    ]
+    apart = deviation([lookup(found, WORST) for found in draws.values()])
+    said = (
+        f"Under adaptive attack {len(draws)} random draws have a standard deviation of {apart:.1f} points. That "
+        "is the luck of one draw. Gains are over the mean of all."
+    )
+    return [Section("controls", "Luck of the draw", said, ("draw", *map(spoken, measures)), rows)]
+
+
+def about_arms(run: Run) -> str:
+    """Return what the rows and columns of the table of arms are, a line each."""
+    control, defended = legend(run)
+    interval = "Student's t" if run.further_controls else "Tango's score"
+    control += f", the mean of {len(run.controls)} random draws" if run.further_controls else ""
+    said = {
+        "adaptive": "every model is attacked directly, and each attack runs only on samples that survived those "
+        f"before it. Trust these numbers. worst: after the last of them, {last_attack(run)}",
+        "transfer": "the same attacks frozen, made on the baseline",
+        **({"triggered": TRIGGERED} if run.config.data.harm is Harm.trigger else {}),
+        "baseline": "nothing treated",
+        "control": control,
+        "defended": defended,
+        **({"trusted": about_trusted(run)} if trusted_of(run.arms) else {}),
+        **({"proxy": PROXY} if "proxy" in run.arms else {}),
+        "In brackets": f"the 95 % interval over test samples ({interval})",
+    }
+    return "\n".join(f"{name}: {words}." for name, words in said.items())
+
+
+def about_trusted(run: Run) -> str:
+    """Return what trusted arms are trained on, and how much trusted samples weigh there if that is not 1."""
+    weights = {arm: weight_of(arm) for arm in trusted_of(run.arms)}
+    heavy = [
+        f"in {arm_in_words(arm)} they weigh {weight:g} times as much"
+        for arm, weight in weights.items()
+        if weight != 1
+    ]
+    return "; ".join([TRUSTED, *heavy])
+
+
+def legend(run: Run) -> tuple[str, str]:
+    """Return what the control and the defended arm are trained on."""
+    if run.descent is None:
+        return "as many samples treated at random", "the lowest scores treated"
+    if run.config.treatment.effect.weighs:
+        return "the same weights shuffled", "samples weighed by the descent"
+    return "as many samples removed at random", "those of the lowest weights removed"
+
+
+def health_section(numbers: dict[str, Any]) -> Section:
+    """Return what the health checks count, an arm a column, and what clean accuracy is without learning."""
+    checks, heading, chance = numbers["checks"], "Can these numbers be believed?", chance_of(numbers["health"])
+    if not checks:
+        said = "The health checks were left out (evaluation.checked=0)."
+        return Section("health", heading, f"{chance}\n{said}")
+    head = (f"of {looked_at(checks)} test samples", *map(arm_in_words, arms_of(checks)), "allowed")
+    nothing = "" if warning(checks, numbers["health"]) else " Nothing is flagged."
+    said = f"{CHECKED}\n{reach(checks)}{nothing}"
+    return Section("health", heading, f"{chance}\n{said}", head, check_rows(checks))
+
+
+def eps_section(checks: Checks, eps: float) -> list[Section]:
+    """Return accuracy against eps of the arms that were checked; no section without."""
+    falls = {arm: found["falls"]["numbers"] for arm, found in checks.items()}
+    return [Section("checks", "Accuracy under PGD as eps grows", chart=eps_curves(falls, eps))] if falls else []
+
+
+def candidates_section(run: Run) -> list[Section]:
+    """Return what the treatment was chosen from, one row a candidate; no section if it was given."""
+    if run.candidates is None or run.data.choice is None:
+        return []
+    rows = [
+        (
+            Text(row.treatment, tone="main" if row.chosen else ""),
+            "-" if row.treatment == TreatmentName.reweight.value else f"{row.budget:g}",
+            f"{row.control:.1f}",
+            f"{row.defended:.1f}",
+            f"{row.gain:+.1f} ({row.low:+.1f} to {row.high:+.1f})" if row.budget else "",
+            "chosen" if row.chosen else "",
+        )
+        for row in run.candidates.itertuples()
+    ]
+    text, chart = CHOSEN.format(count=len(run.data.choice)), candidate_curves(run.candidates)
+    return [Section("candidates", "How the treatment was chosen", text, CANDIDATES, rows, chart)]
+
+
+def selection_section(run: Run, numbers: dict[str, Any]) -> Section:
+    """Return how many samples are treated, and how well they match the known noise."""
+    found, sizes = numbers["selection"], numbers["sizes"]
+    rows = [("treated", f"{sizes['treated']} of {sizes['train']}")]
+    known = {key: words for key, words in MATCHED.items() if found[key] is not None}
+    rows += [(name, form.format(found[key]).replace("%", " %")) for key, (name, form) in known.items()]
+    said = (one_class_said(numbers["one_class"], sizes["train"], run.settings["treatment"]), about_harm(run))
+    return Section(
+        "selection", "What was treated", "\n".join(filter(None, said)), ("training samples", "found"), rows
+    )
+
+
+def scores_section(run: Run, numbers: dict[str, Any]) -> Section:
+    """Return the histogram of the scores, and what a score is."""
+    said = f"The lowest scores are suspected; {run.config.scorer.name} looks at no objective."
+    if looks(run):
+        lowers = f"how much training on the sample lowers the objective ({run.config.objective})"
+        said = f"A score is {lowers}: negative harms, positive helps."
+    if members := numbers["scoring"]["members"]:
+        kind = "the mean over trainings" if run.config.scorer.seeds > 1 else "a sum"
+        said += f"\nThe score is {kind}. Rank correlation of its parts with it: {in_words(members)}."
+    return Section("scores", "Scores of the training samples", said, chart=score_histogram(run))
+
+
+def galleries(run: Run) -> list[Section]:
+    """Return the training samples of the lowest and the highest scores."""
+    headings = ("Most harmful", "Most helpful") if looks(run) else ("Lowest scores", "Highest scores")
+    ends = extremes(run.scores, SHOWN).items()
+    found = [gallery(run, name, heading, table) for heading, (name, table) in zip(headings, ends, strict=True)]
+    said = at_both_ends(found) if run.config.scorer.method is Method.alignment else ""
+    return [replace(found[0], text=said), *found[1:]]
+
+
+def gallery(run: Run, name: str, heading: str, table: pd.DataFrame) -> Section:
+    """Return training samples as pictures, with what is known of each; table: rows of the scores."""
+    classes, ids = run.data.class_names, table["id"].tolist()
+    pixels = run.data.train.images.take(torch.tensor(table.index.tolist()))
+    wrong = [run.data.noise_known and row.label != row.truth for row in table.itertuples()]
+    columns = {
+        "id": [str(each) for each in ids],
+        "name": ["-" if own == str(each) else own for own, each in zip(run.data.names_of(ids), ids, strict=True)],
+        "label": [classes[label] for label in table["label"]],
+        "truth": [classes[truth] if odd else "-" for truth, odd in zip(table["truth"], wrong, strict=True)],
+        "model says": [classes[prediction] for prediction in table["prediction"]],
+        "score": [Text(f"{score:.3g}", value=score) for score in table["score"]],
+    }
+    columns = {column: cells for column, cells in columns.items() if set(cells) != {"-"}}
+    pictures = [
+        [Picture(f"{name}_{rank:02d}", png(pixel), f"training sample {each}", odd)]
+        for rank, (pixel, each, odd) in enumerate(zip(pixels, ids, wrong, strict=True), start=1)
+    ]
+    rows = list(zip(*columns.values(), strict=True))
+    return Section(name, heading, "", tuple(columns), rows, pictures=pictures)
+
+
+def at_both_ends(sections: Sequence[Section]) -> str:
+    """Return what to say if every gallery has a wrong label; else nothing."""
+    wrong = [any(picture.wrong for group in section.pictures for picture in group) for section in sections]
+    return BOTH_ENDS if all(wrong) else ""
+
+
+def strip_section(run: Run) -> Section:
+    """Return the first validation samples: clean, adversarial, and the perturbation amplified."""
+    first = torch.arange(min(STRIP, len(run.data.validation)))
+    clean, attacked = (images.take(first).cpu() for images in (run.data.validation.images, run.adversarial))
+    groups = []
+    for number, (before, after) in enumerate(zip(clean, attacked, strict=True), start=1):
+        label = run.data.class_names[int(run.data.validation.labels[number - 1])]
+        kinds = {"clean": before, "adversarial": after, "perturbation": amplified(after - before)}
+        groups.append(
+            [
+                Picture(f"strip_{number:02d}_{kind}", png(pixels), f"{kind} picture of class {label}")
+                for kind, pixels in kinds.items()
+            ]
+        )
+    said = "Validation samples: clean, attacked at the scored model, and the difference amplified."
+    return Section("strip", "What the attack does", said, pictures=groups)
+
+
+def stages_section(seconds: dict[str, float]) -> Section:
+    """Return how long every stage took when it was computed."""
+    rows = [(stage.replace("_", " "), f"{value:.1f}") for stage, value in seconds.items()]
+    head = ("stage", "seconds when computed")
+    return Section("stages", "How long it took", "", head, rows, collapsed=True)
+
+
+def draw_run(run: Run, numbers: dict[str, Any], folder: Path) -> str:
+    """Write the pages of a run of task=defend into a folder; return what a terminal shows of them."""
+    write_pages(run, numbers, folder)
+    one_class = one_class_said(numbers["one_class"], len(run.data.train), run.settings["treatment"])
+    flagged = warning(numbers["checks"], numbers["health"])
+    derived = about_derivative(run.settings, run.record)
+    return "\n\n".join(filter(None, (arms_table(run), numbers["verdict"], flagged, one_class, derived)))
+
+
+def write_report(runtime: Runtime, run: Run, output: Path) -> dict[str, Any]:
+    """Write result.json, scores, per_sample and the pages into `output`; return the content of result.json."""
+    begin = time.perf_counter()
+    numbers = result(run)
+    columns = {name: run.arms["defended"].treatment[name].to_numpy() for name in ("treated", "weight")}
+    scores = named(run.scores.assign(**columns), run.data)
+    scores.to_parquet(output / "scores.parquet", index=False)
+    scores.to_csv(output / "scores.csv", index=False, encoding="utf-8")
+    evaluations = {name: arm.evaluation for name, arm in run.arms.items()} | run.further_controls
+    samples = [evaluation.assign(arm=name) for name, evaluation in evaluations.items()]
+    named(pd.concat(samples), run.data).to_parquet(output / "per_sample.parquet", index=False)
+    spent = time.perf_counter() - begin  # the pages are a stage of their own
+    numbers |= {"report_seconds": round(spent, 3)}
+    histories = {name: arm.history for name, arm in run.arms.items()}
+    finish(runtime, run, numbers, lambda folder: draw_run(run, numbers, folder), output, histories)
+    return numbers

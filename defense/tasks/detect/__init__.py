@@ -1,0 +1,1 @@
+"""Find out whether scores find labels that are known to be wrong."""

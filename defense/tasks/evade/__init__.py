@@ -1,0 +1,1 @@
+"""Find out how much of a gain under evasion survives a strict protocol."""

@@ -1,0 +1,1 @@
+"""Find out whether scores foresee retraining."""

@@ -1,0 +1,1 @@
+"""Find out whether scores order samples as influence by an inverse does."""

@@ -1,0 +1,1 @@
+"""Find out whether treating the lowest scores helps where nobody attacks."""

@@ -1,0 +1,1 @@
+"""Find out how long scorers take on the same work."""
