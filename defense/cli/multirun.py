@@ -24,7 +24,7 @@ from defense.cli.report import names_of, published
 from defense.cli.results import FAILED, RESULT, cells_of, find_failures, find_results
 from defense.cli.sweep_files import as_typed
 from defense.errors import InputError
-from defense.reporting.tables import markdown
+from defense.reporting.escaping import markdown
 from defense.runtime.lock import Lock, seize
 
 if TYPE_CHECKING:

@@ -27,8 +27,7 @@ from defense.cli.results import FAILED
 from defense.cli.sweep_files import as_typed
 from defense.config.compose import checked
 from defense.config.reads import unread
-from defense.reporting.escaping import for_terminal
-from defense.reporting.tables import markdown
+from defense.reporting.escaping import for_terminal, markdown
 from defense.store.fingerprint import differences
 from defense.store.store import MANIFEST, keyed
 from defense.tasks.planning import Plan, PlannedStage, plan

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 from defense.cli.results import RESULT, Result, find_cells
 from defense.config.choices import Task
 from defense.errors import InputError
-from defense.reporting.escaping import for_terminal
-from defense.reporting.sweeps import FOLDER
-from defense.reporting.tables import markdown
+from defense.reporting.escaping import for_terminal, markdown
+from defense.reporting.reading import FOLDER
 
 if TYPE_CHECKING:
     from defense.reporting.archive import Cells, Units

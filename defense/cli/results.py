@@ -12,8 +12,7 @@ from defense.cli.folders import CELL, left, sweep_above, uncounted
 from defense.cli.sweep_files import MULTIRUN, command_of_sweep, missing_of
 from defense.errors import InputError
 from defense.reporting.escaping import storable
-from defense.reporting.reading import check_result
-from defense.reporting.sweeps import COMMAND, FOLDER, LABEL
+from defense.reporting.reading import COMMAND, FOLDER, LABEL, check_result
 
 if TYPE_CHECKING:
     from defense.reporting.archive import Cells
@@ -47,7 +46,7 @@ def find_cells(paths: Sequence[Path]) -> Cells:
 def cells_of(results: Sequence[Result], failures: Sequence[Failure], missing: int, others: int) -> Cells:
     """Return cells with what the tables in their folders tell of them."""
     from defense.reporting.archive import Cells
-    from defense.reporting.cells import with_mcnemar
+    from defense.reporting.frame import with_mcnemar
 
     return Cells([with_mcnemar(result) for result in results], failures, missing, others)
 

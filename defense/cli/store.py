@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from defense.errors import InputError
-from defense.reporting.tables import markdown
+from defense.reporting.escaping import markdown
 from defense.store.files import usable
 from defense.store.fingerprint import differences
 from defense.store.prune import KINDS, Pruned, StoreItem, items_in, needed_keys, prune

@@ -21,8 +21,7 @@ from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.metagradients.descent import step_weights
 from defense.pipeline.run import Run
-from defense.reporting.agreement import rank_correlation
-from defense.reporting.statistics import mean_interval
+from defense.reporting.statistics import mean_interval, rank_correlation
 from defense.stages.treat import untreated
 
 MEASURED = ("round", "driving", "deciding", "driving_accuracy", "deciding_accuracy", "agreement")

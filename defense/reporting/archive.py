@@ -19,11 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from defense.errors import InputError
-from defense.reporting.cells import mcnemar_of
 from defense.reporting.escaping import storable
+from defense.reporting.frame import mcnemar_of
 from defense.reporting.page import Failure
-from defense.reporting.reading import check_result
-from defense.reporting.sweeps import COMMAND, FOLDER, LABEL, MCNEMAR, Result
+from defense.reporting.reading import COMMAND, FOLDER, LABEL, MCNEMAR, Result, check_result
 
 ARCHIVE = "cells.parquet"  # beside the page
 META, FORMAT = b"defense.cells", 1  # the key of the metadata, and the form of what is there

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from defense.reporting.arms import arm_in_words
 from defense.reporting.escaping import for_chart
 from defense.reporting.figures import COLOURS, COLOURS_OF_MANY, INK, NOISY, STYLE, STYLES, colours_of, svg
 from defense.reporting.statistics import Mean
-from defense.reporting.tables import arm_in_words
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 BAND = 0.1  # opacity
@@ -35,7 +35,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class RankInfo:
+class Spot:
     """A model between two measures, in percent or points, with its intervals."""
 
     colour: str  # what its colour stands for: the scorer
@@ -166,7 +166,7 @@ def within(means: Sequence[Mean]) -> tuple[float, float]:
     return max(low - margin, -1.0), min(high + margin, 101.0)
 
 
-def tradeoff(places: Sequence[RankInfo], references: Mapping[str, RankInfo], x: Axis, y: Axis) -> str:
+def tradeoff(places: Sequence[Spot], references: Mapping[str, Spot], x: Axis, y: Axis) -> str:
     """Return one measure against another, with intervals, and the line of those that none beats in both."""
     colours = dict(zip(dict.fromkeys(place.colour for place in places), cycle(COLOURS_OF_MANY)))
     markers = dict(zip(dict.fromkeys(place.marker for place in places), cycle(MARKERS)))
@@ -198,7 +198,7 @@ def tradeoff(places: Sequence[RankInfo], references: Mapping[str, RankInfo], x: 
         return svg(figure)
 
 
-def point(axes: Axes, place: RankInfo, colour: str, marker: str, *, size: int = 6) -> None:
+def point(axes: Axes, place: Spot, colour: str, marker: str, *, size: int = 6) -> None:
     """Draw one model with thin intervals."""
     halves = [[mean.high - mean.mean] if mean.judgeable else [0.0] for mean in (place.x, place.y)]
     at = (place.x.mean, place.y.mean)

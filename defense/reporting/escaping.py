@@ -9,6 +9,7 @@ import locale
 import re
 import sys
 import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,19 @@ def storable(value: Any) -> Any:
     if isinstance(value, dict):
         return {storable(key): storable(each) for key, each in value.items()}
     return [storable(each) for each in value] if isinstance(value, list) else value
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, form: Callable[[str], str] = visible) -> str:
+    """Return a Markdown table, also pleasant as plain text; every column but the first is aligned to the right.
+
+    form: what is done to every cell; as it is, a name with signs of Markdown is right in a terminal alone.
+    """
+    head, *rows = ([form(cell) for cell in cells] for cells in (head, *rows))
+    widths = [max(4, *(len(cell) for cell in column)) for column in zip(head, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        return "| " + " | ".join([cells[0].ljust(widths[0]), *padded[1:]]) + " |"
+
+    ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join(map(line, (head, ruler, *rows)))

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from defense.reporting.escaping import UTF8, for_latex, write
-from defense.reporting.sweeps import FOLDER
+from defense.reporting.reading import FOLDER
 
 Printed = tuple[Sequence[str], Sequence[Sequence[str]]]  # the header and the rows of a table
 

@@ -20,8 +20,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
+from defense.reporting.arms import arms_of, trusted_of
 from defense.reporting.escaping import for_chart
-from defense.reporting.tables import arms_of, trusted_of
 
 COLOURS = {"baseline": "#6b7280", "control": "#b7791f", "defended": "#1d6f8a", "proxy": "#7c3aed"}
 GREENS = ("#15803d", "#4ade80", "#84cc16", "#365314")  # of trusted arms, by their weight

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from defense.config.choices import Doubt
+from defense.reporting.arms import arm_in_words, arms_of
 from defense.reporting.escaping import visible
 from defense.reporting.exports import Text
+from defense.reporting.frame import named_by_sweep, shared_overrides
 from defense.reporting.metagradient import rough
-from defense.reporting.reading import is_rival
+from defense.reporting.reading import Result, is_rival
 from defense.reporting.statistics import percent
-from defense.reporting.sweeps import Result, swept
-from defense.reporting.tables import arm_in_words, arms_of
 
 Health = Mapping[str, Any]  # as in result.json
 Found = Mapping[str, Mapping[str, Any]]  # robustness.checks.Learned as plain values, by arm
@@ -82,8 +82,9 @@ def flagged_cells(results: Sequence[Result], *, shown: int = 5) -> str:
 
     Those of which nothing can be said are named elsewhere.
     """
+    shared = shared_overrides(results)
     named = [
-        " ".join([*swept(result, results), f"seed={result['seed']}"])
+        named_by_sweep(result, shared)
         for result in results
         if warning(result.get("checks", {}), result.get("health")) and not result.get("health", {}).get("reason")
     ]
@@ -205,7 +206,8 @@ def untold(results: Sequence[Result], about: str = "the treatment", *, shown: in
         return ""
     reasons = Counter(result["health"]["reason"] for result in idle)
     why = " and ".join(f"{reason}{f' in {count}' * (len(reasons) > 1)}" for reason, count in reasons.items())
-    named = [" ".join([*swept(result, results), f"seed={result['seed']}"]) for result in idle]
+    shared = shared_overrides(results)
+    named = [named_by_sweep(result, shared) for result in idle]
     more = f" and {len(named) - shown} more" if len(named) > shown else ""
     return (
         f"Nothing can be said about {len(idle)} of {len(results)} runs ({why}): {'; '.join(named[:shown])}{more}."

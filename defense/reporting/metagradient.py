@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from defense.config.choices import Method, Recipe
-from defense.reporting.sweeps import Result, swept
+from defense.reporting.frame import named_by_sweep, shared_overrides
+from defense.reporting.reading import Result
 
 ENOUGH = 0.9  # below it finite changes of the weights of samples leave the derivative soon
 HELD = "the attack of the training held fixed"
@@ -64,7 +65,8 @@ def rough(results: Sequence[Result], *, shown: int = 5) -> str:
         return held
     if len(results) == 1:
         return " ".join(filter(None, (f"{warned(low[0][1])}.", held)))
-    told = [" ".join([*swept(result, results), f"seed={result['seed']} {found:.2f}"]) for result, found in low]
+    shared = shared_overrides(results)
+    told = [f"{named_by_sweep(result, shared)} {found:.2f}" for result, found in low]
     which = "; ".join(told[:shown]) + (f" and {len(low) - shown} more" if len(low) > shown else "")
     said = f"Smoothness below {ENOUGH} in {len(low)} of {len(results)} runs ({which}): {SMOOTHER}."
     return " ".join(filter(None, (said, held)))

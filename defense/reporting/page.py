@@ -11,9 +11,8 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from defense.reporting.escaping import for_markdown, visible, write
+from defense.reporting.escaping import for_markdown, markdown, visible, write
 from defense.reporting.exports import Printed, Text, relative, sort_key, write_tables
-from defense.reporting.tables import markdown
 
 PAGE = "report"  # the stem of every page
 WIDE = 7  # columns: a table of more has smaller letters, on a wider page

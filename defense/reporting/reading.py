@@ -9,6 +9,11 @@ from defense.config.choices import AUTO, Method, Task, TreatmentName
 from defense.config.reads import names_read
 from defense.config.schema import Attack, Scorer, Train, Treat
 
+COMMAND = "command"  # of a result: the command of its sweep
+FOLDER = "folder"  # of a result: its folder
+LABEL = "label"  # of a result: its name on a page, the last two parts of its folder
+MCNEMAR = "mcnemar_p"  # of a result: the p-value of McNemar's test between its arms, NaN of none
+Result = dict[str, Any]  # the content of a result.json
 Settings = dict[str, Any]  # of a run, as result.json holds them under config
 
 KINDS: dict[str, type] = {"train": Train, "attack": Attack, "scorer": Scorer, "treatment": Treat}

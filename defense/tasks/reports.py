@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from defense.config.choices import Task
 from defense.reporting.archive import Units, by_arm, scored
 from defense.reporting.page import Page
-from defense.reporting.sweeps import Result
+from defense.reporting.reading import Result
 from defense.tasks.defend.report import defending_page
 from defense.tasks.detect.report import detection_page
 from defense.tasks.evade.report import by_share, evaded_page

@@ -14,7 +14,7 @@ from defense.cli.results import FAILED, RESULT, find_failures, find_results
 from defense.cli.sweep_files import missing_of
 from defense.errors import InputError
 from defense.reporting.page import Failure
-from defense.reporting.sweeps import COMMAND
+from defense.reporting.reading import COMMAND
 from defense.runtime.lock import seize
 from tests.cli.test_report import MULTIRUN, result
 

@@ -11,7 +11,7 @@ import pytest
 from defense.cli.report import main, page_of, text_of
 from defense.cli.results import find_results
 from defense.errors import InputError
-from defense.reporting.sweeps import group
+from defense.reporting.frame import group
 
 
 def summary(results: list[dict[str, Any]]) -> str:
@@ -51,13 +51,13 @@ def test_seeds_are_folded_and_repetitions_count_once() -> None:
     assert name == "default"
     assert sorted(run["seed"] for run in runs) == [0, 1, 2]
     text = summary(results)
-    assert (
-        "+5.0 points over random (95 % interval over 3 seeds +2.5 to +7.5; p 0.013), better than random removal"
-        in text
+    assert text.startswith(
+        "The treatment is better than random removal. ip reaches 46.0 %, +5.0 points over random removal (95 % "
+        "interval over 3 seeds: +2.5 to +7.5); 40.0 % without treatment."
     )
-    row = next(line for line in text.splitlines() if line.startswith("| adaptive, worst"))
-    assert [cell.strip() for cell in row.split("|")[2:6]] == ["40.0", "41.0", "46.0", "+5.0 (+2.5 to +7.5)"]
-    assert "The treatment is better than random removal." in text
+    row = next(line for line in text.splitlines() if line.startswith("| ip"))
+    cells = ["best", "+5.0 (+2.5 to +7.5)", "40.0", "41.0", "46.0", "0.013"]
+    assert [cell.strip() for cell in row.split("|")[2:8]] == cells
 
 
 def test_what_differs_in_anything_but_the_seed_is_apart() -> None:
@@ -71,7 +71,8 @@ def test_what_differs_in_anything_but_the_seed_is_apart() -> None:
         "default (2)",
         "default (3)",
     ]
-    assert summary(results).count("## ") == 2 + 4  # two budgets, four settings, without a table of runs
+    rows = [row[:2] for row in page_of(results).sections[0].rows]
+    assert rows == [("ip", "0.1"), ("ip (2)", "0.1"), ("ip (3)", "0.1"), ("ip", "0.2")]
 
 
 def test_a_row_of_fewer_seeds_says_so() -> None:
@@ -86,9 +87,6 @@ def test_a_row_of_fewer_seeds_says_so() -> None:
     head, _, first, second = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:4])
     assert dict(zip(head, first, strict=True))["seeds"] == "3"
     assert dict(zip(head, second, strict=True))["seeds"] == "2"
-    assert (
-        dict(zip(head, first, strict=True))["transfer, defended - control (95 %)"] == "+0.0"
-    )  # the same in every seed
 
 
 def test_weights_that_read_no_budget_are_one_setting_whatever_the_budget() -> None:
@@ -114,19 +112,26 @@ def test_settings_are_beside_each_other_and_chance_is_named() -> None:
     page = page_of(results)
     assert page.headline == (
         "1 of 3 settings is better than random removal, 1 worse, corrected for 3 comparisons (Holm). Best: ip, "
-        "treatment.budget=0.1 at 46.1 %, +5.1 points over random removal (+3.8 to +6.4); 40.0 % without treatment."
+        "treatment.budget=0.1 at 46.1 %, +5.1 points over random removal (95 % interval over 2 "
+        "seeds: +3.8 to +6.4); 40.0 % without treatment."
     )
-    assert "at most one such page in twenty would call any different" in page.notes[0]
+    assert "at most 5 % of such pages would report a difference" in page.notes[0]
     assert "share one random control" not in page.notes[0]
-    settings, first, *_ = page.sections
-    column = settings.header.index("judgement")
-    assert [row[column] for row in settings.rows] == ["best", "worse", "not distinguishable"]
-    assert first.heading == "treatment.budget=0.1"
-    row = dict(zip(first.header, first.rows[0], strict=True))
-    assert (row["scorer"], row["AUC"], row["control"], row["defended"]) == ("ip", "0.800", "41.0", "46.1")
+    settings = page.sections[0]
+    rows = [dict(zip(settings.header, row, strict=True)) for row in settings.rows]
+    assert [row["beside random removal"] for row in rows] == ["best", "worse", "not distinguishable"]
+    row = rows[0]
+    assert (row["scorer"], row["treatment.budget"], row["control"], row["defended"]) == (
+        "ip",
+        "0.1",
+        "41.0",
+        "46.1",
+    )
     assert row["defended - control (95 %)"] == "+5.1 (+3.8 to +6.4)"
     assert row["proxy"] == "40.0"
-    assert "<svg" in first.chart
+    assert "<svg" in settings.chart
+    tests = next(section for section in page.sections if section.name == "tests")
+    assert [row[tests.header.index("AUC")] for row in tests.rows] == ["0.800"] * 3
 
 
 def swept(seed: int, gain: float, scorer: str, *overrides: str, **treatment: Any) -> dict[str, Any]:
@@ -155,7 +160,7 @@ def test_what_a_scorer_does_not_read_is_one_row_and_real_scorers_alone_are_count
     ]
     results.append(swept(0, 1.0, "tracin", "objective=utility"))  # of one seed
     page = page_of(results)
-    assert sorted(row[0] for row in page.sections[1].rows) == [
+    assert sorted(row[0] for row in page.sections[0].rows) == [
         "ip proxy=adversarial, robustness",
         "ip proxy=adversarial, utility",
         "ip, robustness",
@@ -166,18 +171,18 @@ def test_what_a_scorer_does_not_read_is_one_row_and_real_scorers_alone_are_count
         "random",
         "tracin, utility",
     ]
-    named = {row[0]: row[page.sections[1].header.index("proxy")] for row in page.sections[1].rows}
+    named = {row[0]: row[page.sections[0].header.index("proxy")] for row in page.sections[0].rows}
     assert (named["oracle"], named["ip, utility"], named["loss proxy=adversarial"]) == ("-", "-", "40.0")
     assert page.headline == (
         "6 of 6 settings are better than random removal (oracle and random not counted), corrected for 8 "
-        "comparisons (Holm). Best: loss at 47.1 %, +6.1 points over random removal (+5.9 to +6.3); 40.0 % without "
-        "treatment."
+        "comparisons (Holm). Best: loss at 47.1 %, +6.1 points over random removal (95 % interval over 3 seeds: "
+        "+5.9 to +6.3); 40.0 % without treatment."
     )
     assert "Not judged: 1 of one seed." in page.notes[0]
     assert "Settings share one random control for each seed" in page.notes[0]
     assert page_of([cell for cell in results if cell["config"]["scorer"]["name"] == "oracle"]).headline == (
-        "The treatment is better than random removal. Best: oracle at 50.1 %, +9.1 points over random removal "
-        "(+8.9 to +9.3); 40.0 % without treatment."
+        "The treatment is better than random removal. oracle reaches 50.1 %, +9.1 points over random removal "
+        "(95 % interval over 3 seeds: +8.9 to +9.3); 40.0 % without treatment."
     )
 
 
@@ -185,11 +190,14 @@ def test_relabelling_looks_at_the_proxy_whatever_the_score() -> None:
     """Its predictions are the labels that are given: perfect knowledge with a proxy is another treatment."""
     proxies = ("null", "adversarial")
     cells = [swept(0, 9.0, "oracle", f"scorer.proxy={proxy}", name="relabel") for proxy in proxies]
-    assert [row[0] for row in page_of(cells).sections[1].rows] == ["oracle", "oracle proxy=adversarial"]
+    assert [row[0] for row in page_of(cells).sections[0].rows] == ["oracle", "oracle proxy=adversarial"]
 
 
 def test_one_seed_is_not_judged() -> None:
-    assert "one seed: no interval, no judgement" in summary([result(0, 9.0)])
+    assert summary([result(0, 9.0)]).startswith(
+        "One seed: the intervals that a judgement needs are over seeds, as in seed=range(5). Differences from "
+        "random removal, points: ip +9.0."
+    )
 
 
 def test_files_are_found_at_any_depth(tmp_path: Path) -> None:
@@ -263,7 +271,9 @@ def test_runs_of_several_tasks_are_not_mixed_and_the_page_is_written(
     assert "random removal" in capsys.readouterr().out
     page = (tmp_path / "sweep/report.md").read_text("utf-8")
     assert "+4.5 points over random" in page
-    assert (tmp_path / "sweep/tables/arms_1.csv").read_text("utf-8").startswith('"test accuracy, %"')
+    assert (
+        (tmp_path / "sweep/tables/metrics.csv").read_text("utf-8").startswith("metric,defended - control (95 %)")
+    )
     main([str(tmp_path / "sweep/0"), "--output", str(tmp_path / "page")])
     assert (tmp_path / "page/report.html").exists()
     (tmp_path / "sweep/1/result.json").write_text(json.dumps(result(1, 4.0, task="detect")))

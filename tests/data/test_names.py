@@ -290,7 +290,7 @@ def test_reports_call_samples_by_name_and_no_stage_is_computed_again_for_it(tmp_
 
 def test_a_sources_own_name_still_calls_a_group_of_settings(tmp_path: Path) -> None:
     """Of a sweep over data, a cell without that override is called by its source, and not by a column of names."""
-    from defense.reporting.settings import value_of
+    from defense.reporting.frame import value_of
 
     found = run_in(tmp_path / "run", *TINY, "task=detect", f"store={tmp_path / 'store'}")
     assert value_of(found, "data") == "digits"

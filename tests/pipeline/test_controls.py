@@ -12,8 +12,8 @@ from scipy import stats
 
 from defense.config.compose import composed
 from defense.errors import InputError
-from defense.reporting.cells import mcnemar_of
-from defense.reporting.sweeps import FOLDER
+from defense.reporting.frame import mcnemar_of
+from defense.reporting.reading import FOLDER
 from defense.tasks.defend.report import defending_page
 from tests.conftest import TINY, computed_in, run_in
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from defense.reporting.settings import about_harm
+from defense.tasks.defend.run_page import about_harm
 from tests.conftest import changed
 
 

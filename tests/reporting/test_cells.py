@@ -15,9 +15,9 @@ from scipy import stats
 from defense.cli.report import main, page_of
 from defense.cli.results import find_results
 from defense.errors import InputError
-from defense.reporting.cells import cells_table, costs, per_sample
 from defense.reporting.exports import Text, latex, sort_key
-from defense.reporting.settings import settings_of
+from defense.reporting.frame import costs, frame, per_sample, settings_of
+from defense.tasks.defend.report import numbers_of_run
 from tests.cli.test_report import result, swept
 from tests.reporting.cells import grid, leave
 
@@ -78,7 +78,7 @@ def test_a_run_that_is_found_twice_counts_once_and_stands_in_the_table_twice(tmp
         leave(tmp_path / folder, result(0, 2.0))
     leave(tmp_path / "a/1", result(1, 3.0))
     results = find_results([tmp_path / "a", tmp_path / "b"])
-    table = cells_table(settings_of(results), results)
+    table = frame(settings_of(results), results, numbers_of_run)
     assert table["counted"].tolist() == [False, True, True]
     said = next(section.text for section in page_of(results).sections if section.name == "cells")
     assert "1 of the runs repeat others and count once" in said
@@ -87,7 +87,7 @@ def test_a_run_that_is_found_twice_counts_once_and_stands_in_the_table_twice(tmp
 def test_what_is_swept_of_several_kinds_is_text(tmp_path: Path) -> None:
     cells = [swept(0, 1.0, "ip", f"treatment.budget={budget}", budget=budget) for budget in (0.1, 0.2)]
     cells.append(swept(0, 1.0, "ip", "treatment.budget=auto", budget="auto", names=["remove"]))
-    table = cells_table(settings_of(cells), cells)
+    table = frame(settings_of(cells), cells, numbers_of_run)
     assert table["treatment.budget"].tolist() == ["0.1", "0.2", "auto"]
     table.to_parquet(tmp_path / "cells.parquet")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from defense.reporting.settings import settings_of, treated
+from defense.reporting.facts import treated
+from defense.reporting.frame import settings_of
 from defense.tasks.defend.report import defending_page
 from tests.cli.test_report import swept
 
@@ -49,15 +50,10 @@ def cells() -> list[dict[str, Any]]:
 
 def test_a_descent_is_a_row_beside_scores() -> None:
     page = defending_page(cells(), "a sweep")
-    tables = {section.heading: section for section in page.sections if section.name.startswith("summary")}
-    assert list(tables) == list(HARMS)
-    for table in tables.values():
-        assert [row[0] for row in table.rows] == [
-            "metagradient, optimize",
-            "metagradient, optimize, discrete=true",
-            "ip",
-            "metagradient",
-        ]
+    settings = page.sections[0]
+    names = ["ip", "metagradient", "metagradient, optimize", "metagradient, optimize, discrete=true"]
+    harms = [harm.partition("=")[2] for harm in HARMS]
+    assert [row[:2] for row in settings.rows] == [(name, harm) for harm in harms for name in names]
 
 
 def test_a_sweep_over_treatments_has_them_in_rows_too() -> None:
@@ -65,11 +61,9 @@ def test_a_sweep_over_treatments_has_them_in_rows_too() -> None:
     for cell in found:
         if cell["config"]["treatment"]["name"] == "remove":
             cell["overrides"].append("treatment=remove")
-    (first, *_) = [
-        section for section in defending_page(found, "a sweep").sections if section.name.startswith("summary")
-    ]
-    assert first.heading == HARMS[0]
-    assert {row[0] for row in first.rows} >= {"ip, remove", "metagradient, remove", "metagradient, optimize"}
+    settings = defending_page(found, "a sweep").sections[0]
+    assert settings.header[:2] == ("scorer", "data.harm")
+    assert {row[0] for row in settings.rows} >= {"ip, remove", "metagradient, remove", "metagradient, optimize"}
 
 
 def test_without_a_descent_treatments_stay_in_columns() -> None:
@@ -78,10 +72,8 @@ def test_without_a_descent_treatments_stay_in_columns() -> None:
         for seed in (0, 1)
         for name in ("remove", "reweight")
     ]
-    headings = [
-        section.heading for section in defending_page(found, "x").sections if section.name.startswith("summary")
-    ]
-    assert headings == ["treatment=remove", "treatment=reweight"]
+    settings = defending_page(found, "x").sections[0]
+    assert [row[:2] for row in settings.rows] == [("ip", "remove"), ("ip", "reweight")]
 
 
 def test_what_descents_did_is_a_table() -> None:
@@ -101,7 +93,7 @@ def test_the_treatment_in_words() -> None:
     assert treated(settings) == (
         "remove 10 %, weights by metagradient descent in 4 rounds, remove 10 % by metagradient descent in 4 rounds"
     )
-    assert {setting.row: setting.rival for setting in settings} == {
+    assert {setting.row: setting.control for setting in settings} == {
         "ip": "random removal",
         "metagradient": "random removal",
         "metagradient, optimize": "the same weights shuffled",

@@ -20,7 +20,7 @@ from defense.cli.report import main
 from defense.reporting.charts import (
     Axis,
     Gain,
-    RankInfo,
+    Spot,
     budget_curves,
     forest,
     growth,
@@ -28,12 +28,19 @@ from defense.reporting.charts import (
     steps,
     tradeoff,
 )
-from defense.reporting.escaping import for_chart, for_latex, for_markdown, for_terminal, storable, visible
+from defense.reporting.escaping import (
+    for_chart,
+    for_latex,
+    for_markdown,
+    for_terminal,
+    markdown,
+    storable,
+    visible,
+)
 from defense.reporting.exports import Text, latex, relative
 from defense.reporting.figures import curves, points
 from defense.reporting.page import Failure, Page, Section, write_page
 from defense.reporting.statistics import mean_interval
-from defense.reporting.tables import markdown
 from tests.cli.test_report import result
 from tests.reporting.cells import leave
 from tests.reporting.test_page import Reader
@@ -162,9 +169,7 @@ CHARTS: dict[str, Callable[[list[str]], str]] = {
         {name: {0.1: MEAN, 0.2: MEAN} for name in names}, {"baseline": {0.1: MEAN}}, {}
     ),
     "growth": lambda names: growth({name: {1.0: MEAN, 8.0: MEAN} for name in names}, xlabel="x", ylabel="y"),
-    "tradeoff": lambda names: tradeoff(
-        [RankInfo(name, name, MEAN, MEAN) for name in names], {}, Axis("x"), Axis("y")
-    ),
+    "tradeoff": lambda names: tradeoff([Spot(name, name, MEAN, MEAN) for name in names], {}, Axis("x"), Axis("y")),
     "steps": lambda names: steps(names, {name: [MEAN] * len(names) for name in names[:2]}, ylabel="y"),
     "lines_with_bands": lambda names: lines_with_bands(
         {name: {0.1: MEAN, 1.0: MEAN} for name in names}, xlabel="x", ylabel="y"

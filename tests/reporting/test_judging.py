@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from defense.reporting.judging import Judgement, answer, caveat, judge
-from defense.reporting.settings import settings_of
+from defense.reporting.compare import Comparison, answer, caveat, compare
+from defense.reporting.frame import settings_of
+from defense.tasks.defend.report import MAIN
 from tests.cli.test_report import result
 
 SAMPLES = 500  # of the test set: accuracies come in steps of 0.2 points
@@ -64,15 +65,15 @@ def measured(rng: np.random.Generator, level: float) -> float:
 
 
 @cache
-def judged(tables: int, start: int, **form: Any) -> list[list[Judgement]]:
+def judged(tables: int, start: int, **form: Any) -> list[list[Comparison]]:
     """The judgements of many simulated sweeps; of 3, 5 and 10 seeds in turn unless `form` says how many."""
     return [list(table) for table in simulated(tables, start, **form)]
 
 
-def simulated(tables: int, start: int, **form: Any) -> Iterator[list[Judgement]]:
+def simulated(tables: int, start: int, **form: Any) -> Iterator[list[Comparison]]:
     for number in range(tables):
         own = {"seeds": (3, 5, 10)[number % 3], **form}
-        yield judge(settings_of(sweep(np.random.default_rng((start, number)), **own)))
+        yield compare(settings_of(sweep(np.random.default_rng((start, number)), **own)), MAIN)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_the_sentence_counts_what_is_called_different_after_correction() -> None
     said = "None of 6 settings is distinguishable from random removal, corrected for 6 comparisons (Holm)."
     assert answer(table).startswith(said)
     assert "Highest, perhaps by chance: " in answer(table)
-    assert "at most one such page in twenty" in caveat(table)
+    assert "at most 5 % of such pages" in caveat(table)
     assert "share one random control" in caveat(table)
 
 
@@ -147,7 +148,7 @@ def test_a_setting_of_one_seed_is_neither_judged_nor_best_however_high() -> None
     lone["overrides"] = ["seed=0", "scorer.seeds=9"]
     lone["config"]["scorer"]["seeds"] = 9
     lone["arms"]["defended"]["adaptive"]["worst"] = 99.0
-    table = judge(settings_of([*cells, lone]))
+    table = compare(settings_of([*cells, lone]), MAIN)
     assert [row.word for row in table] == ["best", "not distinguishable", "not judged: one seed"]
     assert "Not judged: 1 of one seed." in caveat(table)
     assert table[0].holm == pytest.approx(2 * table[0].pair.t)  # type: ignore[operator]
@@ -156,7 +157,7 @@ def test_a_setting_of_one_seed_is_neither_judged_nor_best_however_high() -> None
 def test_the_same_gain_in_every_seed_is_not_judged() -> None:
     """Two seeds that gain one and the same test sample more: the interval has no width, and is none."""
     cells = [result(seed, 0.2) for seed in (0, 1)]
-    (row,) = judge(settings_of(cells))
+    (row,) = compare(settings_of(cells), MAIN)
     assert (row.holm, row.word) == (None, "not judged: no spread")
     assert answer([row]).startswith("No setting can be judged")
 
@@ -169,6 +170,6 @@ def test_grounds_are_not_held_against_each_other() -> None:
             cell["name"] = cell["config"]["name"] = name
             cell["config"]["data"] = cell["config"]["data"] | {"path": f"{name}.npz"}
             cells.append(cell)
-    table = judge(settings_of(cells))
+    table = compare(settings_of(cells), MAIN)
     assert [row.word for row in table] == ["best", "best"]
     assert "Best of a: " in answer(table)

@@ -13,6 +13,8 @@ import pytest
 
 from defense.cli.report import page_of, text_of
 from defense.config.schema import plain
+from defense.reporting.compare import compare
+from defense.reporting.frame import settings_of
 from defense.reporting.health import (
     SCORED,
     chance_of,
@@ -23,9 +25,8 @@ from defense.reporting.health import (
     verdict_of,
     warning,
 )
-from defense.reporting.judging import judge
-from defense.reporting.settings import settings_of
 from defense.robustness.checks import compared_under, learned
+from defense.tasks.defend.report import MAIN
 from defense.tasks.detect.report import SHARES, detection_page
 from tests.cli.test_report import result, swept
 from tests.conftest import TINY
@@ -117,7 +118,7 @@ def test_a_setting_in_which_half_of_the_runs_say_nothing_is_not_judged() -> None
         for seed in range(5)
         for scorer, gain in (("ip", 8.0), ("loss", 8.0))
     ]
-    usual = {row.setting.row: row for row in judge(settings_of(runs))}
+    usual = {row.setting.row: row for row in compare(settings_of(runs), MAIN)}
     assert {row.word for row in usual.values()} == {"best", "better"}
     for idle in (3, 2):
         told = [
@@ -126,7 +127,7 @@ def test_a_setting_in_which_half_of_the_runs_say_nothing_is_not_judged() -> None
             else run
             for run in runs
         ]
-        rows = {row.setting.row: row for row in judge(settings_of(told))}
+        rows = {row.setting.row: row for row in compare(settings_of(told), MAIN)}
         if idle == 2:
             assert rows["ip"].holm == usual["ip"].holm
             continue
@@ -151,7 +152,7 @@ def test_a_page_on_which_no_run_says_anything_calls_nothing_better() -> None:
     runs = [result(seed, 8.0 + seed, health=health(KNOWS, KNOWS, KNOWS, standing=(0, 0, 0))) for seed in range(5)]
     text = text_of(page_of(runs))
     assert "No setting can be judged: the attack is too strong." in text
-    assert "+10.0 (+8.0 to +12.0) points over random, not judged: the attack is too strong" in text
+    assert "not judged: the attack is too strong" in text
     assert "better than random" not in text
 
 
@@ -161,7 +162,9 @@ def test_pages_of_other_tasks_say_so_first() -> None:
     assert answer[0].startswith(
         "Nothing can be said about 15 of 15 runs (clean accuracy is not told from chance): scorer=ip seed=0;"
     )
-    assert all("not judged" in line for line in answer[1:])
+    assert {line.partition(": ")[2] for line in answer[1:]} == {
+        "No setting can be judged: clean accuracy is not told from chance."
+    }
     scored = health_of({SCORED: plain(learned(LABELS, ONE))}, NAMES)
     shared: dict[str, Any] = {
         "selection": {"auc": 0.5, "precision": None},

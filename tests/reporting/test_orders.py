@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from defense.reporting.page import write_page
-from defense.reporting.significance import compared
+from defense.reporting.statistics import compared
 from defense.tasks.order.report import angles_of, order_page
 from defense.tasks.order.table import Orders, factor_of
 from defense.tasks.order.words import mended

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from defense.reporting.comparing import answer_of
-from defense.reporting.judging import Compared
-from defense.reporting.settings import settings_of
-from defense.tasks.repair.report import measures_in, repair_page
+from defense.config.choices import Measure
+from defense.reporting.compare import compare
+from defense.reporting.frame import settings_of
+from defense.tasks.repair.measures import MEASURES
+from defense.tasks.repair.report import answer_by_measure, measures_in, repair_page
 from tests.cli.test_report import swept
 
 
@@ -41,20 +42,23 @@ RESULTS = [
 
 
 def test_a_gap_that_falls_is_better_and_one_that_grows_worse() -> None:
-    rows = Compared.all(settings_of(RESULTS), "demographic_parity", lower_is_better=True)
+    rows = compare(settings_of(RESULTS), MEASURES[Measure.demographic_parity].metric)
     assert {row.setting.row: row.word for row in rows} == {
-        "ip": "better",
+        "ip": "best",
         "loss": "worse",
         "random": "not distinguishable",
     }
-    said = answer_of(rows, "gap")
-    assert said.startswith("Gap: 1 of 2 settings (random not counted) is better than random, 1 worse; best")
-    assert "best ip" in said
-    assert "last loss" in said
+    text = answer_by_measure(rows)
+    assert text.startswith(
+        "Demographic parity gap: 1 of 2 settings is better than random removal, 1 worse (random not counted), "
+        "corrected for 3 comparisons (Holm). Best: ip at 12.0 points, -8.0 points over random removal "
+        "(95 % interval over 5 seeds: -8."
+    )
+    assert text.endswith("; 20.0 points without treatment.")
 
 
 def test_accuracy_that_falls_is_worse() -> None:
-    rows = Compared.all(settings_of(RESULTS), "accuracy")
+    rows = compare(settings_of(RESULTS), MEASURES[Measure.accuracy].metric)
     assert {row.setting.row: row.word for row in rows}["ip"] == "worse"
 
 
@@ -95,14 +99,12 @@ def test_how_many_wrong_labels_are_found_is_said_with_its_interval() -> None:
         return run | {"selection": {"auc": 0.7, "precision": share, "recall": 0.1, "noise": 0.2}}
 
     page = repair_page([found(run) for run in RESULTS], "noisy")
-    assert any(fact.startswith("Wrong labels among those treated: ip 50 %, ") for fact in page.notes)
-    accuracy = next(section for section in page.sections if section.name == "accuracy_1")
-    rows = {row[0]: row for row in accuracy.rows}
+    section = next(section for section in page.sections if section.name == "selection")
+    rows = {row[0]: row for row in section.rows}
     half = stats.t.ppf(0.975, 4) * np.std(ways, ddof=1) / 5**0.5
     assert rows["ip"][-1] == f"0.50 ({0.5 - half:.2f} to {0.5 + half:.2f})"
     assert rows["ip"][-2] == "0.700"
-    assert accuracy.data is not None
-    assert accuracy.data["precision"].tolist() == pytest.approx([0.25, 0.25, 0.5])
+    assert rows["loss"][-1].startswith("0.25 (")
 
 
 @pytest.mark.parametrize(
@@ -128,15 +130,17 @@ def test_samples_that_others_have_attacked_are_named_with_the_data() -> None:
 
 
 def test_one_seed_is_not_judged() -> None:
-    rows = Compared.all(settings_of(RESULTS[:3]), "accuracy")
+    rows = compare(settings_of(RESULTS[:3]), MEASURES[Measure.accuracy].metric)
     assert {row.word for row in rows} == {"not judged: one seed"}
-    assert answer_of(rows, "accuracy").startswith("Accuracy: not judged. One seed: ")
+    text = answer_by_measure(rows)
+    assert text.startswith("Accuracy: One seed: the intervals that a judgement needs are over seeds")
+    assert text.endswith("Differences from random removal, points: ip -2.9; loss +2.1.")
 
 
 def test_what_the_objective_is_about_comes_first() -> None:
     assert str(measures_in(RESULTS)[0]) == "demographic_parity"
     page = repair_page(RESULTS, "fairness")
-    assert page.headline.startswith("Demographic parity gap: 1 of 2")
+    assert page.headline.startswith("Demographic parity gap: 1 of 2 settings is better than random removal")
     names = [section.name for section in page.sections]
     assert names[:2] == ["demographic_parity_1", "accuracy_1"]
     assert "pareto_demographic_parity_1" in names
@@ -151,10 +155,9 @@ def test_chance_that_is_called_different_from_chance_is_said() -> None:
         cell(result["seed"], "random", 0, 4) if "scorer=random" in result["overrides"] else result
         for result in RESULTS
     ]
-    answer = repair_page(lucky, "fairness").headline
-    assert "by luck alone: random +4.0 (+3.9 to +4.2; worse)." in answer
-    assert answer.count("by luck alone") == 1  # of the gap, not of accuracy
-    assert "by luck alone" not in repair_page(RESULTS, "fairness").headline
+    (note,) = [note for note in repair_page(lucky, "fairness").notes if "by luck alone" in note]
+    assert note.endswith("by luck alone: random +4.0 (+3.9 to +4.2; worse) by demographic parity gap.")
+    assert not [note for note in repair_page(RESULTS, "fairness").notes if "by luck alone" in note]
 
 
 def test_gaps_are_drawn_where_there_are_groups_whatever_comes_first() -> None:
@@ -173,7 +176,7 @@ def test_gaps_are_drawn_where_there_are_groups_whatever_comes_first() -> None:
             section.heading for section in repair_page(results, "both").sections if "pareto" in section.name
         ]
         assert headings == [
-            f"{gap} gap against accuracy: adult" for gap in ("demographic parity", "equal opportunity")
+            f"{gap} gap against accuracy: adult" for gap in ("Demographic parity", "Equal opportunity")
         ]
 
 

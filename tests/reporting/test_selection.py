@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from defense.reporting.selection import one_class, one_class_said
+from defense.tasks.selection import one_class, one_class_said
 
 NAMES = ["dog", "c|at", "bird"]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from defense.reporting.significance import FEWEST, compared, holm, mcnemar
+from defense.reporting.statistics import FEWEST, compared, holm, mcnemar
 
 
 def test_t_is_scipys_paired_test() -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from defense.reporting.statistics import geometric, judged, mean_interval, paired_difference
+from defense.reporting.statistics import geometric, mean_interval, paired_difference
 
 
 def test_equals_scipys_paired_t_test() -> None:
@@ -50,16 +51,23 @@ def test_nan_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "form", "text"),
     [
-        ([2.0, 2.1, 1.9], "+2.0 points over random (95 % interval over 3 seeds +1.8 to +2.2), better than random"),
-        ([-2.0, -2.1, -1.9], "worse than random removal"),
-        ([-2.0, 2.0, 0.5], "not distinguishable from random removal"),
-        ([2.0], "one seed: no interval, no judgement"),
+        ([2.0, 2.1, 1.9], {}, "+2.0 (+1.8 to +2.2)"),
+        ([2.0, 2.1, 1.9], {"decimals": 2, "signed": False}, "2.00 (1.75 to 2.25)"),
+        ([-2.0], {}, "-2.0"),
+        ([2.0, 2.0], {}, "+2.0"),
     ],
 )
-def test_words(values: list[float], words: str) -> None:
-    assert words in judged(mean_interval(values), rival="random removal")
+def test_a_mean_is_written_with_its_interval_if_it_has_one(
+    values: list[float], form: dict[str, Any], text: str
+) -> None:
+    assert mean_interval(values).text(**form) == text
+
+
+def test_no_end_of_an_interval_leaves_its_limits() -> None:
+    assert mean_interval([0.2, 1.0]).within(-1, 1).text(3) == "+0.600 (-1.000 to +1.000)"
+    assert mean_interval([0.5, 0.6, 0.7]).within(-1, 1).text(3) == "+0.600 (+0.352 to +0.848)"
 
 
 def test_the_geometric_mean_of_ratios() -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from defense.errors import InputError
+from defense.reporting.facts import command_of
+from defense.reporting.frame import settings_of
 from defense.reporting.page import write_page
-from defense.reporting.statistics import mean_interval
-from defense.reporting.sweeps import Grid, columns_of, command_of, row_of
 from defense.tasks.detect.report import SHARES, detection_page, recall_curve
-from defense.tasks.faithfulness.report import correlations, faithfulness_page, interval, seconds_of_a_target
+from defense.tasks.faithfulness.report import correlations, faithfulness_page, seconds_of_a_target
 from tests.reporting.test_page import Reader
 
 
@@ -25,7 +25,7 @@ def result(seed: int, scorer: str, *overrides: str, **content: Any) -> dict[str,
     proxy = values.get("scorer.proxy", "null")
     config = {
         "scorer": {"name": scorer, "method": method, "proxy": None if proxy == "null" else proxy},
-        "objective": values.get("objective"),
+        "objective": {"weights": {values.get("objective", "utility"): 1.0}},
         "train": {"recipe": values.get("train", "standard")},
         "treatment": {"name": values.get("treatment", "remove"), "budget": 0.1},
         "task": "detect",
@@ -50,16 +50,17 @@ RESULTS = [
 ]
 
 
-def rows_of(results: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(row_of(result, results) for result in results))
-
-
 def test_rows_are_scorers_columns_the_rest_and_seeds_are_folded() -> None:
-    assert rows_of(RESULTS) == ["ip", "loss", "loss proxy=adversarial", "oracle"]
-    assert columns_of(RESULTS) == ["utility", "robustness"]
-    grid = Grid.of(RESULTS, lambda found: found["selection"]["auc"])
-    assert grid.values("ip", "utility") == [0.70, 0.80]
-    assert grid.values("loss", "robustness") == []
+    """The objective is a part of the row if the scorer looks at one; the same run found twice counts once."""
+    settings = settings_of(RESULTS)
+    assert [setting.row for setting in settings] == [
+        "ip, utility", "ip, robustness", "loss", "loss proxy=adversarial", "oracle",
+    ]  # fmt: skip
+    assert [setting.scorer for setting in settings][:2] == ["ip", "ip"]
+    assert [setting.where for setting in settings][:2] == ["utility", "robustness"]
+    assert {setting.column for setting in settings} == {""}
+    assert settings[0].seeds == [0, 1]
+    assert [run["selection"]["auc"] for run in settings[0].runs] == [0.70, 0.80]
 
 
 def test_the_commands_are_those_that_were_run() -> None:
@@ -83,33 +84,31 @@ def test_runs_of_several_names_are_columns_of_their_own() -> None:
     other = [
         detected(0, scorer, 0.5, "objective=utility", "data=npz") | {"name": "mnist"} for scorer in ("ip", "loss")
     ]
-    assert columns_of(RESULTS + other) == ["x, utility", "x, robustness", "mnist"]
+    settings = settings_of(RESULTS + other)
+    assert {setting.where for setting in settings} == {"x, utility", "x, robustness", "mnist"}
 
 
 def test_a_column_of_grounds_has_the_names_of_their_files() -> None:
     grounds = [detected(0, "ip", 0.5, f"+experiment/faithfulness/lds={name}") for name in ("cnn", "mlp")]
-    assert columns_of(grounds) == ["cnn", "mlp"]
-
-
-def test_an_interval_of_correlations_stays_within_one() -> None:
-    assert interval(mean_interval([0.2, 1.0])) == "+0.600 (-1.000 to +1.000)"
-    assert interval(mean_interval([0.5, 0.6, 0.7])) == "+0.600 (+0.352 to +0.848)"
-    assert interval(mean_interval([0.5])) == "+0.500"
-    assert interval(None) == "-"
+    for ground, name in zip(grounds, ("cnn", "mlp"), strict=True):
+        ground["config"]["model"] = name
+    assert [setting.column for setting in settings_of(grounds)] == ["cnn", "mlp"]
 
 
 def test_detection_page(tmp_path: Path) -> None:
     page = detection_page(RESULTS, "noise")
     assert page.headline == (
-        "ROC AUC for finding the labels that are wrong: utility: loss proxy=adversarial 0.950 is the highest "
-        "of 3, ip 0.750; robustness: ip 0.600."
+        "Finding wrong labels: One seed: the intervals that a judgement needs are over seeds, as in "
+        "seed=range(5). Differences from ip: loss proxy=adversarial +0.250; loss +0.200."
     )
     write_page(page, tmp_path)
-    table = (tmp_path / "tables/auc.csv").read_text("utf-8").splitlines()
-    assert table[0] == "scorer,utility,robustness"
-    assert table[1] == "oracle,1.000,-"
-    assert table[4] == "ip,0.750 (0.115 to 1.000),0.600"  # of two values 0.1 apart: t = 12.7
-    assert r"scorer & utility & robustness \\" in (tmp_path / "tables/auc.tex").read_text("utf-8").splitlines()
+    table = pd.read_csv(tmp_path / "tables/auc.csv")
+    assert table["scorer"].tolist()[:2] == ["oracle", "loss proxy=adversarial"]
+    (low,) = table["auc_low"].dropna()  # of ip under utility alone: two values 0.1 apart, t = 12.7
+    half = 0.05 * 12.706
+    assert low == pytest.approx(0.75 - half, abs=1e-3)
+    shown = {row[0]: row[page.sections[0].header.index("ROC AUC (95 %)")] for row in page.sections[0].rows}
+    assert shown["ip, utility"] == "0.750 (0.115 to 1.000)"
     assert 'class="sortable"' in (tmp_path / "report.html").read_text("utf-8")
     reader = Reader()
     reader.feed((tmp_path / "report.html").read_text("utf-8"))
@@ -117,46 +116,38 @@ def test_detection_page(tmp_path: Path) -> None:
     assert not [source for source in reader.sources if source.startswith("http")]
     text = (tmp_path / "report.md").read_text("utf-8")
     assert all(f"\n    {command}\n" in text for command in page.command.splitlines())
-    for figure in ("recall_1", "recall_2"):
+    for figure in ("auc", "recall_1"):
         assert f"figures/{figure}.svg" in text
         assert (tmp_path / f"figures/{figure}.svg").read_text("utf-8").startswith("<svg")
 
 
-def test_perfect_knowledge_is_the_highest_of_nothing_whatever_its_row_is_called() -> None:
+def test_scorers_are_compared_with_ip_seed_by_seed_and_chance_is_not_counted() -> None:
+    """By hand: loss is 0.1 above ip, give or take 0.01; oracle is higher and is not counted."""
     cells = [
-        detected(0, scorer, auc, f"scorer.count={count}")
-        for scorer, auc in (("oracle", 1.0), ("random", 0.9), ("ip", 0.7), ("loss", 0.8))
-        for count in (1, 2)
+        detected(seed, scorer, level + 0.05 * seed + shift * (-1) ** seed)
+        for seed in range(4)
+        for scorer, level, shift in (("oracle", 0.8, 0.02), ("ip", 0.6, 0), ("loss", 0.7, 0.01))
     ]
-    said = "ROC AUC for finding the labels that are wrong: "
-    assert rows_of(cells)[0] == "oracle count=1"
-    assert detection_page(cells, "x").headline == f"{said}loss count=1 0.800 is the highest of 4."
-    assert detection_page(cells[:4], "x").headline == f"{said}oracle count=1 1.000 is the highest of 4."
-    assert detection_page(cells[:6], "x").headline == f"{said}ip count=1 0.700 is the highest of 2."
+    assert detection_page(cells, "x").headline == (
+        "Finding wrong labels: loss is better than ip (oracle not counted), corrected for 2 comparisons (Holm). "
+        "loss reaches 0.775, +0.100 over ip (95 % interval over 4 seeds: +0.082 to +0.118)."
+    )
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"versions": {"torch": "3"}}, "versions.torch"),
-        ({"device": "cuda:0"}, "device"),
-        ({"config": {"treatment": {"name": "remove", "budget": 0.2}}}, "treatment.budget"),
-    ],
-)
-def test_two_runs_that_are_not_the_same_are_no_repetition(changes: dict[str, Any], named: str) -> None:
-    """Their commands are the same, as where a default has changed since: neither takes the other's place."""
-    again = RESULTS[0] | changes | {"config": RESULTS[0]["config"] | changes.get("config", {})}
-    expected = f"PATH=ip, utility, seed 0: two runs that differ in {named}; expected one of them"
-    with pytest.raises(InputError, match=expected):
-        detection_page([*RESULTS, again], "x")
-    detection_page([*RESULTS, again | {"seed": 7}], "x")  # another seed clashes with nothing
+@pytest.mark.parametrize("changes", [{"versions": {"torch": "3"}}, {"device": "cuda:0"}])
+def test_two_runs_that_are_not_the_same_are_no_repetition(changes: dict[str, Any]) -> None:
+    """Their commands are the same: neither takes the other's place, and they are numbered apart."""
+    rows = detection_page([*RESULTS, RESULTS[0] | changes], "x").sections[0].rows
+    assert {row[0] for row in rows} >= {"ip, utility", "ip, utility (2)"}
 
 
 def test_a_proxy_that_is_not_looked_at_is_a_repetition() -> None:
     cells = [detected(0, "oracle", 1.0, f"scorer.proxy={proxy}") for proxy in ("null", "adversarial")]
     cells += [detected(0, "loss", 0.9, f"scorer.proxy={proxy}") for proxy in ("null", "standard", "adversarial")]
-    assert rows_of(cells) == ["oracle", "loss", "loss proxy=adversarial"]
-    assert detection_page(cells, "x").sections[0].rows[0] == ("oracle", "1.000")
+    rows = detection_page(cells, "x").sections[0].rows
+    assert [row[:2] for row in rows] == [
+        ("oracle", "1.000"), ("loss", "0.900"), ("loss proxy=adversarial", "0.900"),
+    ]  # fmt: skip
 
 
 def test_recall_is_what_a_loop_counts() -> None:
@@ -181,12 +172,16 @@ def test_faithfulness_page(tmp_path: Path) -> None:
     results = [foreseen(seed, "ip", 0.3 + 0.1 * seed, 2.0) for seed in (0, 1, 2)]
     results += [foreseen(3, "ekfac", 0.5, 9.0)]
     page = faithfulness_page(results, "lds")
-    assert page.headline.startswith("Rank correlation with retraining on random halves")
-    assert page.headline.endswith("ekfac +0.500 is the highest of 2, ip +0.400.")
+    assert page.headline.startswith("Foreseeing retraining on random halves (linear datamodelling score): ")
     assert "attacked at the baseline" in page.sections[0].text
     write_page(page, tmp_path)
-    rows = (tmp_path / "tables/faithfulness_1.csv").read_text("utf-8").splitlines()
-    assert rows[1:] == ["ekfac,+0.500,0.03,9.00,4.5", "ip,+0.400 (+0.152 to +0.648),-,2.00,1.0"]
+    rows = (tmp_path / "tables/cost_1.csv").read_text("utf-8").splitlines()
+    assert rows[1:] == ["ekfac,0.03,9.00,4.5", "ip,-,2.00,1.0"]
+    table = page.sections[0]
+    column = table.header.index("rank correlation (95 %)")
+    assert [(row[0], row[column]) for row in table.rows] == [
+        ("ekfac", "+0.500"), ("ip", "+0.400 (+0.152 to +0.648)"),
+    ]  # fmt: skip
 
 
 def test_faithfulness_page_of_samples_dropped_at_weight_zero() -> None:
@@ -196,10 +191,11 @@ def test_faithfulness_page_of_samples_dropped_at_weight_zero() -> None:
     for found in results:
         found["config"]["faithfulness"] = spec
         found["faithfulness"] |= {"frozen": 0.2 + 0.1 * found["seed"], "singles": -0.1}
-    (section,) = faithfulness_page(results, "lds").sections
-    assert section.header[:4] == ("scorer", "Spearman", "attacked at the baseline", "single samples")
-    ((_, anew, frozen, single, *_),) = section.rows
-    assert (anew, frozen.split()[0], single) == ("+0.300", "+0.250", "-0.100")
+    section, costs = faithfulness_page(results, "lds").sections
+    assert section.rows[0][:2] == ("ip", "+0.300")
+    assert costs.header[:3] == ("scorer", "attacked at the baseline", "single samples")
+    ((_, frozen, single, *_),) = costs.rows
+    assert (frozen.split()[0], single) == ("+0.250", "-0.100")
     said = (
         "retraining with a random 5 % at weight 0 (linear datamodelling score), each from first weights of its own"
     )
@@ -233,11 +229,10 @@ def test_every_part_of_the_faithfulness_page_says_what_its_own_numbers_are() -> 
         found["faithfulness"]["retrainings"] = count
     results[1]["config"]["objective"] = {"weights": {"utility": 1.0}}
     page = faithfulness_page(results, "x")
-    first, second = (section.text for section in page.sections)
+    first, second = (section.text for section in page.sections if section.name.startswith("faithfulness"))
     assert "random halves" in first
     assert "9 retrainings" in first
     assert "attacked at the baseline" in first
     assert "leave-one-out" in second
     assert "40 retrainings" in second
     assert "attacked at the baseline" not in second
-    assert "faithfulness.subsets=halves: ip +0.300; faithfulness.subsets=leave_one_out: ip +0.900" in page.headline

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from defense.reporting.tables import lookup, markdown, metrics, spoken
+from defense.reporting.arms import lookup, metrics, spoken
+from defense.reporting.escaping import markdown
 
 ARM = {"clean": 90.0, "transfer": 40.0, "adaptive": {"pgd": 30.0, "worst": 29.0}}
 

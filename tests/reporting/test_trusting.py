@@ -15,13 +15,12 @@ from scipy import stats
 from defense.cli.report import main, page_of
 from defense.config.compose import composed
 from defense.config.schema import plain
+from defense.reporting.arms import arm_in_words, arms_of, header
 from defense.reporting.figures import GREENS, colours_of
-from defense.reporting.settings import settings_of
+from defense.reporting.frame import settings_of
 from defense.reporting.statistics import tango
-from defense.reporting.tables import arm_in_words, arms_of, header
 from defense.tasks.defend.result import difference
-from defense.tasks.defend.trusting import trusted_said
-from defense.tasks.defend.verdict import verdict
+from defense.tasks.defend.verdict import trusted_said, verdict
 from tests.cli.test_report import result, swept
 from tests.reporting.cells import leave
 from tests.reporting.test_verdict import run
@@ -115,7 +114,7 @@ GAPS = (1.0, 2.5, 0.5, 3.0, -0.5)
 
 
 def column(page: Any, name: str) -> list[str]:
-    section = next(section for section in page.sections if section.name == "settings")
+    section = next(section for section in page.sections if name in section.header)
     return [str(row[section.header.index(name)]) for row in section.rows]
 
 
@@ -128,7 +127,7 @@ def test_a_sweep_judges_the_gain_over_the_trusted_arm_as_that_over_the_control()
     assert p[1] < 0.05 < p[0]
     half = stats.t.ppf(0.975, 4) * stats.sem(GAPS)
     mean = float(np.mean(GAPS))
-    assert column(page, "defended - trusted (95 %)") == [
+    assert column(page, "over trusted (95 %)") == [
         f"{-mean:+.1f} ({-mean - half:+.1f} to {-mean + half:+.1f})",
         f"{-mean - 4:+.1f} ({-mean - 4 - half:+.1f} to {-mean - 4 + half:+.1f})",
     ]
@@ -136,7 +135,7 @@ def test_a_sweep_judges_the_gain_over_the_trusted_arm_as_that_over_the_control()
     assert data is not None
     assert data["gain_over_trusted_p_t"].tolist() == pytest.approx(p)
     assert data["gain_over_trusted_p_holm"].tolist() == pytest.approx([p[0], min(1, 2 * p[1])])
-    assert column(page, "to trusted: judgement") == ["not distinguishable", "worse"]
+    assert column(page, "beside trusted") == ["not distinguishable", "worse"]
     assert column(page, "trusted") == [f"{own.mean():.1f}" for own in trusted]
     assert (
         "Training on the trusted validation samples too, with nothing treated, reaches more than the defended arm "
@@ -144,7 +143,8 @@ def test_a_sweep_judges_the_gain_over_the_trusted_arm_as_that_over_the_control()
     ) in page.headline
     runs = next(section for section in page.sections if section.name == "cells")
     assert "trusted" in runs.header
-    assert "Trusted: trained on the validation samples too" in page.sections[0].text
+    tests = next(section for section in page.sections if section.name == "tests")
+    assert "Trusted: trained on the validation samples too" in tests.text
 
 
 def test_the_answer_names_it_only_if_it_is_higher() -> None:
@@ -166,8 +166,8 @@ def test_the_answer_names_it_only_if_it_is_higher() -> None:
 
 def test_weighted_arms_have_columns_and_sentences_of_their_own() -> None:
     page = page_of(cells(trusted=tuple(gap - 9 for gap in GAPS), trusted_3=GAPS))
-    assert len(column(page, "defended - trusted x3 (95 %)")) == 2
-    assert column(page, "to trusted: judgement") == ["better", "better"]
+    assert len(column(page, "over trusted x3 (95 %)")) == 2
+    assert column(page, "beside trusted") == ["better", "better"]
     assert page.headline.count("Training on") == 1
     assert "which weigh 3 times as much as others, with nothing treated, reaches more" in page.headline
 
@@ -179,7 +179,7 @@ def test_results_of_before_are_drawn_alone_and_beside_others(tmp_path: Path) -> 
     for cell in old:
         cell["config"]["evaluation"].pop("trusted", None)
     new = [cell for cell in cells(trusted=GAPS) if cell["config"]["scorer"]["name"] == "loss"]
-    assert len({setting.ground for setting in settings_of([*old, *new])}) == 1
+    assert len({setting.group for setting in settings_of([*old, *new])}) == 1
     for number, cell in enumerate([*old, *new]):
         leave(tmp_path / "sweep" / str(number), cell)
     main([str(tmp_path / "sweep")])
@@ -188,8 +188,8 @@ def test_results_of_before_are_drawn_alone_and_beside_others(tmp_path: Path) -> 
     table = pd.read_csv(tmp_path / "again/tables/settings.csv")
     assert table["trusted"].notna().tolist() == [False, True]
     page = page_of([*old, *new])
-    assert column(page, "to trusted: judgement") == ["-", "worse"]
-    assert column(page, "defended - trusted (95 %)")[0] == "-"
+    assert column(page, "beside trusted") == ["-", "worse"]
+    assert column(page, "over trusted (95 %)")[0] == "-"
     rows = pd.read_parquet(tmp_path / "sweep/cells.parquet")
     assert rows.groupby("run")["arm"].apply(list).tolist() == [
         ["baseline", "control", "defended", *(["trusted"] if run >= 5 else [])] for run in range(10)

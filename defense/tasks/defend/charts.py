@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from defense.config.choices import TreatmentName
+from defense.reporting.arms import arm_in_words
 from defense.reporting.figures import (
     CLEAN,
     COLOURS,
@@ -24,7 +25,6 @@ from defense.reporting.figures import (
     legend_above,
     svg,
 )
-from defense.reporting.tables import arm_in_words
 from defense.tasks.defend.result import Run
 
 

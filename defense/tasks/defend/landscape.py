@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from defense.config.choices import AUTO
-from defense.reporting.charts import Axis, RankInfo, budget_curves, tradeoff
+from defense.reporting.arms import arm_in_words, trusted_of
+from defense.reporting.charts import Axis, Spot, budget_curves, tradeoff
+from defense.reporting.frame import WORST, Setting, by
 from defense.reporting.page import Section
 from defense.reporting.reading import effect_of
-from defense.reporting.settings import WORST, Setting
-from defense.reporting.statistics import Mean, mean_interval
-from defense.reporting.tables import arm_in_words, trusted_of
+from defense.reporting.statistics import Mean, mean_interval, paired_difference
 
 BUDGET = "treatment.budget"
 LINES = 8  # in one chart: more of them, each with its band, could not be told apart
 
 
-def ground_charts(settings: Sequence[Setting]) -> list[Section]:
-    """Return the charts of every ground that has several settings; two grounds never share one."""
-    grounds: dict[str, list[Setting]] = {}
-    for setting in settings:
-        grounds.setdefault(setting.ground, []).append(setting)
-    several = [alike for alike in grounds.values() if len(alike) > 1]
+def group_charts(settings: Sequence[Setting]) -> list[Section]:
+    """Return the charts of every comparison group that has several settings; two groups never share one."""
+    several = [alike for alike in by(settings, lambda setting: setting.group).values() if len(alike) > 1]
     curves = [curve for alike in several for curve in by_budget(alike)]
     numbered = [
         Section(f"budget_{number}", heading, text, chart=chart, html_only=True)
@@ -34,7 +31,7 @@ def by_budget(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
     """Return heading, text and chart of accuracy against budget, for each of what else was swept."""
     facets: dict[str, list[Setting]] = {}
     for setting in settings:
-        spec = setting.runs[0]["config"]["treatment"]
+        spec = setting.config["treatment"]
         if spec["budget"] != AUTO and not effect_of(spec).weighs:
             knobs = setting.knobs.items()
             others = [f"{name}={value}" for name, value in knobs if name != BUDGET and value is not None]
@@ -50,7 +47,9 @@ def by_budget(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
             budget = budget_of(setting)
             name = setting.label if budget in lines.get(setting.row, {}) else setting.row  # as on another device
             lines.setdefault(name, {})[budget] = mean_interval(setting.values("defended", WORST))
-            gains.setdefault(name, {})[budget] = setting.gain()
+            gains.setdefault(name, {})[budget] = paired_difference(
+                *(setting.values(arm, WORST) for arm in ("defended", "control"))
+            )
         references = {
             arm: {budget: by_seed(arm, [s for s in alike if budget_of(s) == budget]) for budget in budgets}
             for arm in arms_beside(alike)
@@ -101,7 +100,7 @@ def by_seed(arm: str, settings: Sequence[Setting], metric: str = WORST) -> Mean:
 def by_accuracies(number: int, settings: Sequence[Setting]) -> Section:
     """Return robust against clean accuracy of all settings of one ground, beside the arms that they share."""
     places = [
-        RankInfo(
+        Spot(
             setting.row,
             ", ".join(f"{name}={value}" for name, value in setting.knobs.items() if value is not None),
             mean_interval(setting.values("defended", "clean")),
@@ -110,7 +109,7 @@ def by_accuracies(number: int, settings: Sequence[Setting]) -> Section:
         for setting in settings
     ]
     references = {
-        arm: RankInfo(arm, arm, by_seed(arm, settings, "clean"), by_seed(arm, settings))
+        arm: Spot(arm, arm, by_seed(arm, settings, "clean"), by_seed(arm, settings))
         for arm in arms_beside(settings)
     }
     where = f", {settings[0].place}" if settings[0].place else ""

@@ -5,70 +5,140 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from defense.reporting.cells import cells_table
-from defense.reporting.charts import Gain, forest, shared_limits
-from defense.reporting.comparing import COMPARED
-from defense.reporting.descent import descents
+from defense.reporting.arms import arm_in_words, lookup, metrics, spoken, training_on, trusted_of
+from defense.reporting.compare import BASELINE, Comparison, Metric, answer, caveat, compare
+from defense.reporting.comparisons import (
+    Columns,
+    cell,
+    comparison_section,
+    interval_columns,
+    knob,
+    knobs_shown,
+    mean_cell,
+    numbers,
+    numbers_of,
+    shares,
+    spans,
+    table_section,
+    tested_columns,
+)
 from defense.reporting.exports import Text
+from defense.reporting.facts import about_runs, attacked, command_of, made_of
+from defense.reporting.frame import WORST, Setting, frame, mcnemar_of, settings_of, tidy
 from defense.reporting.health import flagged_cells, untold
-from defense.reporting.judging import Compared, Judgement, answer, caveat, judge
 from defense.reporting.metagradient import rough
 from defense.reporting.page import Page, Section
-from defense.reporting.paper import ABOUT, printed
-from defense.reporting.settings import Setting, attacked, facts_of, one_sided, settings_of
-from defense.reporting.statistics import judged, p_value
-from defense.reporting.sweeps import Result, command_of, made_of
-from defense.reporting.tables import arm_in_words, header, lookup, metrics, spoken, trusted_of
-from defense.tasks.defend.landscape import ground_charts
-from defense.tasks.defend.tables import cells_section, settings_section, settings_table
-from defense.tasks.defend.trusting import trusted_answer
+from defense.reporting.reading import FOLDER, LABEL, MCNEMAR, Result
+from defense.reporting.statistics import ALPHA, FEWEST, p_value, points
+from defense.tasks.defend.landscape import group_charts
+from defense.tasks.descent import descents
+from defense.tasks.selection import one_sided
 
-DETAILED = 12  # settings: more of them have a row each, and their own pages
-WORST = "adaptive.worst"
-EXPLAINED = {  # columns of a summary
-    "seeds": "A row of fewer seeds than others, as of failed cells, has other means beside it.",
-    "AUC": "AUC: of finding the samples that are known to be harmed.",
-    "trusted": "trusted: trained on the validation samples too, with nothing treated.",
-    "transfer, defended - control (95 %)": "transfer: under the attack that was made at the baseline.",
-    "triggered": "triggered: on test pictures with the planted trigger, defended.",
-    "proxy": "proxy: the model that the scores were taken at, where it is another.",
-}
+MAIN = Metric(WORST, "adaptive accuracy at worst")
+OTHERS = (  # beside the accuracy after each attack of the suite
+    Metric("clean", "clean accuracy"),
+    Metric("transfer", "accuracy under the attacks frozen at the baseline"),
+    Metric("triggered", "accuracy with the planted trigger"),
+)
+ABOUT = (
+    "Accuracy on test under adaptive attack at worst, in percent, means over seeds. In brackets the 95 % interval "
+    "of the difference, paired by seed. p: Student's paired t test, after Holm's correction for all rows. "
+    "Best: the highest accuracy, if it is better than its control; no test compares it with the next one."
+)
+ABOUT_RUNS = (
+    "One row a run; its name leads to its own page. In brackets the 95 % interval over test samples. p: McNemar's "
+    "exact test of defended against control on the same test samples. Both cover the choice of test samples, not "
+    "the luck of retraining, and judge nothing here. Own seconds: of the stages that the run computed itself. All "
+    "seconds: of every stage that it rests on."
+)
 
 
 def defending_page(results: Sequence[Result], title: str) -> Page:
-    """Return the page of task=defend: every setting judged, charts, a summary by what was swept, every cell."""
+    """Return the page of task=defend: every setting judged, charts, other metrics, tests, every run."""
     settings = settings_of(results)
-    judgements = judge(settings)
-    cells = cells_table(settings, results)
-    table = settings_section(judgements, settings_table(judgements, cells))
-    sections = [table, *choices(settings), *descents(settings)]
-    if len(settings) > 1:
-        columns = dict.fromkeys(setting.column for setting in settings)
-        limits = shared_limits([setting.gain() for setting in settings])
-        sections += [
-            summary(number, column, [judged for judged in judgements if judged.setting.column == column], limits)
-            for number, column in enumerate(columns, start=1)
-        ]
-    sections += [*ground_charts(settings), cells_section(cells)]
-    if len(settings) <= DETAILED:
-        rows = sum(judgement.holm is not None for judgement in judgements)
-        sections += [arms(number, judgement, rows) for number, judgement in enumerate(judgements, start=1)]
-    higher, flagged = trusted_answer(settings), flagged_cells(results)
-    said = " ".join(filter(None, (untold(results), answer(judgements), higher, flagged, rough(results))))
-    notes = [caveat(judgements), luck_of_draws(results), clean_changes(settings)]
-    notes = list(filter(None, [*notes, *facts_of(settings, attacked), *one_sided(settings)]))
-    return Page(title, said, command_of(results), sections, made_of(results), notes=notes)
+    rows = compare(settings, MAIN)
+    trusted = beside_trusted(settings)
+    cells = frame(settings, results, numbers_of_run)
+    data = settings_data(rows, trusted, cells)
+    sections = [
+        comparison_section("settings", "Every setting", rows, ABOUT, data),
+        *choices(settings),
+        *descents(settings),
+        *group_charts(settings),
+        metrics_section(settings),
+        tests_section(rows, trusted, data),
+        cells_section(cells),
+    ]
+    headline = [untold(results), answer(rows), trusted_answer(trusted), flagged_cells(results), rough(results)]
+    notes = [caveat(rows), luck_of_draws(results), clean_changes(settings)]
+    return Page(
+        title,
+        " ".join(filter(None, headline)),
+        command_of(results),
+        sections,
+        made_of(results),
+        notes=list(filter(None, [*notes, *about_runs(settings, attacked), *one_sided(settings)])),
+    )
+
+
+def numbers_of_run(result: Result) -> dict[str, Any]:
+    """Return the numbers of one run by column: accuracies in percent, gain in points, McNemar's p, selection."""
+    arms, gain = result["arms"], result.get("gain_over_control", {})
+    return {
+        **{f"{arm}.{path}": lookup(arms[arm], path) for arm in arms for path in metrics(arms[arm])},
+        "gain": points(lookup(arms["defended"], WORST) - lookup(arms["control"], WORST)),
+        "gain_low": gain.get("low"),
+        "gain_high": gain.get("high"),
+        MCNEMAR: mcnemar_of(result),
+        **{f"selection.{name}": value for name, value in result["selection"].items()},
+    }
+
+
+def beside_trusted(settings: Sequence[Setting]) -> dict[str, list[Comparison]]:
+    """Return, by trusted arm, the settings that have it, each beside it; judged as beside the random control."""
+    arms = trusted_of({arm for setting in settings for arm in setting.arms})
+    return {arm: compare([one for one in settings if arm in one.arms], MAIN, over=arm) for arm in arms}
+
+
+def trusted_answer(trusted: dict[str, list[Comparison]]) -> str:
+    """Return how trusted arms compare with the defended arm if they are higher, a sentence each."""
+    return " ".join(filter(None, (higher(arm, rows) for arm, rows in trusted.items())))
+
+
+def higher(arm: str, rows: Sequence[Comparison]) -> str:
+    """Return in how many settings one trusted arm is higher, chance and perfect knowledge aside."""
+    conclusive = [row for row in rows if not row.setting.inconclusive]
+    conclusive = [row for row in conclusive if not row.setting.is_rival] or conclusive
+    above = [row for row in conclusive if row.gain < 0]
+    if not above:
+        return ""
+    if len(conclusive) > 1:
+        clear = sum(row.differs for row in above)
+        return (
+            f"{training_on(arm)} reaches more than the defended arm in {len(above)} of {len(conclusive)} "
+            f"settings, in {clear or 'none'} of them by more than chance."
+        )
+    (row,) = above
+    gap = row.difference
+    assert gap is not None
+    ends = f"95 % interval over seeds {-gap.high:+.1f} to {-gap.low:+.1f}, " if gap.judgeable else ""
+    word = "by more than chance" if row.differs else row.word
+    return (
+        f"{training_on(arm)} reaches {row.setting.mean(arm):.1f} %, {-gap.mean:.1f} points more than the "
+        f"defended arm ({ends}{word})."
+    )
 
 
 def luck_of_draws(results: Sequence[Result]) -> str:
-    """Return how far apart random draws of one run are, over all runs that have several; nothing if none has."""
+    """Return the spread between random draws of one run, over all runs that have several; nothing if none has."""
     draws = {
-        json.dumps(found, sort_keys=True): [lookup(each, WORST) for each in found.values()]
-        for found in (result["controls"] for result in results if "controls" in result)
+        json.dumps(controls, sort_keys=True): [lookup(each, WORST) for each in controls.values()]
+        for controls in (result["controls"] for result in results if "controls" in result)
     }
     if not draws:
         return ""
@@ -81,93 +151,177 @@ def luck_of_draws(results: Sequence[Result]) -> str:
 
 def clean_changes(settings: Sequence[Setting], *, shown: int = 5) -> str:
     """Return which settings change clean accuracy against their control, judged as gains are, at most `shown`."""
-    changed = [row for row in Compared.all(settings, "clean") if row.differs]
+    changed = [row for row in compare(settings, OTHERS[0]) if row.differs]
     if not changed:
         return ""
-    told = "; ".join(f"{row.setting.name} {row.pair.difference}" for row in changed[:shown])
+    told = "; ".join(f"{row.setting.name} {row.difference}" for row in changed[:shown])
     more = f" and {len(changed) - shown} more" if len(changed) > shown else ""
     return (
         f"Clean accuracy differs from the control's in {len(changed)} of {len(settings)} settings: {told}{more}."
     )
 
 
-def summary(number: int, column: str, judgements: Sequence[Judgement], limits: tuple[float, float]) -> Section:
-    """Return one row per scorer, the highest gain first, and the gains with their intervals as a chart."""
-    ranked = sorted(judgements, key=lambda judgement: -judgement.pair.difference.mean)
-    seeds = sorted({len(judgement.setting.runs) for judgement in ranked})
-    over = " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]]))) + (" seeds" if seeds != [1] else " seed")
-    trusted = trusted_of({arm for judgement in ranked for arm in judgement.setting.arms})
-    table = [cells(judgement, trusted) for judgement in ranked]
-    idle = {"seeds"} if len(seeds) == 1 else set()  # those of cells that failed are missing in some rows alone
-    shown = [name for name in table[0] if name not in idle and any(row[name] != "-" for row in table)]
-    rows = [tuple(row[name] for name in shown) for row in table]
-    chart = forest(
-        [Gain(judged.setting.row, judged.pair.difference, judged.differs) for judged in ranked],
-        xlabel="defended - control, points of adaptive accuracy",
-        limits=limits,
-    )
-    text = (
-        f"Accuracy on test under adaptive attack at worst, in percent, means over {over}; in brackets the 95 % "
-        "interval of the paired difference over seeds."
-    )
-    said = " ".join([text, *(sentence for name, sentence in EXPLAINED.items() if name in shown)])
-    heading = column or "All settings"
-    caption = f"{heading}: accuracy on test under adaptive attack at worst, in percent: {ABOUT}."
-    found = printed(ranked, ())
-    return Section(
-        f"summary_{number}", heading, said, shown, rows, chart, collapsed=True, paper=found, caption=caption
-    )
+def other_metrics(settings: Sequence[Setting]) -> list[Metric]:
+    """Return the accuracies that settings have beside the main one: after each attack but the last, and OTHERS."""
+    attacks = metrics(settings[0].runs[0]["arms"][BASELINE])
+    after = [path for path in attacks if path.startswith("adaptive.") and path != WORST][:-1]
+    return [*(Metric(path, spoken(path)) for path in after), *OTHERS]
 
 
-def cells(judgement: Judgement, trusted: Sequence[str] = ()) -> dict[str, str]:
-    """Return the row of one setting, by column; '-' where there is nothing to say. trusted: arms of the table."""
-    setting = judgement.setting
-    aucs = [run["selection"]["auc"] for run in setting.runs if run["selection"]["auc"] is not None]
-    means = {arm: f"{np.mean(setting.values(arm, WORST)):.1f}" for arm in setting.arms}
-    stamped = setting.values("defended", "triggered") if "triggered" in setting.runs[0]["arms"]["defended"] else []
-    return {
-        "scorer": setting.row,
-        "seeds": str(len(setting.runs)),
-        "AUC": f"{np.mean(aucs):.3f}" if aucs else "-",
-        **{arm: means[arm] for arm in COMPARED},
-        **{arm_in_words(arm): means.get(arm, "-") for arm in trusted},
-        "defended - control (95 %)": str(setting.gain()),
-        "p, Holm": p_value(judgement.holm),
-        **{
-            f"defended - {arm_in_words(arm)} (95 %)": str(setting.gain(over=arm)) if arm in means else "-"
-            for arm in trusted
-        },
-        "clean, defended - control (95 %)": str(setting.gain("clean")),
-        "transfer, defended - control (95 %)": str(setting.gain("transfer")),
-        "triggered": f"{np.mean(stamped):.1f}" if stamped else "-",
-        "proxy": means.get("proxy", "-"),
+def metrics_section(settings: Sequence[Setting]) -> Section:
+    """Return the other accuracies of every arm, a row a setting and metric."""
+    knobs = knobs_shown(settings)
+    rows = [
+        row
+        for metric in other_metrics(settings)
+        for row in compare([one for one in settings if one.has(metric.path)], metric)
+    ]
+    arms = ["baseline", "control", "defended", *trusted_of({arm for one in settings for arm in one.arms}), "proxy"]
+    many = len(settings) > 1
+    columns: Columns = {
+        **({"scorer": [row.setting.row for row in rows]} if many else {}),
+        **{name: [knob(row.setting, name) for row in rows] for name in knobs},
+        "metric": [row.metric.name for row in rows],
+        "defended - control (95 %)": [row.metric.change(row.difference) for row in rows],
+        **{arm_in_words(arm): [mean_cell(row, arm) for row in rows] for arm in arms},
     }
+    text = (
+        "Means over seeds, in percent; in brackets the 95 % interval of the difference, paired by seed. The last "
+        "attack is the accuracy at worst, above. These differences are not judged."
+    )
+    facets = ("scorer", *knobs, "metric")
+    return table_section(
+        "metrics", "Other accuracies", text, columns, facets=facets, collapsed=many, html_only=many
+    )
 
 
-def arms(number: int, judgement: Judgement, rows: int) -> Section:
-    """Return the table of arms of one setting, with its verdict over seeds; one of `rows` that have a p-value."""
-    setting = judgement.setting
-    names = setting.arms
+def arm_cell(row: Comparison, arm: str) -> str:
+    """Return the mean of an arm that all runs of a setting have; '-' of another."""
+    return mean_cell(row, arm) if arm in row.setting.arms else "-"
+
+
+def settings_data(
+    rows: Sequence[Comparison], trusted: dict[str, list[Comparison]], cells: pd.DataFrame
+) -> pd.DataFrame:
+    """Return one row a setting as plain numbers: means with 95 % intervals over seeds, p-values, costs.
+
+    Accuracies are adaptive at worst unless named otherwise, in percent; gains in points.
+    """
+    settings = [row.setting for row in rows]
+    beside = {BASELINE: compare(settings, MAIN, over=BASELINE), **trusted}
+    other = {metric.path: compare(settings, metric) for metric in OTHERS}
     table = []
-    for metric in metrics(setting.runs[0]["arms"]["baseline"]):
-        means = [f"{np.mean(setting.values(arm, metric)):.1f}" for arm in names]
-        table.append((spoken(metric), *means, str(setting.gain(metric))))
-    verdict = judged(setting.gain(), rival=setting.rival, p=judgement.holm, rows=rows)
-    if setting.inconclusive:
-        verdict = f"{setting.gain()} points over random, {judgement.word}"
-    return Section(f"arms_{number}", setting.label, verdict, header(names), table, collapsed=rows > 1)
+    for number, row in enumerate(rows, start=1):
+        own = cells[(cells["setting"] == number) & cells["counted"]]
+        within = own.get(MCNEMAR, pd.Series(dtype=float)).dropna()
+        found = {"setting": number, **numbers_of(row)}
+        found |= {"mcnemar_seeds": len(within), "mcnemar_below": int((within < ALPHA).sum())}
+        for arm, compared in beside.items():
+            for one in compared:
+                if one.setting is row.setting:
+                    found |= tested_columns(f"gain_over_{arm}", one) | {f"judgement_over_{arm}": one.word}
+        for path, compared in other.items():
+            if gain := compared[number - 1].difference:
+                found |= interval_columns(f"defended_{path}", row.setting.values("defended", path))
+                found |= gain.columns(f"gain_{path}")
+        found["auc"] = mean_of(own, "selection.auc")
+        found |= {name: mean_of(own, name) for name in ("seconds_own", "seconds_all")}
+        table.append(found)
+    return tidy(pd.DataFrame(table))
+
+
+def mean_of(table: pd.DataFrame, column: str) -> float:
+    """Return the mean of a column; NaN if there is none, or nothing in it."""
+    return float(table[column].astype(float).mean()) if column in table else float("nan")
+
+
+def tests_section(rows: Sequence[Comparison], trusted: dict[str, list[Comparison]], data: pd.DataFrame) -> Section:
+    """Return the further tests and costs of every setting: other rivals, other tests, AUC, seconds."""
+    knobs = knobs_shown([row.setting for row in rows])
+    columns: Columns = {
+        "scorer": [row.setting.row for row in rows],
+        **{name: [knob(row.setting, name) for row in rows] for name in knobs},
+        "p, t": numbers(data, "gain_p_t", p_value),
+        "p, Wilcoxon": numbers(data, "gain_p_wilcoxon", p_value),
+        "seeds of McNemar p < 0.05": shares(data, "mcnemar_below", "mcnemar_seeds"),
+    }
+    for arm in (BASELINE, *trusted):
+        rival = "no treatment" if arm == BASELINE else arm_in_words(arm)
+        words = data.get(f"judgement_over_{arm}", pd.Series("-", index=data.index)).fillna("-")
+        columns |= {
+            f"over {rival} (95 %)": spans(data, f"gain_over_{arm}"),
+            f"beside {rival}": [Text(word, tone=word) for word in words],
+            f"p, Holm, {rival}": numbers(data, f"gain_over_{arm}_p_holm", p_value),
+        }
+    columns |= {
+        "AUC": numbers(data, "auc", "{:.3f}"),
+        "own seconds": numbers(data, "seconds_own"),
+        "all seconds": numbers(data, "seconds_all"),
+    }
+    return table_section(
+        "tests", "Other tests, and costs", about_tests(data), columns, html_only=True, collapsed=True
+    )
+
+
+def about_tests(data: pd.DataFrame) -> str:
+    """Return the meaning of the columns of further tests."""
+    parts = ["p, t: of the gain over the control, before correction. Wilcoxon: the exact signed-rank test."]
+    if (data["seeds"] < FEWEST).any():
+        parts.append(f"With fewer than {FEWEST} seeds it cannot reach 0.05, however large the difference is.")
+    if data["mcnemar_seeds"].any():
+        parts.append("McNemar: in how many seeds defended and control differ on test samples.")
+    if any(str(name).startswith("judgement_over_trusted") for name in data):
+        parts.append(
+            "Trusted: trained on the validation samples too, nothing treated; x3: if they weigh 3 times as much."
+        )
+    parts.append("Each rival is corrected for its own number of settings.")
+    if "auc" in data:
+        parts.append("AUC: of finding the samples that are known to be harmed.")
+    return " ".join([*parts, "Seconds are means over seeds: own of stages that a run computed itself."])
+
+
+def cells_section(data: pd.DataFrame) -> Section:
+    """Return one row a run, with the link to its own page."""
+    arms = {str(name).removesuffix(f".{WORST}") for name in data if str(name).endswith(f".{WORST}")}
+    names = list(data.columns)
+    swept = names[names.index("scorer") + 1 : names.index("counted")]
+    several = ["name"] if data["name"].nunique() > 1 else []
+    knobs = [*several, *(name for name in swept if data[name].nunique() > 1)]
+    columns: Columns = {
+        "run": runs_of(data),
+        **{name: [cell(value) for value in data[name]] for name in ("scorer", *knobs)},
+        "seed": numbers(data, "seed", "{:.0f}"),
+        "defended - control (95 %)": spans(data, "gain"),
+        **{
+            arm_in_words(arm): numbers(data, f"{arm}.{WORST}")
+            for arm in ("baseline", "control", "defended", *trusted_of(arms))
+        },
+        "p, McNemar": numbers(data, MCNEMAR, p_value),
+        **{metric.path: numbers(data, f"defended.{metric.path}") for metric in OTHERS},
+        "own seconds": numbers(data, "seconds_own"),
+        "all seconds": numbers(data, "seconds_all"),
+    }
+    again = int((~data["counted"]).sum())
+    text = ABOUT_RUNS + (f" {again} of the runs repeat others and count once." if again else "")
+    facets = ("scorer", *knobs, "seed")
+    return table_section("cells", "Every run", text, columns, facets=facets, data=data, html_only=True)
+
+
+def runs_of(data: pd.DataFrame) -> list[str]:
+    """Return the names of runs, each with the link to its own page; '-' of a run without one."""
+    if LABEL not in data:
+        return ["-"] * len(data)
+    pairs = zip(data[LABEL], data[FOLDER], strict=True)
+    return [Text(label, href=folder) if folder else "-" for label, folder in pairs]
 
 
 def choices(settings: Sequence[Setting]) -> list[Section]:
     """Return what every setting with an automatic treatment chose, seed by seed; no section of none."""
-    automatic = [setting for setting in settings if setting.is_automatic]
     rows = []
-    for setting in automatic:
-        found = Counter(chosen(run) for run in setting.runs)
-        for what, count in found.most_common():
-            rows.append(
-                (setting.name, what, Text(f"{count} of {len(setting.runs)}", value=count / len(setting.runs)))
-            )
+    for setting in (setting for setting in settings if setting.is_automatic):
+        count = len(setting.runs)
+        for what, times in Counter(chosen(run) for run in setting.runs).most_common():
+            rows.append((setting.name, what, Text(f"{times} of {count}", value=times / count)))
     text = (
         "Of treatment.budget=auto: what did best on held-out validation, seed by seed. Where no candidate beat "
         "its random control and the untreated data there, nothing was treated."
@@ -177,7 +331,7 @@ def choices(settings: Sequence[Setting]) -> list[Section]:
 
 
 def chosen(result: Result) -> str:
-    """Return what one run with an automatic treatment chose: 'remove 0.2', 'reweight', 'nothing'."""
+    """Return the choice of one run with an automatic treatment: 'remove 0.2', 'reweight', 'nothing'."""
     table = pd.DataFrame(result["candidates"])
     (pick,) = table[table["chosen"]].to_dict("records")
     if pick["treatment"] == "none":

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from defense.data.images import Images
+from defense.reporting.arms import arms_of, header, lookup, metrics, spoken, trusted_of
+from defense.reporting.escaping import markdown
 from defense.reporting.run import Scoring
 from defense.reporting.statistics import Mean, paired_accuracies, paired_difference, percent, points
-from defense.reporting.tables import arms_of, header, lookup, markdown, metrics, spoken, trusted_of
 
 
 @dataclass(frozen=True)

@@ -15,27 +15,16 @@ import torch
 
 from defense.config.choices import Harm, Method, TreatmentName
 from defense.config.reads import reading
-from defense.reporting.descent import descent_section
+from defense.reporting.arms import arm_in_words, arms_of, header, kind_of, lookup, spoken, trusted_of, weight_of
 from defense.reporting.exports import Text
+from defense.reporting.facts import about_runs, attacked, made_of
 from defense.reporting.figures import png
+from defense.reporting.frame import WORST, settings_of
 from defense.reporting.health import Checks, chance_of, check_rows, looked_at, reach, warning
 from defense.reporting.metagradient import about_derivative
 from defense.reporting.page import Page, Picture, Section, write_page
 from defense.reporting.run import Scoring, named
-from defense.reporting.selection import one_class_said
-from defense.reporting.settings import WORST, about_harm, attacked, facts_of, settings_of
 from defense.reporting.statistics import deviation
-from defense.reporting.sweeps import made_of
-from defense.reporting.tables import (
-    arm_in_words,
-    arms_of,
-    header,
-    kind_of,
-    lookup,
-    spoken,
-    trusted_of,
-    weight_of,
-)
 from defense.runtime.progress import in_words
 from defense.runtime.runtime import Runtime
 from defense.tasks.defend.charts import (
@@ -48,6 +37,8 @@ from defense.tasks.defend.charts import (
 )
 from defense.tasks.defend.result import Run, arm_rows, arms_table, draw_accuracies, last_attack, shown_metrics
 from defense.tasks.defend.verdict import result, scorer_of
+from defense.tasks.descent import descent_section
+from defense.tasks.selection import one_class_said
 from defense.tasks.writing import finish, record_section
 
 SHOWN = 16  # samples in each gallery
@@ -110,7 +101,7 @@ def run_page(run: Run, numbers: dict[str, Any]) -> Page:
         sections,
         made_of([numbers]),
         settings=json.dumps(run.settings, indent=2),
-        notes=[ONE_SEED.format(seed=numbers["seed"]), *facts_of(settings_of([numbers]), attacked)],
+        notes=[ONE_SEED.format(seed=numbers["seed"]), *about_runs(settings_of([numbers]), attacked)],
         warning=warning(checks, numbers["health"]),
     )
 
@@ -349,3 +340,17 @@ def write_report(runtime: Runtime, run: Run, output: Path) -> dict[str, Any]:
     histories = {name: arm.history for name, arm in run.arms.items()}
     finish(runtime, run, numbers, lambda folder: draw_run(run, numbers, folder), output, histories)
     return numbers
+
+
+def about_harm(run: Scoring) -> str:
+    """Return how many training samples hypocritical harm has moved, and how far; nothing of other harm.
+
+    Labels show all other harm, and its truth is on every page.
+    """
+    spec, threat = run.config.data, run.config.threat
+    if spec.harm is not Harm.hypocritical:
+        return ""
+    ball = threat if spec.harm_eps is None else replace(threat, eps=spec.harm_eps)
+    count = len(run.data.train)
+    moved = f"{round(spec.harm_rate * count)} of {count} training samples are moved toward their own label"
+    return f"{moved} (data.harm=hypocritical; {ball}). All labels stay as they are."

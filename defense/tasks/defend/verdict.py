@@ -11,15 +11,15 @@ import pandas as pd
 from defense.config.choices import TreatmentName
 from defense.config.reads import reading
 from defense.config.schema import Config
-from defense.reporting.descent import rounds_as_json
+from defense.reporting.arms import training_on, trusted_of
+from defense.reporting.frame import WORST
 from defense.reporting.health import Health, health_of, verdict_of
 from defense.reporting.reading import proxy_of
 from defense.reporting.run import Scoring, common
-from defense.reporting.selection import of_one_class, one_class, selection
 from defense.reporting.statistics import Mean
-from defense.reporting.tables import trusted_of
-from defense.tasks.defend.result import Run, arm_accuracies, difference, draw_accuracies, treated
-from defense.tasks.defend.trusting import trusted_said
+from defense.tasks.defend.result import Run, accuracies, arm_accuracies, difference, draw_accuracies, treated
+from defense.tasks.descent import rounds_as_json
+from defense.tasks.selection import of_one_class, one_class, selection
 
 
 def verdict(run: Run, health: Health) -> str:
@@ -175,3 +175,18 @@ def candidates(table: pd.DataFrame) -> list[dict[str, Any]]:
         {str(name): None if pd.isna(value) else value for name, value in row.items()}
         for row in table.to_dict("records")
     ]
+
+
+def trusted_said(run: Run) -> str:
+    """Return by how much the highest trusted arm is above the defended arm under adaptive attack; else nothing."""
+    worst = {arm: accuracies(run.arms[arm].evaluation)["adaptive"]["worst"] for arm in run.arms}
+    arms = trusted_of(run.arms)
+    arm = max(arms, key=lambda name: worst[name], default="defended")
+    if worst[arm] <= worst["defended"]:
+        return ""
+    gap = difference(run, WORST, first=arm, second="defended")
+    among = f" (the highest of {len(arms)} trusted arms)" if len(arms) > 1 else ""
+    return (
+        f"{training_on(arm)} reaches {worst[arm]:.1f} %{among}, {gap.mean:.1f} points more than the defended arm "
+        f"(95 % interval over test samples {gap.low:+.1f} to {gap.high:+.1f})."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,34 +11,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from defense.config.choices import Method, Protocol, Way
+from defense.config.choices import Protocol, Way
 from defense.reporting.archive import ARM, Row, health_of_arm, leaves
 from defense.reporting.charts import steps
-from defense.reporting.comparing import knob, knobs_shown, settings_by
-from defense.reporting.exports import Text
-from defense.reporting.health import doubts, looking
-from defense.reporting.judging import luck, shared_control, tally
-from defense.reporting.page import Page, Section
-from defense.reporting.run import Scoring, common, named
-from defense.reporting.selection import selection
-from defense.reporting.settings import Setting, facts_of, settings_of, treated
-from defense.reporting.statistics import p_value, percent, points
-from defense.reporting.sweeps import Result, command_of, made_of
-from defense.runtime.runtime import Runtime
-from defense.tasks.evade.gains import (
-    BOUNDED,
-    COLUMNS,
-    MEAN,
-    PUBLISHED,
-    UNBOUNDED,
-    ByColumn,
-    by_column,
-    of_same_seeds,
-    real,
-    together,
+from defense.reporting.compare import (
+    Comparison,
+    Metric,
+    by_luck,
+    compare,
+    mean_difference,
+    shared_control,
+    tally,
 )
+from defense.reporting.comparisons import knob, knobs_shown, table_section
+from defense.reporting.facts import about_runs, command_of, is_linear, made_of, treated
+from defense.reporting.frame import Setting, by, settings_of, tidy
+from defense.reporting.health import doubts, looking
+from defense.reporting.page import Page, Section
+from defense.reporting.reading import Result
+from defense.reporting.run import Scoring, common, named
+from defense.reporting.statistics import Mean, p_value, percent, points
+from defense.runtime.runtime import Runtime
+from defense.tasks.selection import selection
 from defense.tasks.writing import written
 
+MEAN = "mean"  # over the shares of moved points
 ANEW = (Way.bounded, Way.adaptive)  # ways of an attacker who knows the model, and leaves alone what it has wrong
 ABOUT = (
     "Gains in points of accuracy on test, of which a share is moved across the boundary; means over shares "
@@ -53,10 +50,50 @@ OF_LINEAR = (
     "For a linear model an attack without a bound leaves no moved point right, so clean accuracy alone decides "
     "what it leaves."
 )
+Tables = dict[tuple[float, Protocol], dict[str, pd.DataFrame]]  # artifacts.Evasion by share, protocol and arm
+
+
+def gain_by(name: str, protocol: Protocol, way: Way, over: str = "control") -> Metric:
+    """Return the metric of a protocol that scores samples and a way in which points are moved, over all shares."""
+    return Metric(f"{protocol}_{way}.{MEAN}", name, over=over)
+
+
+PUBLISHED = gain_by("published, over untreated", Protocol.published, Way.frozen, "baseline")
+BOUNDED = gain_by("strict, bounded", Protocol.strict, Way.bounded)
+UNBOUNDED = gain_by("strict, unbounded", Protocol.strict, Way.adaptive)
+METRICS = (
+    PUBLISHED,
+    gain_by("published, over random", Protocol.published, Way.frozen),
+    gain_by("disjoint validation", Protocol.strict, Way.frozen),
+    BOUNDED,
+    UNBOUNDED,
+    gain_by("clean", Protocol.strict, Way.clean),
+)
+ByMetric = dict[Metric, dict[str, Comparison]]  # and by the label of the setting
+
+
+@dataclass(frozen=True)
+class Evaded(Scoring):
+    """One finished run of task=evade; its scores are those of the largest share, by the strict protocol."""
+
+    tables: Tables
+    chosen: dict[float, np.ndarray]  # by share: which test points are moved, bool (n,)
+
+
+def write_evaded(runtime: Runtime, run: Evaded, output: Path) -> dict[str, Any]:
+    """Write the predictions of every arm on every test point, moved or not; return the content of result.json."""
+    every = [
+        table.assign(share=share, protocol=str(protocol), arm=arm, moved=run.chosen[share])
+        for (share, protocol), tables in run.tables.items()
+        for arm, table in tables.items()
+    ]
+    named(pd.concat(every), run.data).to_parquet(output / "per_sample.parquet", index=False)
+    numbers = evaded_result(run)
+    return written(runtime, run, numbers, lambda: evaded_page([numbers], run.config.name), output)
 
 
 def evaded_result(run: Evaded) -> dict[str, Any]:
-    """Return what result.json holds: accuracies in percent by arm, protocol, way and share, and their mean."""
+    """Return the content of result.json: accuracies in percent by arm, protocol, way and share, and their mean."""
     arms = accuracies(run.tables, run.chosen)
     return {"arms": arms, "selection": selection(run, None), **common(run)}  # a treatment for every share
 
@@ -69,35 +106,34 @@ def accuracies(tables: Tables, chosen: Mapping[float, np.ndarray]) -> dict[str, 
             clean, after = table[str(Way.clean)], table[str(way)]
             right = np.where(chosen[share], after & clean if way in ANEW else after, clean)
             own = arms.setdefault(arm, {}).setdefault(f"{protocol}_{way}", {})
-            own[said(share)] = percent(right.sum(), len(right))
+            own[name_of_share(share)] = percent(right.sum(), len(right))
     for ways in arms.values():
         for shares in ways.values():
             shares[MEAN] = points(float(np.mean(list(shares.values()))))
     return arms
 
 
-def said(share: float) -> str:
+def name_of_share(share: float) -> str:
     """Return a share in percent, without a dot: '5', '12_5'."""
     return f"{100 * share:g}".replace(".", "_")
 
 
 def evaded_page(results: Sequence[Result], title: str) -> Page:
-    """Return the page: every setting's gain by both protocols side by side, share by share, and what survives."""
+    """Return the page: the gain of every setting by both protocols side by side, share by share."""
     settings = settings_of(results)
-    gains = by_column(settings)
+    gains: ByMetric = {metric: {row.setting.label: row for row in compare(settings, metric)} for metric in METRICS}
     full = of_same_seeds(settings)
     averaged = real(full)
     sections = [survival(averaged), *charts(full), *shares_section(averaged), *tables(settings, gains)]
-    facts = [ABOUT, *shared_control(settings), *facts_of(settings, treated)]
-    if any(setting.is_linear for setting in settings):
+    facts = [ABOUT, *shared_control(settings), *about_runs(settings, treated)]
+    if any(is_linear(setting.config["model"]) for setting in settings):
         facts.insert(1, OF_LINEAR)
     if left := len(settings) - len(full):
         facts.append(f"Of {len(settings)} settings {left} lack seeds that the others have, and are in no mean.")
+    headline = (doubts(looking(results), "the scores of a trained model"), answer(averaged, gains))
     return Page(
         f"{title}: how much of a gain survives a strict protocol?",
-        "\n".join(
-            filter(None, (doubts(looking(results), "the scores of a trained model"), answer(averaged, gains)))
-        ),
+        "\n".join(filter(None, headline)),
         command_of(results),
         sections,
         made_of(results),
@@ -105,105 +141,132 @@ def evaded_page(results: Sequence[Result], title: str) -> Page:
     )
 
 
-def answer(averaged: Sequence[Setting], gains: ByColumn) -> str:
-    """Return how much of the published gains survives: the mean of those `averaged`, and one by one."""
-    settings, count = [row.setting for row in gains[PUBLISHED].values()], len(averaged)
-    counted = {setting.label for setting in real(settings)}
-    found = {column: together(averaged, column) for column in COLUMNS}
-    if not found[PUBLISHED].count > 1:
-        told = "; ".join(f"{column.name}: {found[column].mean:+.1f}" for column in COLUMNS)
-        return f"One seed: no interval, no judgement. Take several, as in seed=range(10). Points: {told}."
-    seeds = found[PUBLISHED].count
-    aside = " (chance aside)" if len(counted) < len(settings) else ""
-    named = "one setting" if count == 1 else f"{count} settings"
-    published, bounded, unbounded = (
-        "{} better, {} worse".format(*tally([row for label, row in gains[column].items() if label in counted]))
-        for column in (PUBLISHED, BOUNDED, UNBOUNDED)
-    )
-    said = (
-        f"The mean gain of {named}{aside} is {found[PUBLISHED]} points as published, over the untreated model; by "
-        f"the strict protocol, over random, {found[BOUNDED]} where the attack made anew is bounded and "
-        f"{found[UNBOUNDED]} where it is not (95 % over {seeds} seeds). One by one, after Holm's correction: as "
-        f"published {published}; strict and bounded {bounded}; unbounded {unbounded}."
-    )
-    return " ".join(filter(None, (said, by_luck(gains) if aside else "")))
+def real(settings: Sequence[Setting]) -> list[Setting]:
+    """Return settings without chance and perfect knowledge, unless there is nothing else."""
+    return [setting for setting in settings if not setting.is_rival] or list(settings)
 
 
-def by_luck(gains: ByColumn) -> str:
-    """Return where a random score is called different from the random control; nothing where it is nowhere."""
-    return luck(
-        [
-            f"{row.setting.name} {row.pair.difference} by '{column.name}'"
-            for column, by_label in gains.items()
-            for row in by_label.values()
-            if row.over == "control" and row.differs and row.setting.method == Method.random.value
-        ]
+def of_same_seeds(settings: Sequence[Setting]) -> list[Setting]:
+    """Return the settings that means are over: those with all seeds of one of them, so as to be most runs."""
+    seeds = {setting.label: set(setting.seeds) for setting in settings}
+    sharing = ([one for one in settings if seeds[one.label] >= own] for own in seeds.values())
+    return max(sharing, key=lambda alike: len(alike) * len(set.intersection(*(seeds[one.label] for one in alike))))
+
+
+def answer(averaged: Sequence[Setting], gains: ByMetric) -> str:
+    """Return whether the published gain survives the strict protocol, in the mean and setting by setting."""
+    means = {metric: mean_difference(averaged, metric) for metric in METRICS}
+    count, seeds = len(averaged), means[PUBLISHED].count
+    if not seeds > 1:
+        points_by = "; ".join(f"{metric.name}: {mean.mean:+.1f}" for metric, mean in means.items())
+        return f"One seed: no interval, no judgement. Take several, as in seed=range(10). Points: {points_by}."
+    settings = [row.setting for row in gains[PUBLISHED].values()]
+    labels = {setting.label for setting in real(settings)}
+    aside = " (chance and perfect knowledge aside)" if len(labels) < len(settings) else ""
+    which = "the setting" if count == 1 else f"{count} settings"
+    counts = {
+        metric: "{} better, {} worse".format(
+            *tally([gains[metric][label] for label in gains[metric] if label in labels])
+        )
+        for metric in (PUBLISHED, BOUNDED, UNBOUNDED)
+    }
+    text = (
+        f"{survives(means)} As published, the gain over no treatment is {means[PUBLISHED]} points, the mean of "
+        f"{which}{aside} over {seeds} seeds. With the attack made anew, over a random control, it is "
+        f"{means[BOUNDED]} if the attack is bounded and {means[UNBOUNDED]} if not. In brackets 95 % intervals. "
+        f"Setting by setting, after Holm's correction: published {counts[PUBLISHED]}; strict and bounded "
+        f"{counts[BOUNDED]}; strict and unbounded {counts[UNBOUNDED]}."
     )
+    return " ".join([text, *filter(None, [luck(gains)] if aside else [])])
+
+
+def survives(means: Mapping[Metric, Mean]) -> str:
+    """Return in one sentence whether the published gain survives the strict protocol, bounded or not."""
+    if not is_gain(means[PUBLISHED]):
+        return "There is no published gain that chance does not explain."
+    left = {name: means[metric] for name, metric in (("bounded", BOUNDED), ("unbounded", UNBOUNDED))}
+    gains = [name for name, mean in left.items() if is_gain(mean)]
+    if len(gains) == len(left):
+        return "A gain survives the strict protocol."
+    if gains:
+        (lost,) = set(left) - set(gains)
+        return f"Under the strict protocol a gain is left for the {gains[0]} attack, none for the {lost} one."
+    if any(mean.differs_from_zero for mean in left.values()):
+        return "Under the strict protocol the gain turns into a loss."
+    return "Under the strict protocol no gain is left that chance does not explain."
+
+
+def is_gain(mean: Mean) -> bool:
+    """Return whether a mean gain is above 0 with its whole interval."""
+    return mean.differs_from_zero and mean.mean > 0
+
+
+def luck(gains: ByMetric) -> str:
+    """Return which random scores are called different from the random control by any metric."""
+    return by_luck([row for by_label in gains.values() for row in by_label.values()])
 
 
 def survival(settings: Sequence[Setting]) -> Section:
-    """Return the mean gain over settings by every column, the scorers apart."""
-    rows = []
-    groups = settings_by(settings, lambda setting: setting.row)
-    for name, own in {"all": list(settings), **groups}.items():
-        means = [together(own, column) for column in COLUMNS]
-        rows.append((name, str(len(own)), *(Text(str(mean), value=mean.mean) for mean in means)))
+    """Return the mean gain over settings by every metric, all scorers together and apart."""
+    rows = [
+        (name, str(len(own)), *(metric.change(mean_difference(own, metric)) for metric in METRICS))
+        for name, own in {"all": list(settings), **by(settings, lambda setting: setting.row)}.items()
+    ]
     text = "Means over all settings of a scorer: data, model, treatment, share."
-    header = ("scorer", "settings", *(column.name for column in COLUMNS))
+    header = ("scorer", "settings", *(metric.name for metric in METRICS))
     return Section("survival", "What survives", text, header, rows)
 
 
-def tables(settings: Sequence[Setting], gains: ByColumn) -> list[Section]:
-    """Return every setting in a row, its gains side by side; a table for each ground."""
+def tables(settings: Sequence[Setting], gains: ByMetric) -> list[Section]:
+    """Return every setting in a row, its gains side by side; a table for each comparison group."""
     sections = []
-    for number, (place, own) in enumerate(settings_by(settings, lambda setting: setting.place).items(), start=1):
+    for number, (place, own) in enumerate(by(settings, lambda setting: setting.place).items(), start=1):
         knobs = knobs_shown(own)
         ranked = sorted(own, key=lambda setting: -gains[PUBLISHED][setting.label].gain)
-        rows, data = [], []
-        for setting in ranked:
-            found = {column: by_label[setting.label].pair.difference for column, by_label in gains.items()}
-            own_knobs = {name: knob(setting, name) for name in knobs}
-            tests = {column: by_label[setting.label].holm for column, by_label in gains.items()}
-            cells = [Text(str(mean), value=mean.mean) for mean in found.values()]
-            shown = [p_value(tests[column]) for column in (BOUNDED, UNBOUNDED)]
-            rows.append((setting.row, *own_knobs.values(), *cells, *shown))
-            numbers: dict[str, float | None] = {
-                f"{column.name}{end}": value
-                for column, mean in found.items()
-                for end, value in zip(("", " low", " high"), mean.columns("").values(), strict=True)
-            }
-            numbers |= {
-                f"{column.name}, {arm}, %": float(np.mean(setting.values(arm, column.measure())))
-                for column in COLUMNS
-                for arm in (column.over, "defended")
-            }
-            numbers |= {f"{column.name}, p, Holm": p for column, p in tests.items()}
-            data.append({"scorer": setting.row, **own_knobs, "seeds": len(setting.runs), **numbers})
-        names = [*(column.name for column in COLUMNS), "p, bounded", "p, unbounded"]
+        rows = [{metric: gains[metric][setting.label] for metric in METRICS} for setting in ranked]
+        columns = {
+            "scorer": [setting.row for setting in ranked],
+            **{name: [knob(setting, name) for setting in ranked] for name in knobs},
+            **{metric.name: [metric.change(row[metric].difference) for row in rows] for metric in METRICS},
+            "p, bounded": [p_value(row[BOUNDED].holm) for row in rows],
+            "p, unbounded": [p_value(row[UNBOUNDED].holm) for row in rows],
+        }
         heading = f"Both protocols side by side{f': {place}' if place else ''}"
+        facets = ("scorer", *knobs)
+        data = tidy(pd.DataFrame([numbers_of(row, knobs) for row in rows]))
         sections.append(
-            Section(
-                f"protocols_{number}",
-                heading,
-                "p values are Holm's.",
-                ("scorer", *knobs, *names),
-                rows,
-                data=pd.DataFrame(data),
-                facets=("scorer", *knobs),
+            table_section(
+                f"protocols_{number}", heading, "p values are Holm's.", columns, facets=facets, data=data
             )
         )
     return sections
 
 
-def charts(settings: Sequence[Setting]) -> list[Section]:
-    """Return the mean gain of every scorer from protocol to protocol, a chart for each ground."""
-    sections = []
-    for number, (place, own) in enumerate(settings_by(settings, lambda setting: setting.place).items(), start=1):
-        lines = {
-            name: [together(alike, column) for column in COLUMNS]
-            for name, alike in settings_by(own, lambda setting: setting.row).items()
+def numbers_of(row: Mapping[Metric, Comparison], knobs: Sequence[str]) -> dict[str, Any]:
+    """Return one setting by every metric as plain numbers, by column."""
+    setting = row[PUBLISHED].setting
+    numbers: dict[str, Any] = {"scorer": setting.row, **{name: setting.knobs.get(name) for name in knobs}}
+    numbers["seeds"] = len(setting.runs)
+    for metric, compared in row.items():
+        if compared.difference:
+            ends = zip(("", " low", " high"), compared.difference.columns("").values(), strict=True)
+            numbers |= {f"{metric.name}{end}": value for end, value in ends}
+        numbers |= {
+            f"{metric.name}, {arm}, %": setting.mean(arm, metric.path) for arm in (metric.over, "defended")
         }
-        chart = steps([column.name for column in COLUMNS], lines, ylabel="gain, points of accuracy")
+        numbers[f"{metric.name}, p, Holm"] = compared.holm
+    return numbers
+
+
+def charts(settings: Sequence[Setting]) -> list[Section]:
+    """Return the mean gain of every scorer from protocol to protocol, a chart for each comparison group."""
+    sections = []
+    for number, (place, own) in enumerate(by(settings, lambda setting: setting.place).items(), start=1):
+        lines = {
+            name: [mean_difference(alike, metric) for metric in METRICS]
+            for name, alike in by(own, lambda setting: setting.row).items()
+        }
+        chart = steps([metric.name for metric in METRICS], lines, ylabel="gain, points of accuracy")
         heading = f"From protocol to protocol{f': {place}' if place else ''}"
         sections.append(Section(f"steps_{number}", heading, "Means over treatments and shares.", chart=chart))
     return sections
@@ -211,39 +274,25 @@ def charts(settings: Sequence[Setting]) -> list[Section]:
 
 def shares_section(settings: Sequence[Setting]) -> list[Section]:
     """Return the mean gain over settings for every share of moved points that all of them have; none without."""
-    known = [setting.runs[0]["arms"]["baseline"][UNBOUNDED.key] for setting in settings]
+    key = UNBOUNDED.path.partition(".")[0]
+    known = [setting.runs[0]["arms"]["baseline"][key] for setting in settings]
     shares = [share for share in known[0] if share != MEAN and all(share in own for own in known)]
     if not shares:
         return []
     rows = [
-        (f"{share.replace('_', '.')} %", *(str(together(settings, column, share)) for column in COLUMNS))
+        (
+            f"{share.replace('_', '.')} %",
+            *(metric.change(mean_difference(settings, at_share(metric, share))) for metric in METRICS),
+        )
         for share in shares
     ]
-    header = ("moved", *(column.name for column in COLUMNS))
+    header = ("moved", *(metric.name for metric in METRICS))
     return [Section("shares", "By the share of points that are moved", "Means over settings.", header, rows)]
 
 
-Tables = dict[tuple[float, Protocol], dict[str, pd.DataFrame]]  # artifacts.Evasion by share, protocol and arm
-
-
-@dataclass(frozen=True)
-class Evaded(Scoring):
-    """One finished run of task=evade; its scores are those of the largest share, by the strict protocol."""
-
-    tables: Tables
-    chosen: dict[float, np.ndarray]  # by share: which test points are moved, bool (n,)
-
-
-def write_evaded(runtime: Runtime, run: Evaded, output: Path) -> dict[str, Any]:
-    """Write what every arm makes of every test point, moved or not; return the content of result.json."""
-    every = [
-        table.assign(share=share, protocol=str(protocol), arm=arm, moved=run.chosen[share])
-        for (share, protocol), tables in run.tables.items()
-        for arm, table in tables.items()
-    ]
-    named(pd.concat(every), run.data).to_parquet(output / "per_sample.parquet", index=False)
-    numbers = evaded_result(run)
-    return written(runtime, run, numbers, lambda: evaded_page([numbers], run.config.name), output)
+def at_share(metric: Metric, share: str) -> Metric:
+    """Return a metric at one share of moved points."""
+    return replace(metric, path=f"{metric.path.partition('.')[0]}.{share}")
 
 
 def by_share(result: Result) -> list[Row]:
@@ -253,8 +302,8 @@ def by_share(result: Result) -> list[Row]:
         {
             ARM: arm,
             "share": share,
-            **{way: found[said(share)] for way, found in ways.items()},
-            **{f"{MEAN}.{way}": found[MEAN] for way, found in ways.items()},
+            **{way: values[name_of_share(share)] for way, values in ways.items()},
+            **{f"{MEAN}.{way}": values[MEAN] for way, values in ways.items()},
             **health,
         }
         for arm, ways in result["arms"].items()

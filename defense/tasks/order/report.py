@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from defense.reporting.agreement import agreement, auc_of
 from defense.reporting.archive import Row, leaves
+from defense.reporting.facts import command_of, made_of
 from defense.reporting.health import doubts, looking
 from defense.reporting.page import Page
+from defense.reporting.reading import Result
 from defense.reporting.run import OF_A_SCORE, Scoring, common
-from defense.reporting.sweeps import Result, command_of, made_of
+from defense.reporting.statistics import agreement, auc_of
 from defense.runtime.runtime import Runtime
 from defense.tasks.order.planes import planes_sections
 from defense.tasks.order.sections import gains_section, overall_section, sections_by_factor, settings_section

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from defense.reporting.reading import is_rival
-from defense.reporting.significance import Paired, compared, holm
-from defense.reporting.statistics import Mean, mean_interval
+from defense.reporting.statistics import Mean, Paired, compared, holm, mean_interval
 from defense.reporting.sweeps import Grid, row_of, swept
 
 Result = dict[str, Any]

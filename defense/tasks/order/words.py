@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from defense.reporting.significance import Paired
-from defense.reporting.statistics import ALPHA, Mean, p_value
+from defense.reporting.statistics import ALPHA, Mean, Paired, p_value
 from defense.tasks.order.table import ALL, Gain, Orders, shown
 
 VERBS = (  # by the rank correlation from which on they are said

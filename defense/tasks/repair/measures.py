@@ -15,6 +15,7 @@ import pandas as pd
 from defense.config.choices import Measure, ObjectiveName
 from defense.data.splits import Dataset
 from defense.errors import InputError
+from defense.reporting.compare import Metric
 from defense.reporting.statistics import percent, points
 
 Function = Callable[[pd.DataFrame, int], float]
@@ -22,12 +23,11 @@ Function = Callable[[pd.DataFrame, int], float]
 
 @dataclass(frozen=True)
 class Measured:
-    """How a measure is taken of a table of predictions, and how it is read."""
+    """How a measure is taken of a table of predictions, and the metric that settings are compared by."""
 
     function: Function
     part: str  # of the samples
-    spoken: str
-    lower_is_better: bool = False
+    metric: Metric
 
 
 def accuracy(table: pd.DataFrame, positive: int) -> float:
@@ -49,16 +49,25 @@ def equal_opportunity(table: pd.DataFrame, positive: int) -> float:
     return _gap(equal_opportunity_difference, table, positive)
 
 
+def gap(path: str, name: str) -> Metric:
+    """Return the metric of a gap between groups."""
+    return Metric(path, name, unit="points", lower_is_better=True)
+
+
 def _gap(function: Callable[..., float], table: pd.DataFrame, positive: int) -> float:
     truth, given = (np.asarray(table[name] == positive, dtype=int) for name in ("label", "prediction"))
     return points(100 * function(truth, given, sensitive_features=table["group"]))
 
 
 MEASURES: dict[Measure, Measured] = {
-    Measure.accuracy: Measured(accuracy, "test", "accuracy, %"),
-    Measure.given: Measured(accuracy, "given", "accuracy on samples attacked by others, %"),
-    Measure.demographic_parity: Measured(demographic_parity, "test", "demographic parity gap, points", True),
-    Measure.equal_opportunity: Measured(equal_opportunity, "test", "equal opportunity gap, points", True),
+    Measure.accuracy: Measured(accuracy, "test", Metric("accuracy", "accuracy")),
+    Measure.given: Measured(accuracy, "given", Metric("given", "accuracy on samples attacked by others")),
+    Measure.demographic_parity: Measured(
+        demographic_parity, "test", gap("demographic_parity", "demographic parity gap")
+    ),
+    Measure.equal_opportunity: Measured(
+        equal_opportunity, "test", gap("equal_opportunity", "equal opportunity gap")
+    ),
 }
 GAPS = (Measure.demographic_parity, Measure.equal_opportunity)
 AIMS = {  # what an objective is about

@@ -9,10 +9,12 @@ from typing import Any
 from defense.config.choices import Clock, Method
 from defense.reporting.archive import Row
 from defense.reporting.charts import growth
+from defense.reporting.facts import command_of, made_of
 from defense.reporting.page import Page, Section
+from defense.reporting.reading import Result
 from defense.reporting.run import Scoring, common
 from defense.reporting.statistics import Mean
-from defense.reporting.sweeps import Grid, Result, columns_of, command_of, made_of
+from defense.reporting.sweeps import Grid, columns_of
 from defense.runtime.runtime import Runtime
 from defense.tasks.speed.contestants import computed
 from defense.tasks.speed.timings import Timings, number, said, spoken

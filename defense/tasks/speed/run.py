@@ -31,7 +31,7 @@ from defense.metagradients.replay import record_states
 from defense.metagradients.scores import metagradients
 from defense.models.build import build
 from defense.pipeline.run import Run, ScoredModel
-from defense.reporting.agreement import rank_correlation
+from defense.reporting.statistics import rank_correlation
 from defense.stages.race import CLOCKS, Timed, race
 from defense.stages.trajectory import plainly, training_run
 from defense.stages.treat import untreated

@@ -1,11 +1,9 @@
-"""Tables of accuracies, and the order in which every report shows them."""
+"""The arms of a run: their order in every table, their names, their accuracies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from typing import Any
-
-from defense.reporting.escaping import visible
 
 # trusted: trained on trusted samples too, which in trusted_3 weigh 3 times as much
 # proxy: the model of another recipe that scores come from
@@ -66,17 +64,8 @@ def spoken(metric: str) -> str:
     return f"{kind}, {attack}" if attack == "worst" else f"{kind}, after {attack}"
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, form: Callable[[str], str] = visible) -> str:
-    """Return a Markdown table, also pleasant as plain text; every column but the first is aligned to the right.
-
-    form: what is done to every cell; as it is, a name with signs of Markdown is right in a terminal alone.
-    """
-    head, *rows = ([form(cell) for cell in cells] for cells in (head, *rows))
-    widths = [max(4, *(len(cell) for cell in column)) for column in zip(head, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-        return "| " + " | ".join([cells[0].ljust(widths[0]), *padded[1:]]) + " |"
-
-    ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join(map(line, (head, ruler, *rows)))
+def training_on(arm: str) -> str:
+    """Return the training of a trusted arm, as the subject of a sentence."""
+    weight = weight_of(arm)
+    weighing = "" if weight == 1 else f" which weigh {weight:g} times as much as others,"
+    return f"Training on the trusted validation samples too,{weighing} with nothing treated,"

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from defense.reporting.figures import descent_curves
+from defense.reporting.frame import Setting
 from defense.reporting.page import Section
 from defense.reporting.run import Scoring
-from defense.reporting.settings import Setting
 from defense.reporting.statistics import mean_interval
 
 ROUNDS = ("round", "objective, driving", "objective, deciding", "accuracy, driving", "accuracy, deciding", "")

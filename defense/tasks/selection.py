@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import hypergeom
 
 from defense.reporting.escaping import visible
+from defense.reporting.frame import Setting
 from defense.reporting.reading import effect_of
 from defense.reporting.run import Scoring
 
@@ -90,3 +91,20 @@ def advice(treatments: Sequence[dict[str, Any]]) -> str:
     """Return what to do about treatments of one class alone; nothing where a budget cannot be spent by class."""
     free = any(not effect_of(spec).weighs and spec.get("balance") != "class" for spec in treatments)
     return "; with treatment.balance=class the budget is spent in every class alike" if free else ""
+
+
+def one_sided(settings: Sequence[Setting]) -> list[str]:
+    """Return a line on settings that treat one class above others: what they do to accuracy may be that.
+
+    Those for which half of the runs or more say so; see selection.one_class.
+    """
+    said, specs = [], []
+    for setting in settings:
+        found = [run["one_class"] for run in setting.runs if (run.get("one_class") or {}).get("flagged")]
+        if found and 2 * len(found) >= len(setting.runs):
+            names = " or ".join(dict.fromkeys(visible(one["class"]["name"]) for one in found))
+            share = sum(one["treated"] for one in found) / sum(one["of"] for one in found)
+            said.append(f"{setting.name} ({100 * share:.0f} % of class {names})")
+            specs.append(setting.runs[0]["config"]["treatment"])
+    line = f"Of the treated samples more are of one class than by chance: {'; '.join(said)}{advice(specs)}."
+    return [line] if said else []
