@@ -242,9 +242,20 @@ def best_of(rows: Sequence[Comparison]) -> str:
     if len({row.setting.group for row in rows}) > 3:
         return ""
     alone = len(highest) == 1
+    if better := name_better(rows, but=[*highest.values()]):
+        return " ".join([better, *(tell(top, tell_place(top, alone=alone)) for top in highest.values())])
     if alone and len(judged(rows)) == 1:
         return " ".join(tell(top, f"{top.setting.name} reaches") for top in highest.values())
     return " ".join(tell(top, tell_place(top, alone=alone)) for top in highest.values())
+
+
+def name_better(rows: Sequence[Comparison], but: Sequence[Comparison], *, shown: int = 3) -> str:
+    """Return the settings that are better than their rival if none of them has the best value; at most `shown`."""
+    better = [row for row in judged(rows) if row.better]
+    if not better or any(row in better for row in but):
+        return ""
+    more = f" and {len(better) - shown} more" if len(better) > shown else ""
+    return f"Better: {'; '.join(f'{row.setting.name} {row.difference}' for row in better[:shown])}{more}."
 
 
 def tell_place(top: Comparison, *, alone: bool) -> str:

@@ -77,7 +77,7 @@ def defending_page(results: Sequence[Result], title: str) -> Page:
     headline = [untold(results), answer(rows), trusted_answer(trusted), flagged_cells(results), rough(results)]
     notes = [caveat(rows), luck_of_draws(results), clean_changes(settings)]
     return Page(
-        title,
+        f"{title}: does treating the lowest scores help?",
         " ".join(filter(None, headline)),
         command_of(results),
         sections,
