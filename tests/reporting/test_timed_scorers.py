@@ -11,10 +11,10 @@ import pytest
 
 from defense.config.choices import Direction, Members, Method, Peer
 from defense.config.schema import plain
-from defense.tasks.speed.contestants import computed
+from defense.tasks.speed.report import computed
 from tests.conftest import DEFAULT, TINY, scorer
 
-CONFIG = {"train": {"checkpoints": 3}}
+CONFIG = {"train": {"checkpoints": 3, "epochs": 7}}
 
 
 @pytest.mark.parametrize("method", Method)
