@@ -53,6 +53,7 @@ class Setting:
     place: str  # swept settings of its comparison group, in words
     runs: list[Result]
     knobs: dict[str, Value] = field(default_factory=dict)  # everything that was swept beside the row, by name
+    mark: str = ""  # the end of its row if an earlier setting has its name
 
     @property
     def arms(self) -> list[str]:
@@ -155,9 +156,9 @@ def settings_of(results: Sequence[Result]) -> list[Setting]:
 
 def numbered(setting: Setting, earlier: Sequence[Setting]) -> Setting:
     """Return a setting, numbered from 2 if earlier ones have its name, as of another device."""
-    same = sum((one.row, one.where) == (setting.row, setting.where) for one in earlier)
+    same = sum((one.row.removesuffix(one.mark), one.where) == (setting.row, setting.where) for one in earlier)
     mark = f" ({same + 1})" if same else ""
-    return replace(setting, row=f"{setting.row}{mark}", scorer=f"{setting.scorer}{mark}")
+    return replace(setting, row=f"{setting.row}{mark}", scorer=f"{setting.scorer}{mark}", mark=mark)
 
 
 Shared = dict[str, set[str]]  # by the name of a run: the overrides that all of its name share

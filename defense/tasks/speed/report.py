@@ -13,13 +13,12 @@ import pandas as pd
 from defense.config.choices import Clock, Direction, Members, Method, Peer
 from defense.reporting.archive import Row
 from defense.reporting.charts import growth
-from defense.reporting.facts import command_of, made_of
+from defense.reporting.facts import command_of, counted, made_of
+from defense.reporting.frame import Setting, settings_of
 from defense.reporting.page import Page, Section
 from defense.reporting.reading import Result
 from defense.reporting.run import Scoring, common
-from defense.reporting.settings import Setting, counted, settings_of
 from defense.reporting.statistics import Mean, geometric
-from defense.reporting.sweeps import Result, command_of, made_of
 from defense.runtime.runtime import Runtime
 from defense.tasks.writing import written
 
@@ -81,7 +80,11 @@ def timing_page(results: Sequence[Result], title: str) -> Page:
 
 def title_of(setting: Setting, settings: Sequence[Setting]) -> str:
     """Return the swept settings in words; if others share them, also differing versions and a number."""
-    twins = [other.runs[0] for other in settings if other.name == setting.name]
+
+    def plain(one: Setting) -> tuple[str, str]:
+        return one.row.removesuffix(one.mark), one.column
+
+    twins = [other.runs[0] for other in settings if plain(other) == plain(setting)]
     if len(twins) == 1:
         return setting.column
     made, *others = ({**run["versions"], "device": run["device"]} for run in (setting.runs[0], *twins))
@@ -92,6 +95,7 @@ def title_of(setting: Setting, settings: Sequence[Setting]) -> str:
 def rows_of(setting: Setting, title: str) -> pd.DataFrame:
     """Return a row for each seed, workload and scorer of a setting; NaN of a scorer that was not run."""
     rows: list[Row] = []
+    reference = setting.row.removesuffix(setting.mark)
     for run in sorted(setting.runs, key=lambda run: int(run["seed"])):
         config, own = run["config"], run["config"]["scorer"]["name"]
         scorers = config["speed"]["scorers"] | {own: config["scorer"]}
@@ -99,11 +103,11 @@ def rows_of(setting: Setting, title: str) -> pd.DataFrame:
             name = row["scorer"]
             known = {"seed": run["seed"], "exact": name in run["speed"]["exact"]}
             known["computes"] = computed(scorers.get(name, name), config)
-            rows.append(known | row | ({"scorer": setting.row, "factor": 1.0} if name == own else {}))
+            rows.append(known | row | ({"scorer": reference, "factor": 1.0} if name == own else {}))
     table = pd.DataFrame(rows, columns=["seed", "exact", "computes", *WORK, "scorer", *MEASURED])
     once = ["seed", *WORK, "scorer"]  # a workload may be given twice
     table = table.astype(dict.fromkeys(MEASURED, float)).drop_duplicates(once)
-    values = (setting.row, title, setting.runs[0]["speed"]["parameters"], len(setting.runs))
+    values = (reference, title, setting.runs[0]["speed"]["parameters"], len(setting.runs))
     return table.assign(**dict(zip(SETTING, values, strict=True)))
 
 
