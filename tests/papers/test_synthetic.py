@@ -19,8 +19,8 @@ def test_synthetic(command: Command, tmp_path: Path) -> None:
     smaller = ["hydra.sweeper.params.seed=0", "train.epochs=5", "model.hidden=[]"]
     code, out, _ = command("experiment=paper/synthetic", *smaller, "hydra.sweep.dir=out")
     assert code == 0
-    assert "ip beside the order of exact influence" in out
-    assert "at random" in out
+    assert "the rank correlation of ip with exact influence is" in out
+    assert "; of random scores it is " in out
     found = [json.loads((tmp_path / f"out/{cell}/result.json").read_text("utf-8")) for cell in range(4)]
     assert [result["config"]["data"]["source"] for result in found] == ["blobs", "blobs", "moons", "moons"]
     for cell, result in enumerate(found):

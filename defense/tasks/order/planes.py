@@ -14,66 +14,48 @@ from scipy.stats import rankdata
 from defense.reporting.escaping import for_chart
 from defense.reporting.figures import CLEAN, COLOURS_OF_MANY, INK, NOISY, STYLE, svg
 from defense.reporting.page import Section
-from defense.reporting.reading import is_rival
-from defense.reporting.sweeps import swept
-from defense.tasks.order.table import Orders, factor_of, shown
+from defense.reporting.reading import Result, is_rival
+from defense.tasks.order.table import ALL, Orders, shown
 
 CASES = 4  # of which pictures are drawn, at most
 CLASSES = ("#1d6f8a", "#b7791f")
 
 
 def planes_sections(orders: Orders) -> list[Section]:
-    """Return, by level of the first factor, the points of its first run, and the angles of all of its runs.
+    """Return, for each level of the first factor, the points of its first run and the angles of all its runs.
 
-    On the page of a single run nothing where that is not wanted, nor for chance, which has nothing to show.
+    The page of a single run has none if it is not to draw, or if its scorer is chance or perfect knowledge.
     """
     first = orders.results[0]["config"]
     if len(orders.results) == 1 and (not first["order"]["draw"] or is_rival(first)):
         return []
     sections = []
-    for number, (name, results) in enumerate(by_case(orders).items(), start=1):
-        where = f": {name}" if name else ""
-        drawn = [result for result in results if "points" in result]
+    for number, (level, results) in enumerate(by_level(orders).items(), start=1):
+        name, drawn = f": {level}" if level != ALL else "", [result for result in results if "points" in result]
         if drawn and number <= CASES:
-            one = drawn[0]
-            damping = middle(one)
+            spec, scorer = drawn[0]["config"]["order"], drawn[0]["config"]["scorer"]["name"]
+            damping = sorted(spec["dampings"])[(len(spec["dampings"]) - 1) // 2]  # the middle one
             text = (
-                f"Of {one['config']['scorer']['name']}, seed {one['seed']}, lambda {damping:g}. Training and "
-                "test points by their label, wrong labels ringed; scores by their rank, the lowest red, and the "
-                f"lowest {100 * one['config']['order']['share']:g} % crossed."
+                f"By {scorer}, seed {drawn[0]['seed']}, lambda {damping:g}. A point has the colour of its label, "
+                "and a ring if that is wrong. Scores are by rank: red is low, and the lowest "
+                f"{100 * spec['share']:g} % are crossed."
             )
-            sections.append(
-                Section(
-                    f"points_{number}",
-                    f"Points{where}",
-                    text,
-                    chart=panels(one, damping, orders.reference),
-                    html_only=True,
-                )
-            )
+            picture = panels(drawn[0], damping, orders.reference)
+            sections.append(Section(f"points_{number}", f"Points{name}", text, chart=picture, html_only=True))
         text = (
-            "Of the gradients of training samples to grad v, counted over all runs (each model once), and of u to "
-            "grad v at each lambda, the mean: an angle of 0 is the same direction, and below 90 a sample helps."
+            "Bars count the gradients of training samples at each angle to grad v, over all runs. Arrows are u at "
+            "each lambda, a mean over runs. 0 degrees is the same direction; a sample below 90 helps."
         )
-        sections.append(Section(f"angles_{number}", f"Angles{where}", text, chart=rose(results), html_only=True))
+        picture = rose(results)
+        sections.append(Section(f"angles_{number}", f"Angles{name}", text, chart=picture, html_only=True))
     return sections
 
 
-def by_case(orders: Orders) -> dict[str, list[dict[str, Any]]]:
-    """Return the results of the main scorer by the level of the first factor beside damping; '' where none is."""
-    factors = [factor for factor in orders.factors if factor != "damping"]
-    cases: dict[str, list[dict[str, Any]]] = {}
-    for result in orders.results:
-        if result["config"]["scorer"]["name"] == orders.main:
-            levels = dict(factor_of(part) for part in swept(result, orders.results)) | {"name": result["name"]}
-            cases.setdefault(shown(levels.get(factors[0], "-")) if factors else "", []).append(result)
-    return cases
-
-
-def middle(result: Mapping[str, Any]) -> float:
-    """Return the damping that is drawn, of several the middle one."""
-    dampings = result["config"]["order"]["dampings"]
-    return float(sorted(dampings)[(len(dampings) - 1) // 2])
+def by_level(orders: Orders) -> dict[str, list[Result]]:
+    """Return the results of the main scorer by level of the first factor beside damping, or of ALL."""
+    factor = next((name for name in orders.factors if name != "damping"), ALL)
+    runs = orders.table[orders.table["scorer"] == orders.main].groupby(factor, observed=True)["run"]
+    return {shown(level): [orders.results[run] for run in numbers.unique()] for level, numbers in runs}
 
 
 def panels(result: Mapping[str, Any], damping: float, reference: str) -> str:

@@ -30,16 +30,16 @@ def order(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     )
     cosines = run.with_scorer(cosine(scorer)).scores([baseline], "angles").table["score"].to_numpy()
     summary = run.summary(scores, overrides)
-    found = Reference(
+    influence = Reference(
         {damping: other.table[f"score.{damping:g}"].to_numpy() for damping in spec.dampings},
         dict(zip(other.record["name"], other.record["value"], strict=True)),
         cosines,
     )
-    return write_order(run.runtime, summary, found, output) if run.writes else {}
+    return write_order(run.runtime, summary, influence, output) if run.writes else {}
 
 
 def plainest(scorer: Scorer) -> Scorer:
-    """Return the inner product at the model itself, whatever the run's scorer: alike for all runs of a sweep."""
+    """Return the inner product at the model itself, the same for all runs of a sweep."""
     plain = replace(
         scorer, name="ip", method=Method.alignment, members=Members.single, direction=Direction.identity
     )
@@ -47,5 +47,5 @@ def plainest(scorer: Scorer) -> Scorer:
 
 
 def cosine(scorer: Scorer) -> Scorer:
-    """Return the scorer that tells the cosine of the angle between the gradients of sample and objective."""
+    """Return the scorer by the cosine of the angle between the gradients of sample and objective."""
     return replace(plainest(scorer), name="ip_cosine", cosine=True)

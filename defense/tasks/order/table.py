@@ -1,193 +1,213 @@
-"""The orders of many runs in one tidy table: a row for each run and damping."""
+"""The orders of many runs in one table: a row for each run and damping, means over seeds, comparisons with ip."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
-from defense.reporting.reading import is_rival
-from defense.reporting.statistics import Mean, Paired, compared, holm, mean_interval
-from defense.reporting.sweeps import Grid, row_of, swept
+from defense.errors import InputError
+from defense.reporting.frame import Setting, identity, settings_of
+from defense.reporting.reading import Result, differing
+from defense.reporting.statistics import ALPHA, Mean, Paired, compared, holm, mean_interval
 
-Result = dict[str, Any]
-ALL = "all"  # of a gain: over everything
-MATRIX = "matrix"  # definite, or indefinite: whether an eigenvalue of H + lambda I is below zero
-METRICS = ("spearman", "kendall", "overlap")
+ALL = "all"  # a column of one level: over all settings
+MATRIX = "matrix"  # a column: whether H + lambda I is definite or indefinite
+UNKNOWN = "-"
+Means = dict[tuple[Any, ...], dict[str, Mean | None]]  # by levels, then by metric
+
+
+@dataclass(frozen=True)
+class Form:
+    """The heading of a measure, and the form in which its numbers are printed."""
+
+    title: str  # {}: the name of the reference
+    form: str
+    scale: float = 1.0
+    bounds: tuple[float, float] | None = None  # no interval leaves them; None: no interval is printed
+
+    def text(self, value: Mean | float | None) -> str:
+        """Return a number, or a mean with its interval if there is one: '+0.912 (+0.901 to +0.923)'."""
+        if isinstance(value, Mean):
+            if self.bounds is None or not value.judgeable:
+                return self.text(value.mean)
+            low, high = np.clip((value.low, value.high), *self.bounds)
+            return f"{self.text(value.mean)} ({self.text(low)} to {self.text(high)})"
+        return UNKNOWN if value is None or np.isnan(value) else format(self.scale * value, self.form)
+
+
+AGREEMENT = ("spearman", "kendall", "overlap")
+METRICS = {
+    "spearman": Form("Spearman", "+.3f", bounds=(-1, 1)),
+    "kendall": Form("Kendall", "+.3f", bounds=(-1, 1)),
+    "overlap": Form("overlap, %", ".1f", 100, (0, 1)),
+    "auc": Form("AUC", ".3f", bounds=(0, 1)),
+    "reference_auc": Form("AUC of {}", ".3f", bounds=(0, 1)),
+    "angle": Form("angle", ".0f"),
+    "harmful": Form("wrong", ".0f"),
+    "others": Form("others", ".0f"),
+    "indefinite": Form("indefinite, %", ".0f", 100),
+}
+GAINS = {
+    "spearman": Form("Spearman - ip", "+.3f", bounds=(-np.inf, np.inf)),
+    "overlap": Form("overlap - ip, points", "+.1f", 100, (-np.inf, np.inf)),
+}
+NUMBERS = ("auc", "reference_auc", "harmful", "others", "lowest", "seconds", "reference_seconds")  # or None
+LOWEST, SECONDS = Form("lowest eigenvalue", ".2g"), Form("seconds", ".2f")
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What a scorer has over ip, somewhere: of Spearman's rho and of the overlap; p after Holm's correction."""
+    """The difference between a scorer and ip over all settings, or at one level of a factor."""
 
     scorer: str
-    factor: str
-    level: str
-    spearman: Paired
-    overlap: Paired
-    p: float | None
+    place: str  # ALL, or 'factor=level'
+    differences: Mapping[str, Paired]  # by metric of GAINS
+    p: float | None  # of Spearman's rho, after Holm's correction
+
+    @property
+    def verdict(self) -> str:
+        """Return the outcome for the scorer: better or worse than ip, or neither."""
+        if self.p is None:
+            return "not judged"
+        if self.p >= ALPHA:
+            return "not distinguishable"
+        return "better" if self.differences["spearman"].difference.mean > 0 else "worse"
+
+    @property
+    def texts(self) -> list[str]:
+        """Return the differences as they are printed, in the order of GAINS."""
+        return [metric.text(self.differences[name].difference) for name, metric in GAINS.items()]
 
 
 @dataclass(frozen=True)
 class Orders:
-    """All runs of a page.
-
-    table: seed, scorer, damping, a column for each factor that was swept, and the numbers of `order_result`.
-    """
+    """All runs of a page."""
 
     results: Sequence[Result]  # each run once
-    table: pd.DataFrame
-    factors: Sequence[str]  # damping comes last, where there are several
-    rivals: frozenset[str]
+    table: pd.DataFrame  # run (its place in `results`), seed, scorer, factors, damping, MATRIX, ALL, and numbers
+    factors: Sequence[str]  # what was swept beside the scorer; damping comes last
+    rivals: Collection[str]  # scorers that are chance or perfect knowledge
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> Orders:
-        """Return the table of `results`; raises InputError where a seed is found twice in runs that differ."""
-        grid: Grid[Result] = Grid.of(results, lambda result: result)
-        once = [result for seeds in grid.cells.values() for result in seeds.values()]
-        rows = [row for result in once for row in rows_of_result(result, results)]
-        table = pd.DataFrame(rows)
-        known = ("seed", "scorer", "damping", *METRICS, "angle", "lowest", "auc", "reference_auc", "seconds")
-        names = [name for name in table.columns if name not in (*known, "reference_seconds", "harmful", "others")]
-        table[names] = table[names].fillna("-")
-        several = table["damping"].nunique() > 1
-        indefinite = table["lowest"] + table["damping"] < 0
-        table[MATRIX] = np.where(table["lowest"].isna(), "-", np.where(indefinite, "indefinite", "definite"))
-        rivals = {row_of(result, results) for result in results if is_rival(result["config"])}
-        return cls(once, table, [*names, *(["damping"] if several else [])], frozenset(rivals))
+        """Return the table of `results`; raises InputError if two different runs have one place in it."""
+        runs = [(setting, place_of(setting), run) for setting in settings_of(results) for run in setting.runs]
+        rows: list[dict[str, Any]] = []
+        known: dict[tuple[Any, ...], Result] = {}
+        for number, (setting, place, run) in enumerate(runs):
+            for row in rows_of(run):
+                other = known.setdefault((*place.items(), run["seed"], row["damping"]), run)
+                if other is not run:
+                    differ = ", ".join(differing(identity(other), identity(run)))
+                    why = f"two runs that differ in {differ}; expected one of them on a page"
+                    raise InputError("PATH", f"{setting.name}, seed {run['seed']}", why)
+                rows.append({"run": number, "seed": run["seed"], **place, **row})
+        names = [*dict.fromkeys(name for _, place, _ in runs for name in place if name != "scorer")]
+        rivals = {place["scorer"] for setting, place, _ in runs if setting.is_rival}
+        table = tidy(pd.DataFrame(rows), names, rivals)
+        factors = [name for name in (*names, "damping") if table[name].nunique() > 1]
+        return cls([run for _, _, run in runs], table, factors, rivals)
 
     @property
     def reference(self) -> str:
-        """What scores are compared with, in words."""
+        """Return the name of the influence that scores are compared with."""
         kinds = dict.fromkeys(result["config"]["order"]["reference"] for result in self.results)
         return "exact influence" if list(kinds) == ["hessian"] else f"influence by {', '.join(kinds)}"
 
     @property
     def grounds(self) -> list[str]:
-        """The factors, and whether the matrix that is inverted is definite, where both occur."""
+        """Return the factors, and MATRIX if some matrices are indefinite and some are not."""
         return [*self.factors, *([MATRIX] if self.table[MATRIX].nunique() > 1 else [])]
-
-    @cached_property
-    def columns(self) -> dict[str, np.ndarray]:
-        """The columns of the table as arrays: a page asks for hundreds of means."""
-        return {str(name): self.table[name].to_numpy() for name in self.table}
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds, in order."""
-        return sorted(self.table["seed"].unique())
 
     @property
     def scorers(self) -> list[str]:
-        """The scorers in order of appearance, chance and perfect knowledge last."""
-        return sorted(dict.fromkeys(self.table["scorer"]), key=lambda scorer: scorer in self.rivals)
+        """Return the scorers in order of appearance, chance and perfect knowledge last."""
+        return list(self.table["scorer"].cat.categories)
 
     @property
     def main(self) -> str:
-        """The scorer that the page is about: ip, or the first there is."""
+        """Return the scorer of the headline: ip, or the first of all."""
         return "ip" if "ip" in self.scorers else self.scorers[0]
 
-    def levels(self, factor: str) -> list[Any]:
-        """Return the levels of a factor: numbers by size, others in order of appearance."""
-        found = list(dict.fromkeys(self.table[factor]))
-        return sorted(found) if all(isinstance(level, int | float) for level in found) else found
+    def means(self, *groups: str, metrics: Collection[str] = METRICS) -> Means:
+        """Return means over seeds by the levels of `groups`; each seed counts by its mean over all else."""
+        seeds = self.table.groupby([*groups, "seed"], observed=True)[[*metrics]].mean()
+        means: Means = {}
+        for key, rows in seeds.groupby([*groups], observed=True):
+            known = {name: rows[name].dropna().to_numpy() for name in metrics}
+            means[key] = {name: mean_interval(values) if len(values) else None for name, values in known.items()}
+        return means
 
-    def by_seed(self, metric: str, scorer: str, place: Mapping[str, Any] | None = None) -> np.ndarray:
-        """Return the mean of a metric over all else by seed, at levels of factors; seeds that lack it are out."""
-        values = self.columns[metric]
-        kept = (self.columns["scorer"] == scorer) & ~np.isnan(values)
-        for factor, level in (place or {}).items():
-            kept &= self.columns[factor] == level
-        seeds, groups = np.unique(self.columns["seed"][kept], return_inverse=True)
-        return np.bincount(groups, values[kept]) / np.bincount(groups) if len(seeds) else np.empty(0)
-
-    def mean(self, metric: str, scorer: str, place: Mapping[str, Any] | None = None) -> Mean | None:
-        """Return the mean over seeds of `by_seed`, with its interval; None where there is nothing."""
-        values = self.by_seed(metric, scorer, place)
-        return mean_interval(values) if len(values) else None
+    def correlations(self, *groups: str) -> dict[tuple[Any, ...], Mean]:
+        """Return the means of Spearman's rho alone."""
+        means = self.means(*groups, metrics=["spearman"])
+        return {key: mean for key, row in means.items() if (mean := row["spearman"])}
 
     def gains(self) -> list[Gain]:
-        """Return what every other scorer has over ip, over all and at every level of every factor."""
-        if "ip" not in self.scorers:
-            return []
-        others = [scorer for scorer in self.scorers if scorer != "ip" and scorer not in self.rivals]
-        places = [("", ALL), *((factor, level) for factor in self.grounds for level in self.levels(factor))]
-        found = [
-            (
-                scorer,
-                factor,
-                level,
-                *(self.paired(metric, scorer, factor, level) for metric in ("spearman", "overlap")),
-            )
-            for scorer in others
-            for factor, level in places
-        ]
-        kept = [row for row in found if row[3] is not None]
-        corrected = holm([row[3].t for row in kept])
-        return [
-            Gain(scorer, factor, shown(level), spearman, overlap, p)
-            for (scorer, factor, level, spearman, overlap), p in zip(kept, corrected, strict=True)
-        ]
-
-    def paired(self, metric: str, scorer: str, factor: str, level: Any) -> Paired | None:
-        """Return scorer - ip, paired by seed and all else; None where both were not run."""
-        keys = ["seed", *(name for name in self.factors if name != "damping"), "damping"]
-        rows = self.table[self.table[factor] == level] if factor else self.table
-        own, ip = (rows[rows["scorer"] == name].set_index(keys)[metric] for name in (scorer, "ip"))
-        own, ip = own.align(ip, join="inner")
-        if not len(own):
-            return None
-        first, second = (values.groupby("seed").mean().to_numpy() for values in (own, ip))
-        return compared(first, second)
+        """Return the differences between other scorers and ip, paired by seed, levels and damping."""
+        keys = [*dict.fromkeys(["seed", *self.factors, "damping"])]
+        others = self.table[~self.table["scorer"].isin(["ip", *self.rivals])]
+        ip = self.table[self.table["scorer"] == "ip"][[*keys, *GAINS]]
+        pairs = others.merge(ip, on=keys, suffixes=("", "_ip"))
+        places = []
+        for scorer, own in pairs.groupby("scorer", observed=True):
+            for factor in (ALL, *self.grounds):
+                for level, rows in own.groupby(factor, observed=True):
+                    seeds = rows.groupby("seed")[[*GAINS, *(f"{name}_ip" for name in GAINS)]].mean()
+                    differences = {name: compared(seeds[name], seeds[f"{name}_ip"]) for name in GAINS}
+                    places.append((scorer, ALL if factor == ALL else f"{factor}={shown(level)}", differences))
+        corrected = holm([differences["spearman"].t for _, _, differences in places])
+        return [Gain(*place, p) for place, p in zip(places, corrected, strict=True)]
 
 
-def rows_of_result(result: Result, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return the rows of one result, one for each damping."""
-    order = result["order"]
-    names = {other["name"] for other in results}
-    place = ({"name": result["name"]} if len(names) > 1 else {}) | dict(
-        factor_of(part)
-        for part in swept(result, results)
-        if not part.startswith(("scorer", "experiment=", "store="))
-    )
-    common = {
-        "auc": order["auc"],
-        "lowest": order["lowest_eigenvalue"],
-        **{kind: order["angles"].get(kind, {}).get("mean") for kind in ("harmful", "others")},
-        "seconds": order["seconds"]["score"],
-        "reference_seconds": order["seconds"]["reference"],
-    }
-    return [
-        {
-            "seed": result["seed"],
-            "scorer": row_of(result, results),
-            **place,
-            "damping": found["damping"],
-            **{metric: found[metric] for metric in METRICS},
-            "angle": found["angle"],
-            "reference_auc": found["auc"],
-            **{name: np.nan if value is None else value for name, value in common.items()},
-        }
-        for found in order["dampings"]
-    ]
+def tidy(table: pd.DataFrame, names: Sequence[str], rivals: Collection[str]) -> pd.DataFrame:
+    """Return a table with MATRIX and ALL, and with levels in the order in which a page has them.
 
-
-def factor_of(override: str) -> tuple[str, Any]:
-    """Return the name of what was swept and its level, a number where it is one: 'train.epochs=20', epochs 20.
-
-    Of a group in folders, as +experiment/paper/order=cnn, the last folder is the name.
+    Numbers are in order of size, others of appearance; scorers that are `rivals` come last.
     """
-    name, _, level = override.lstrip("+").partition("=")
-    try:
-        return name.rpartition("/")[2], int(level) if level.isdigit() else float(level)
-    except ValueError:
-        return name.rpartition("/")[2], level
+    table = table.infer_objects().astype(dict.fromkeys(NUMBERS, float))
+    table["indefinite"] = (table["lowest"] + table["damping"] < 0).where(table["lowest"].notna()).astype(float)
+    table[MATRIX] = table["indefinite"].map({0: "definite", 1: "indefinite"})
+    table[ALL] = ALL
+    for name in ("scorer", MATRIX, *names):
+        if not is_numeric_dtype(table[name]) or table[name].hasnans:
+            texts = table[name].map(shown)
+            last = rivals if name == "scorer" else ()
+            table[name] = pd.Categorical(texts, sorted(texts.unique(), key=last.__contains__))
+    return table
+
+
+def place_of(setting: Setting) -> dict[str, Any]:
+    """Return the scorer of a setting and its level of every factor; a factor in folders is called by the last.
+
+    The row of a setting has the objective after the scorer, if that was swept; here it is a factor.
+    """
+    scorer, _, objective = setting.row.removesuffix(setting.mark).partition(", ")
+    levels = {name.lstrip("+").rpartition("/")[2]: level for name, level in setting.knobs.items()}
+    return {"scorer": scorer, **({"objective": objective} if objective else {}), **levels}
+
+
+def rows_of(result: Result) -> list[dict[str, Any]]:
+    """Return the numbers of one result, a row for each damping; None for what it lacks."""
+    order, seconds = result["order"], result["order"]["seconds"]
+    common = {
+        **{kind: order["angles"].get(kind, {}).get("mean") for kind in ("harmful", "others")},
+        **{"auc": order["auc"], "lowest": order["lowest_eigenvalue"]},
+        **{"seconds": seconds["score"], "reference_seconds": seconds["reference"]},
+    }
+    return [{**row, "reference_auc": row["auc"], **common} for row in order["dampings"]]
 
 
 def shown(level: Any) -> str:
-    """Return a level as it is printed."""
-    return f"{level:g}" if isinstance(level, int | float) else str(level)
+    """Return a level as it is printed; UNKNOWN for None and NaN."""
+    if pd.isna(level):
+        return UNKNOWN
+    if isinstance(level, bool | np.bool_):
+        return str(level).lower()
+    return f"{level:g}" if isinstance(level, Real) else str(level)
