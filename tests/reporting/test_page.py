@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from defense.data.splits import Dataset
-from defense.reporting.figures import png
+from defense.reporting.charts import png
 from defense.reporting.page import Page, Picture, Section, write_page
 from defense.reporting.sweeps import left_out
 from defense.tasks.defend.charts import amplified, candidate_curves, extremes, score_histogram, training_curves

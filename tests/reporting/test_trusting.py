@@ -15,7 +15,7 @@ from scipy import stats
 from defense.cli.report import main, page_of
 from defense.config.compose import composed
 from defense.config.schema import plain
-from defense.reporting.figures import GREENS, colours_of
+from defense.reporting.charts import GREENS, colours_of
 from defense.reporting.settings import settings_of
 from defense.reporting.statistics import tango
 from defense.reporting.tables import arm_in_words, arms_of, header

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from defense.config.choices import AUTO
-from defense.reporting.charts import Axis, RankInfo, budget_curves, tradeoff
+from defense.reporting.charts import Axis, Spot, budget_curves, tradeoff
 from defense.reporting.page import Section
 from defense.reporting.reading import effect_of
 from defense.reporting.settings import WORST, Setting
@@ -101,7 +101,7 @@ def by_seed(arm: str, settings: Sequence[Setting], metric: str = WORST) -> Mean:
 def by_accuracies(number: int, settings: Sequence[Setting]) -> Section:
     """Return robust against clean accuracy of all settings of one ground, beside the arms that they share."""
     places = [
-        RankInfo(
+        Spot(
             setting.row,
             ", ".join(f"{name}={value}" for name, value in setting.knobs.items() if value is not None),
             mean_interval(setting.values("defended", "clean")),
@@ -110,7 +110,7 @@ def by_accuracies(number: int, settings: Sequence[Setting]) -> Section:
         for setting in settings
     ]
     references = {
-        arm: RankInfo(arm, arm, by_seed(arm, settings, "clean"), by_seed(arm, settings))
+        arm: Spot(arm, arm, by_seed(arm, settings, "clean"), by_seed(arm, settings))
         for arm in arms_beside(settings)
     }
     where = f", {settings[0].place}" if settings[0].place else ""

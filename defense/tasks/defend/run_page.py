@@ -15,9 +15,9 @@ import torch
 
 from defense.config.choices import Harm, Method, TreatmentName
 from defense.config.reads import reading
+from defense.reporting.charts import png
 from defense.reporting.descent import descent_section
 from defense.reporting.exports import Text
-from defense.reporting.figures import png
 from defense.reporting.health import Checks, chance_of, check_rows, looked_at, reach, warning
 from defense.reporting.metagradient import about_derivative
 from defense.reporting.page import Page, Picture, Section, write_page

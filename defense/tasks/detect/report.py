@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from defense.reporting.figures import curves
+from defense.reporting.charts import Axis, curves
 from defense.reporting.health import doubts, looking
 from defense.reporting.page import Page, Section
 from defense.reporting.reading import is_rival
@@ -66,10 +66,10 @@ def detection_page(results: Sequence[dict[str, Any]], title: str) -> Page:
                     f"Recall against the share removed{', ' + column if column else ''}",
                     "Mean over seeds; the dashed line is removal at random.",
                     chart=curves(
-                        SHARES,
-                        {row: np.mean(v, axis=0) for row in rows if (v := recall.values(row, column))},
-                        xlabel="share of the training samples removed, lowest scores first",
-                        ylabel="share of the wrong labels found",
+                        {row: by_share(found) for row in rows if (found := recall.values(row, column))},
+                        Axis("share of the training samples removed, lowest scores first"),
+                        Axis("share of the wrong labels found"),
+                        diagonal=True,
                     ),
                 )
                 for number, column in enumerate(columns, start=1)
@@ -77,6 +77,11 @@ def detection_page(results: Sequence[dict[str, Any]], title: str) -> Page:
         ],
         provenance=made_of(results),
     )
+
+
+def by_share(recalls: Sequence[list[float]]) -> dict[float, float]:
+    """Return the mean over seeds of curves of recall, by share."""
+    return dict(zip(SHARES.tolist(), np.mean(recalls, axis=0).tolist(), strict=True))
 
 
 def at_budget(results: Sequence[dict[str, Any]]) -> str:

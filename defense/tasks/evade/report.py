@@ -13,7 +13,7 @@ import pandas as pd
 
 from defense.config.choices import Method, Protocol, Way
 from defense.reporting.archive import ARM, Row, health_of_arm, leaves
-from defense.reporting.charts import steps
+from defense.reporting.charts import Axis, curves
 from defense.reporting.comparing import knob, knobs_shown, settings_by
 from defense.reporting.exports import Text
 from defense.reporting.health import doubts, looking
@@ -22,7 +22,7 @@ from defense.reporting.page import Page, Section
 from defense.reporting.run import Scoring, common, named
 from defense.reporting.selection import selection
 from defense.reporting.settings import Setting, facts_of, settings_of, treated
-from defense.reporting.statistics import p_value, percent, points
+from defense.reporting.statistics import Mean, p_value, percent, points
 from defense.reporting.sweeps import Result, command_of, made_of
 from defense.runtime.runtime import Runtime
 from defense.tasks.evade.gains import (
@@ -197,13 +197,13 @@ def tables(settings: Sequence[Setting], gains: ByColumn) -> list[Section]:
 
 def charts(settings: Sequence[Setting]) -> list[Section]:
     """Return the mean gain of every scorer from protocol to protocol, a chart for each ground."""
-    sections = []
+    sections, protocols = [], Axis("", names=[column.name for column in COLUMNS])
     for number, (place, own) in enumerate(settings_by(settings, lambda setting: setting.place).items(), start=1):
-        lines = {
-            name: [together(alike, column) for column in COLUMNS]
+        lines: dict[str, dict[float, Mean]] = {
+            name: {at: together(alike, column) for at, column in enumerate(COLUMNS)}
             for name, alike in settings_by(own, lambda setting: setting.row).items()
         }
-        chart = steps([column.name for column in COLUMNS], lines, ylabel="gain, points of accuracy")
+        chart = curves(lines, protocols, Axis("gain, points of accuracy"), level=0)
         heading = f"From protocol to protocol{f': {place}' if place else ''}"
         sections.append(Section(f"steps_{number}", heading, "Means over treatments and shares.", chart=chart))
     return sections

@@ -14,7 +14,7 @@ from defense.config.choices import Dropping, Subsets
 from defense.errors import InputError
 from defense.reporting.agreement import rank_correlation
 from defense.reporting.archive import Row
-from defense.reporting.figures import points
+from defense.reporting.charts import points
 from defense.reporting.health import doubts, looking
 from defense.reporting.page import Page, Section
 from defense.reporting.run import OF_A_SCORE, Scoring, common

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from defense.reporting.charts import lines_with_bands
+from defense.reporting.charts import Axis, curves
 from defense.reporting.page import Section
 from defense.reporting.statistics import Mean, p_value
 from defense.tasks.order.table import ALL, METRICS, Gain, Orders, shown
@@ -84,7 +84,7 @@ def chart(orders: Orders, factor: str) -> str:
         for name, scorer, place in places
     }
     found = {name: {x: mean for x, mean in line.items() if mean} for name, line in lines.items()}
-    return lines_with_bands(found, xlabel="damping lambda", ylabel="Spearman's rho")
+    return curves(found, Axis("damping lambda", log=True), Axis("Spearman's rho"), level=0)
 
 
 def gains_section(orders: Orders, gains: Sequence[Gain]) -> list[Section]:

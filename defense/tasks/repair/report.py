@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from defense.config.choices import Measure, ObjectiveName
-from defense.reporting.charts import Axis, Gain, RankInfo, forest, shared_limits, tradeoff
+from defense.reporting.charts import Axis, Gain, Spot, forest, shared_limits, tradeoff
 from defense.reporting.comparing import (
     answer_of,
     compared_table,
@@ -163,10 +163,10 @@ def tradeoffs(settings: Sequence[Setting]) -> list[Section]:
     return sections
 
 
-def spot(setting: Setting, arm: str, gap: Measure) -> RankInfo:
+def spot(setting: Setting, arm: str, gap: Measure) -> Spot:
     """Return where an arm is between accuracy and a gap."""
     first, second = (mean_interval(setting.values(arm, str(name))) for name in (Measure.accuracy, gap))
-    return RankInfo(setting.row, setting.column or "all", first, second)
+    return Spot(setting.row, setting.column or "all", first, second)
 
 
 def per_sample(run: Repair) -> pd.DataFrame:

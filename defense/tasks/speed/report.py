@@ -8,7 +8,7 @@ from typing import Any
 
 from defense.config.choices import Clock, Method
 from defense.reporting.archive import Row
-from defense.reporting.charts import growth
+from defense.reporting.charts import Axis, curves
 from defense.reporting.page import Page, Section
 from defense.reporting.run import Scoring, common
 from defense.reporting.statistics import Mean
@@ -143,9 +143,8 @@ def charts_of(place: int, own: str, found: Timings) -> list[Section]:
             for name in (own, *found.rivals)
         }
         heading = f"Seconds against {what} samples, {fixed} samples: {found.column or 'this model'}"
-        chart = growth(
-            {name: line for name, line in lines.items() if line}, xlabel=f"{what} samples", ylabel="seconds"
-        )
+        measured = {name: line for name, line in lines.items() if line}
+        chart = curves(measured, Axis(f"{what} samples", log=True), Axis("seconds", log=True))
         sections.append(Section(f"seconds_{what}_{place}", heading, chart=chart, html_only=True))
     return sections
 
@@ -159,7 +158,8 @@ def by_model(own: str, timings: Sequence[Timings]) -> Section:
             if factor := found.factor(name, first):
                 lines.setdefault(name, {})[found.parameters] = factor
     models = ", ".join(f"{found.column} {found.parameters:,}" for found in timings)
-    chart = growth(lines, xlabel=f"parameters: {models}", ylabel=f"times as long as {own}", level=1)
+    axes = Axis(f"parameters: {models}", log=True), Axis(f"times as long as {own}", log=True)
+    chart = curves(lines, *axes, level=1)
     return Section("models", f"Factors by model, {spoken(first)}", chart=chart, html_only=True)
 
 
