@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from defense.reporting.figures import descent_curves
+from defense.reporting.charts import COLOURS, STYLE, canvas, svg
 from defense.reporting.frame import Setting
 from defense.reporting.page import Section
 from defense.reporting.run import Scoring
@@ -182,3 +183,20 @@ def descents(settings: Sequence[Setting]) -> list[Section]:
     )
     head = ("setting", "round taken", "nothing treated", "driving, points", "deciding, points", "agreement")
     return [Section("descents", "What the descents did", text, head, rows)] if rows else []
+
+
+def descent_curves(rounds: pd.DataFrame) -> str:
+    """Return the objective and the accuracy by round of a descent, on either part of validation."""
+    colours = {"driving": COLOURS["baseline"], "deciding": COLOURS["defended"]}
+    chosen = np.flatnonzero(rounds["chosen"]).tolist()
+    with mpl.rc_context(STYLE):
+        figure, (objective, accuracy) = canvas(1.9, columns=2)
+        for part, colour in colours.items():
+            for axes, column in ((objective, part), (accuracy, f"{part}_accuracy")):
+                (curve,) = axes.plot(rounds["round"], rounds[column], "o-", color=colour, label=part)
+                curve.set(markevery=chosen, markersize=4)
+        objective.set(xlabel="round", title="objective")
+        accuracy.set(xlabel="round; dot: taken", title="validation accuracy, %")
+        for axes in (objective, accuracy):
+            axes.locator_params("x", integer=True)
+        return svg(figure, objective)

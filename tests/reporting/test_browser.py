@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,8 +13,19 @@ import pytest
 import torch
 
 from defense.cli.report import main
-from defense.reporting.figures import png
+from defense.reporting.charts import (
+    Axis,
+    Gain,
+    Spot,
+    budget_curves,
+    curves,
+    forest,
+    png,
+    points,
+    tradeoff,
+)
 from defense.reporting.page import Page, Picture, Section, write_page
+from defense.reporting.statistics import mean_interval
 from defense.tasks.defend.charts import eps_curves
 from tests.reporting.cells import fail, grid
 
@@ -189,6 +201,45 @@ def test_galleries_and_charts_fit_and_charts_are_dark_in_the_dark(
         assert borders.count(borders[0]) == 1
         assert len(set(borders)) == 2
         opened.close()
+
+
+CROWDED = """svg => {
+    const edge = svg.getBoundingClientRect(), inch = edge.width / 5.6;
+    const texts = [...svg.querySelectorAll("text")].map(text => [text.textContent, text.getBoundingClientRect()]);
+    const inside = ([, box]) => box.left >= edge.left && box.right <= edge.right && box.top >= edge.top
+        && box.bottom <= edge.bottom;
+    const touches = ([, one], [, other]) => one.left < other.right && other.left < one.right
+        && one.top + 0.04 * inch < other.bottom && other.top + 0.04 * inch < one.bottom;
+    const cut = texts.filter(text => !inside(text)).map(([name]) => name);
+    const pairs = texts.flatMap((one, number) => texts.slice(number + 1).filter(other => touches(one, other))
+        .map(other => [one[0], other[0]]));
+    return [cut, pairs];
+}"""
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_names_in_charts_are_whole_and_apart(browser: Any, tmp_path: Path, width: int) -> None:
+    short = ["ip", "loss", "captum_tracin", "ip_ensemble"]
+    long = [f"ip_ensemble, treatment.budget=0.{number}, train.epochs=20, data.noise=0.2" for number in range(40)]
+    mean = mean_interval([1.0, 2.0, 4.0])
+    label = Axis("share of the training samples removed, lowest scores first")
+    line = {0.01: mean, 0.02: mean, 0.4: mean, 11173962: mean}
+    charts = [
+        *(forest([Gain(name, mean, True) for name in names], xlabel=f"{label.label}\nhigher is better")
+          for names in (short, long)),
+        curves(dict.fromkeys([*short, *long[:8]], line), replace(label, log=True), replace(label, log=True)),
+        curves({"ip": {0: mean}}, Axis("", names=["published, over untreated", *long[:4]]), label, level=0),
+        budget_curves(dict.fromkeys([*long[:6], *short], line), {"baseline": line}, {}),
+        points(dict.fromkeys([*short, *long[:4]], (0.1, 0.9, 0.1)), xlabel=label.label, ylabel=label.label),
+        tradeoff([Spot(name, name, mean, mean) for name in [*short, *long[:4]]], {}, label, label),
+    ]  # fmt: skip
+    sections = [Section(f"chart_{number}", "x", chart=chart) for number, chart in enumerate(charts)]
+    write_page(Page("x", "all charts", "defense", sections, "made"), tmp_path)
+    opened = browser.new_page(viewport={"width": width, "height": 800})
+    opened.goto((tmp_path / "report.html").as_uri())
+    for chart in opened.locator(".chart svg").all():
+        assert chart.evaluate(CROWDED) == [[], []]
+    opened.close()
 
 
 def test_best_is_marked_once(page: Any) -> None:

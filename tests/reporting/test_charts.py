@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from defense.cli.report import page_of
 from defense.cli.results import find_results
-from defense.reporting.charts import Gain, forest, front, shared_limits, within
+from defense.reporting.charts import (
+    Axis,
+    Curve,
+    Gain,
+    Spot,
+    curves,
+    forest,
+    front,
+    inches,
+    shared_limits,
+    tradeoff,
+    within,
+    wrapped,
+)
 from defense.reporting.statistics import Mean, mean_interval
 from tests.cli.test_report import swept
 from tests.reporting.cells import grid
@@ -46,6 +63,62 @@ def test_a_forest_is_coloured_by_what_is_called_different() -> None:
     assert ["better, after correction" in page for page in pages] == [True, False]  # the legend has what is drawn
 
 
+@pytest.mark.parametrize(
+    ("models", "named"),
+    [
+        ([(1, 2), (2, 1)], True),
+        ([(1, 1), (2, 2)], False),  # one beats the other
+        ([(2, 2), (2, 2)], False),  # one place
+        ([(2, 2)], False),
+    ],
+)
+def test_a_front_is_named_if_it_is_a_line(models: list[tuple[float, float]], named: bool) -> None:
+    spots = [Spot("ip", "all", mean_interval([x, x + 1]), mean_interval([y, y + 1])) for x, y in models]
+    chart = tradeoff(spots, {}, Axis("clean accuracy, %"), Axis("robust accuracy, %"))
+    assert (">Pareto front</text>" in chart) == named
+    references = {"baseline": spots[0]}
+    assert (">Pareto front</text>" in tradeoff(spots[1:], references, Axis("x"), Axis("y"))) == named
+
+
+def test_both_accuracies_have_their_intervals() -> None:
+    """Faint lines: one to the sides and one up, of those models alone that have intervals."""
+    one, several = mean_interval([50.0]), mean_interval([50.0, 52.0])
+    for x, y in product((one, several), repeat=2):
+        chart = tradeoff([Spot("ip", "all", x, y)], {}, Axis("x"), Axis("y"))
+        ends = re.findall(r'd="M (\S+) (\S+) \nL (\S+) (\S+) \n"[^>]*stroke-opacity: 0.3', chart)
+        lines = [[abs(float(a) - float(c)) > 1, abs(float(b) - float(d)) > 1] for a, b, c, d in ends]
+        assert lines == [[x.judgeable, False], [False, y.judgeable]]
+
+
+@given(st.text("abcimW ,=_.0", max_size=80), st.floats(0.3, 5))
+def test_texts_are_broken_into_lines_that_fit(text: str, room: float) -> None:
+    lines = wrapped(text, room)
+    assert inches(lines) <= room
+    assert re.sub(r"\s", "", lines) == re.sub(r"\s", "", text)
+    assert lines == text or inches(text) > room
+
+
+def test_letters_are_as_wide_as_matplotlib_draws_them() -> None:
+    for text in ("ip_ensemble", "treatment.budget=0.1, train.epochs=20", "WWW", "iii"):
+        drawn = TextPath((0, 0), text, size=9, prop=FontProperties(family="DejaVu Sans")).get_extents().width / 72
+        assert inches(text, size=9) == pytest.approx(drawn, abs=0.05)
+
+
+def test_numbers_that_would_touch_are_left_out() -> None:
+    line: Curve = dict.fromkeys([1000.0, 1010.0, 4000.0, 1e6], 1.0)
+    chart = curves({"ip": line}, Axis("samples", log=True), Axis("seconds"))
+    assert [number for number in re.findall(r">([\d,]+)</text>", chart) if "," in number] == [
+        "1,000",
+        "4,000",
+        "1,000,000",
+    ]
+
+
+def test_the_same_input_gives_the_same_chart() -> None:
+    lines: dict[str, Curve] = {"ip": {1: mean_interval([3.0, 4.0]), 8: 2.0}, "loss": {1: 1.0, 8: 2.0}}
+    assert curves(lines, Axis("x", log=True), Axis("y")) == curves(lines, Axis("x", log=True), Axis("y"))
+
+
 @pytest.fixture(scope="module")
 def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = grid(tmp_path_factory.mktemp("sweeps") / "sweep")
@@ -60,7 +133,7 @@ def test_budgets_have_a_line_for_every_scorer_and_bands_beside_them(sections: di
     chart = sections["budget_1"]
     for name in ("ip", "loss", "random", "baseline", "control"):
         assert f">{name}</text>" in chart
-    assert chart.count("FillBetweenPolyCollection") + chart.count("PolyCollection") >= 6
+    assert chart.count("opacity: 0.1") == 8  # bands: three scorers twice, baseline and control
     assert ">0.05</text>" in chart
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -22,10 +21,9 @@ from defense.reporting.charts import (
     Gain,
     Spot,
     budget_curves,
+    curves,
     forest,
-    growth,
-    lines_with_bands,
-    steps,
+    points,
     tradeoff,
 )
 from defense.reporting.escaping import (
@@ -38,7 +36,6 @@ from defense.reporting.escaping import (
     visible,
 )
 from defense.reporting.exports import Text, latex, relative
-from defense.reporting.figures import curves, points
 from defense.reporting.page import Failure, Page, Section, write_page
 from defense.reporting.statistics import mean_interval
 from tests.cli.test_report import result
@@ -163,27 +160,31 @@ def test_terminals_get_tables_of_one_line_a_row() -> None:
 
 CHARTS: dict[str, Callable[[list[str]], str]] = {
     "forest": lambda names: forest([Gain(name, MEAN, False) for name in names], xlabel="x"),
-    "curves": lambda names: curves(np.linspace(0, 1, 3), dict.fromkeys(names, np.ones(3)), xlabel="x", ylabel="y"),
+    "curves": lambda names: curves(
+        {name: {0.0: 0.0, 1.0: 1.0} for name in names}, Axis("x"), Axis("y"), diagonal=True
+    ),
     "points": lambda names: points(dict.fromkeys(names, (1.0, 2.0, 0.5)), xlabel="x", ylabel="y"),
     "budget_curves": lambda names: budget_curves(
         {name: {0.1: MEAN, 0.2: MEAN} for name in names}, {"baseline": {0.1: MEAN}}, {}
     ),
-    "growth": lambda names: growth({name: {1.0: MEAN, 8.0: MEAN} for name in names}, xlabel="x", ylabel="y"),
-    "tradeoff": lambda names: tradeoff([Spot(name, name, MEAN, MEAN) for name in names], {}, Axis("x"), Axis("y")),
-    "steps": lambda names: steps(names, {name: [MEAN] * len(names) for name in names[:2]}, ylabel="y"),
-    "lines_with_bands": lambda names: lines_with_bands(
-        {name: {0.1: MEAN, 1.0: MEAN} for name in names}, xlabel="x", ylabel="y"
+    "curves with bands": lambda names: curves(
+        {name: {1.0: MEAN, 8.0: MEAN} for name in names}, Axis("x", log=True), Axis("y", log=True), level=1
     ),
+    "axes": lambda names: "".join(curves({"a": {1.0: MEAN}}, Axis(name), Axis(name)) for name in names),
+    "positions": lambda names: "".join(
+        curves({"a": {0: MEAN}}, Axis("", names=[name]), Axis("y")) for name in names
+    ),
+    "tradeoff": lambda names: tradeoff([Spot(name, name, MEAN, MEAN) for name in names], {}, Axis("x"), Axis("y")),
 }
 
 
 @pytest.mark.parametrize("kind", CHARTS)
 def test_charts_draw_names_as_they_are(kind: str, recwarn: pytest.WarningsRecorder) -> None:
     """No formula, none left out of a legend, and a file that is XML in UTF-8."""
-    own = [name for name in NAMES if ", " not in name]
-    root = ElementTree.fromstring(CHARTS[kind](own).encode("utf-8"))
-    texts = {"".join(node.itertext()).strip() for node in root.iter() if node.tag.rpartition("}")[2] == "text"}
-    assert {visible(name) for name in own} <= texts
+    root = ElementTree.fromstring(f"<page>{CHARTS[kind](NAMES)}</page>".encode())
+    groups = [node for node in root.iter() if node.get("id", "").startswith("text_")]
+    texts = {" ".join("".join(line.itertext()).strip() for line in group) for group in groups}
+    assert set(SHOWN) <= {text.strip() for text in texts}
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
 

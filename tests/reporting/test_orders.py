@@ -88,7 +88,7 @@ def test_a_seed_of_two_machines_is_refused(change: dict[str, Any], name: str) ->
     with pytest.raises(InputError) as error:
         Orders.of([*runs, runs[0] | change])
     assert str(error.value) == (
-        f"PATH=ip, train.epochs=5, seed 0: two runs that differ in {name}; expected one of them on a page"
+        f"PATH=ip (2), train.epochs=5, seed 0: two runs that differ in {name}; expected one of them on a page"
     )
     assert len(Orders.of([*runs[1:], runs[0] | change]).results) == len(runs)  # every seed once
 

@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 
 from defense.data.splits import Dataset
+from defense.reporting.charts import png
 from defense.reporting.facts import left_out
-from defense.reporting.figures import png
 from defense.reporting.page import Page, Picture, Section, write_page
 from defense.tasks.defend.charts import amplified, candidate_curves, extremes, score_histogram, training_curves
 from defense.tasks.defend.run_page import at_both_ends, gallery

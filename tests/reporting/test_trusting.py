@@ -16,7 +16,7 @@ from defense.cli.report import main, page_of
 from defense.config.compose import composed
 from defense.config.schema import plain
 from defense.reporting.arms import arm_in_words, arms_of, header
-from defense.reporting.figures import GREENS, colours_of
+from defense.reporting.charts import GREENS, colours_of
 from defense.reporting.frame import settings_of
 from defense.reporting.statistics import tango
 from defense.tasks.defend.result import difference

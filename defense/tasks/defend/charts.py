@@ -8,12 +8,11 @@ from itertools import cycle
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from defense.config.choices import TreatmentName
 from defense.reporting.arms import arm_in_words
-from defense.reporting.figures import (
+from defense.reporting.charts import (
     CLEAN,
     COLOURS,
     INK,
@@ -22,7 +21,7 @@ from defense.reporting.figures import (
     STYLE,
     canvas,
     colours_of,
-    legend_above,
+    mark,
     svg,
 )
 from defense.tasks.defend.result import Run
@@ -49,12 +48,11 @@ def score_histogram(run: Run) -> str:
             if taken.any() and not weighs:
                 line = axes.axvline(scores[taken].max(), color=INK, linewidth=1, linestyle="--")
                 line.set_label(words if axes is rows[0] else "")
-            axes.set(ylabel="samples", ylim=(0, None))
+            axes.set(title="samples", ylim=(0, None))
             axes.xaxis.set_visible(axes is rows[-1])
-            axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+            axes.locator_params("y", integer=True)
         rows[-1].set_xlabel("score")
-        legend_above(figure, *rows)
-        return svg(figure)
+        return svg(figure, *rows)
 
 
 def is_lowest(scores: np.ndarray, taken: np.ndarray) -> bool:
@@ -80,12 +78,11 @@ def training_curves(run: Run) -> str:
                     accuracy.plot(
                         epochs, arm.history[column], style, color=colours[name], markevery=kept, markersize=4
                     )
-        loss.set(xlabel="epoch", ylabel="training loss")
-        accuracy.set(xlabel=f"epoch; dot: kept{', dashed: attacked' * attacked}", ylabel="validation accuracy, %")
+        loss.set(xlabel="epoch", title="training loss")
+        accuracy.set(xlabel=f"epoch; dot: kept{', dashed: attacked' * attacked}", title="validation accuracy, %")
         for axes in (loss, accuracy):
-            axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-        legend_above(figure, loss)
-        return svg(figure)
+            axes.locator_params("x", integer=True)
+        return svg(figure, loss)
 
 
 def candidate_curves(candidates: pd.DataFrame) -> str:
@@ -110,11 +107,9 @@ def candidate_curves(candidates: pd.DataFrame) -> str:
         axes.plot(untreated["budget"], untreated["defended"], "o", color=COLOURS["baseline"], label="untreated")
         for row in candidates[~level & candidates["chosen"]].itertuples():
             axes.plot(row.budget, row.defended, "o", color=INK, ms=12, fillstyle="none", label="chosen")
-        ticks = sorted(set(candidates["budget"][~level]))
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.set(xlabel="budget", ylabel="adaptive accuracy, %")
-        legend_above(figure, axes, columns=2)
-        return svg(figure)
+        mark(axes, set(candidates["budget"][~level]))
+        axes.set(xlabel="budget", title="adaptive accuracy, %")
+        return svg(figure, axes)
 
 
 def eps_curves(found: Mapping[str, Mapping[str, list[float]]], eps: float) -> str:
@@ -127,9 +122,8 @@ def eps_curves(found: Mapping[str, Mapping[str, list[float]]], eps: float) -> st
         threat = float(np.interp(eps, steps, range(len(steps))))
         axes.axvline(threat, color=INK, linewidth=1, linestyle="--", label="eps of the threat")
         axes.set_xticks(range(len(steps)), [f"{step:.2g}" for step in steps])
-        axes.set(xlabel="eps", ylabel="accuracy, %", ylim=(0, 101))
-        legend_above(figure, axes)
-        return svg(figure)
+        axes.set(xlabel="eps", title="accuracy, %", ylim=(0, 101))
+        return svg(figure, axes)
 
 
 def amplified(perturbation: Tensor) -> Tensor:

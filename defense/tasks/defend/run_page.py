@@ -16,9 +16,9 @@ import torch
 from defense.config.choices import Harm, Method, TreatmentName
 from defense.config.reads import reading
 from defense.reporting.arms import arm_in_words, arms_of, header, kind_of, lookup, spoken, trusted_of, weight_of
+from defense.reporting.charts import png
 from defense.reporting.exports import Text
 from defense.reporting.facts import about_runs, attacked, made_of
-from defense.reporting.figures import png
 from defense.reporting.frame import WORST, settings_of
 from defense.reporting.health import Checks, chance_of, check_rows, looked_at, reach, warning
 from defense.reporting.metagradient import about_derivative

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from defense.reporting.charts import Axis, curves
 from defense.reporting.compare import Metric, answer, compare
 from defense.reporting.comparisons import comparison_section
 from defense.reporting.facts import command_of, made_of
-from defense.reporting.figures import curves
 from defense.reporting.frame import Setting, by, settings_of
 from defense.reporting.health import doubts, looking
 from defense.reporting.page import Page, Section
@@ -72,14 +72,20 @@ def recall_sections(settings: Sequence[Setting]) -> list[Section]:
             f"Recall against the share removed{', ' + column if column else ''}",
             "Mean over seeds; the dashed line is removal at random.",
             chart=curves(
-                SHARES,
-                {one.row: np.mean([run["recall_curve"] for run in one.runs], axis=0) for one in own},
-                xlabel="share of the training samples removed, lowest scores first",
-                ylabel="share of the wrong labels found",
+                {one.row: mean_recall(one) for one in own},
+                Axis("share of the training samples removed, lowest scores first"),
+                Axis("share of the wrong labels found"),
+                diagonal=True,
             ),
         )
         for number, (column, own) in enumerate(by(settings, lambda setting: setting.column).items(), start=1)
     ]
+
+
+def mean_recall(setting: Setting) -> dict[float, float]:
+    """Return the mean over seeds of the curve of recall, by share."""
+    recall = np.mean([run["recall_curve"] for run in setting.runs], axis=0)
+    return dict(zip(SHARES.tolist(), recall.tolist(), strict=True))
 
 
 def at_budget(results: Sequence[Result]) -> str:

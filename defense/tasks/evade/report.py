@@ -13,7 +13,7 @@ import pandas as pd
 
 from defense.config.choices import Protocol, Way
 from defense.reporting.archive import ARM, Row, health_of_arm, leaves
-from defense.reporting.charts import steps
+from defense.reporting.charts import Axis, curves
 from defense.reporting.compare import (
     Comparison,
     Metric,
@@ -260,13 +260,13 @@ def numbers_of(row: Mapping[Metric, Comparison], knobs: Sequence[str]) -> dict[s
 
 def charts(settings: Sequence[Setting]) -> list[Section]:
     """Return the mean gain of every scorer from protocol to protocol, a chart for each comparison group."""
-    sections = []
+    sections, protocols = [], Axis("", names=[metric.name for metric in METRICS])
     for number, (place, own) in enumerate(by(settings, lambda setting: setting.place).items(), start=1):
-        lines = {
-            name: [mean_difference(alike, metric) for metric in METRICS]
+        lines: dict[str, dict[float, Mean]] = {
+            name: {at: mean_difference(alike, metric) for at, metric in enumerate(METRICS)}
             for name, alike in by(own, lambda setting: setting.row).items()
         }
-        chart = steps([metric.name for metric in METRICS], lines, ylabel="gain, points of accuracy")
+        chart = curves(lines, protocols, Axis("gain, points of accuracy"), level=0)
         heading = f"From protocol to protocol{f': {place}' if place else ''}"
         sections.append(Section(f"steps_{number}", heading, "Means over treatments and shares.", chart=chart))
     return sections

@@ -13,10 +13,10 @@ import numpy as np
 from defense.config.choices import Dropping, Subsets
 from defense.errors import InputError
 from defense.reporting.archive import Row
+from defense.reporting.charts import points
 from defense.reporting.compare import Comparison, Metric, answer, compare
 from defense.reporting.comparisons import comparison_section
 from defense.reporting.facts import command_of, counted, made_of
-from defense.reporting.figures import points
 from defense.reporting.frame import Setting, by, settings_of
 from defense.reporting.health import doubts, looking
 from defense.reporting.page import Page, Section

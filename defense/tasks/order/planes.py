@@ -8,11 +8,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
+from defense.reporting.charts import CLEAN, COLOURS_OF_MANY, INK, NOISY, RIGHT, STYLE, canvas, svg
 from defense.reporting.escaping import for_chart
-from defense.reporting.figures import CLEAN, COLOURS_OF_MANY, INK, NOISY, STYLE, svg
 from defense.reporting.page import Section
 from defense.reporting.reading import Result, is_rival
 from defense.tasks.order.table import ALL, Orders, shown
@@ -59,15 +58,15 @@ def by_level(orders: Orders) -> dict[str, list[Result]]:
 
 
 def panels(result: Mapping[str, Any], damping: float, reference: str) -> str:
-    """Return training points, test points, influence and score side by side."""
+    """Return training points and test points, and below them influence and score."""
     points, scorer = result["points"], result["config"]["scorer"]["name"]
     x, labels, truth = (np.array(points["train"][name]) for name in ("x", "label", "truth"))
     scores = {reference: points["reference"][f"{damping:g}"], scorer: points["score"]}
     lowest = max(1, round(result["config"]["order"]["share"] * len(labels)))
     with mpl.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(10, 2.9))  # without a layout engine, which takes as long as the drawing
-        figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.9, wspace=0.04)
-        axes = figure.subplots(1, 4, sharex=True, sharey=True)
+        figure, axes = canvas(5, rows=2, columns=2, left=RIGHT, below=-1, xticks=[], yticks=[])
+        for panel in axes[1:]:
+            panel.sharey(axes[0])
         coloured(axes[0], x, labels, "training set")
         wrong = x[labels != truth]
         axes[0].scatter(wrong[:, 0], wrong[:, 1], s=40, facecolors="none", edgecolors=NOISY, linewidths=1.2)
@@ -77,51 +76,50 @@ def panels(result: Mapping[str, Any], damping: float, reference: str) -> str:
             panel.scatter(x[:, 0], x[:, 1], c=rankdata(values), s=12, cmap="RdBu")
             low = x[order[:lowest]]
             panel.scatter(low[:, 0], low[:, 1], s=34, marker="x", color=INK, linewidths=0.9)
-            panel.set_title(for_chart(name), fontsize=10)
-        for panel in axes:
-            panel.set(xticks=[], yticks=[])
+            panel.set(title=for_chart(name))
         return svg(figure)
 
 
 def coloured(axes: Axes, x: np.ndarray, labels: np.ndarray, title: str) -> None:
     """Draw points (n, 2), each in the colour of its label (n,)."""
     axes.scatter(x[:, 0], x[:, 1], c=[CLASSES[label % 2] for label in labels], s=12)
-    axes.set_title(title, fontsize=10)
+    axes.set(title=title)
 
 
 def rose(results: Sequence[Mapping[str, Any]]) -> str:
     """Return how many training gradients are at which angle to grad v, and where u is at each damping."""
-    kinds = {"harmful": ("wrong label", NOISY), "others": ("others", CLEAN)}
+    kinds = {"others": ("loss of others", CLEAN), "harmful": ("loss of wrong label", NOISY)}
+    angles = [result["order"]["angles"] for result in results]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 3.4))
-        axes: Any = figure.add_axes((0.06, -0.35, 0.62, 1.6), projection="polar")
-        axes.set(thetamin=0, thetamax=180, rticks=[], ylim=(0, 1.05))
-        for kind, (name, colour) in reversed(kinds.items()):
-            each = [
-                result["order"]["angles"][kind]["counts"]
-                for result in results
-                if kind in result["order"]["angles"]
-            ]
+        figure, (axes,) = canvas(2.5, left=RIGHT, below=-1, aspect="equal", xlim=(-1.2, 1.2), ylim=(0, 1.2))
+        axes.set_axis_off()
+        for degrees in range(0, 181, 30):
+            x, y = towards(np.radians(degrees))
+            axes.plot([0, x], [0, y], color=CLEAN, linewidth=0.8)
+            axes.text(1.1 * x, 1.1 * y, f"{degrees}°", ha="center", va="center")
+        for kind, (name, colour) in kinds.items():
+            each = [counts[kind]["counts"] for counts in angles if kind in counts]
             if each:
                 counts = np.sum(each, axis=0)
-                edges = np.radians(np.linspace(0, 180, len(counts) + 1))
-                heights = np.sqrt(counts / counts.max())  # areas, not radii, are as many as there are samples
-                axes.bar(
-                    edges[:-1],
-                    heights,
-                    np.diff(edges),
-                    align="edge",
-                    color=colour,
-                    alpha=0.65,
-                    label=f"loss of {name}",
-                )
-        axes.annotate("", (0, 1), (0, 0), arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 2})
-        axes.plot([], [], color=INK, linewidth=2, label="grad v")
+                edges = np.radians(np.linspace(0, 180, len(counts) + 1)).repeat(2)[1:-1]
+                # areas, not radii, are as many as there are samples
+                x, y = np.sqrt(counts / counts.max()).repeat(2) * towards(edges)
+                axes.fill([0, *x], [0, *y], color=colour, alpha=0.65, linewidth=0, label=name)
+        point_at(axes, 0.0, INK, "grad v")
         dampings = [found["damping"] for found in results[0]["order"]["dampings"]]
         for number, (damping, colour) in enumerate(zip(dampings, COLOURS_OF_MANY[2:], strict=False)):
-            angle = np.radians(np.mean([result["order"]["dampings"][number]["angle"] for result in results]))
-            arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.6}
-            axes.annotate("", (angle, 1), (0, 0), arrowprops=arrow)
-            axes.plot([], [], color=colour, label=f"u, lambda {damping:g}")
-        figure.legend(loc="upper right", fontsize=9)
-        return svg(figure)
+            angle = np.mean([result["order"]["dampings"][number]["angle"] for result in results])
+            point_at(axes, float(np.radians(angle)), colour, f"u, lambda {damping:g}")
+        return svg(figure, axes)
+
+
+def point_at(axes: Axes, angle: float, colour: str, label: str) -> None:
+    """Draw an arrow of length 1 at an angle in radians."""
+    arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", tuple(towards(angle)), (0, 0), arrowprops=arrow)
+    axes.plot([], [], color=colour, linewidth=2, label=label)
+
+
+def towards(angle: float | np.ndarray) -> np.ndarray:
+    """Return the points of the unit circle at angles in radians, (2,) or (2, n)."""
+    return np.array([np.cos(angle), np.sin(angle)])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from defense.reporting.archive import Row, leaves
-from defense.reporting.charts import lines_with_bands
+from defense.reporting.charts import Axis, curves
 from defense.reporting.facts import command_of, counted, made_of
 from defense.reporting.health import doubts, looking
 from defense.reporting.page import Page, Section
@@ -270,7 +270,7 @@ def chart(orders: Orders, factor: str) -> str:
     for (scorer, *level, damping), mean in orders.correlations("scorer", *levels, "damping").items():
         if not level or scorer == orders.main:
             lines.setdefault(", ".join([scorer, *map(shown, level)]), {})[damping] = mean
-    return lines_with_bands(lines, xlabel="damping lambda", ylabel="Spearman's rho")
+    return curves(lines, Axis("damping lambda", log=True), Axis("Spearman's rho"), level=0)
 
 
 def gains_section(gains: Sequence[Gain]) -> list[Section]:

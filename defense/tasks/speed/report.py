@@ -12,7 +12,7 @@ import pandas as pd
 
 from defense.config.choices import Clock, Direction, Members, Method, Peer
 from defense.reporting.archive import Row
-from defense.reporting.charts import growth
+from defense.reporting.charts import Axis, curves
 from defense.reporting.facts import command_of, counted, made_of
 from defense.reporting.frame import Setting, settings_of
 from defense.reporting.page import Page, Section
@@ -247,16 +247,16 @@ def charts_of(place: int, table: pd.DataFrame) -> list[Section]:
     for axis, other in (WORK, WORK[::-1]):
         fixed = mode(works[other])
         if sum(works[other] == fixed) > 1:
-            lines = curves(table[table[other] == fixed], axis, "seconds")
+            lines = lines_of(table[table[other] == fixed], axis, "seconds")
             model = table["title"].iloc[0] or "this model"
             heading = f"Seconds against {names[axis]}, {fixed:,} {names[other]}: {model}"
             name = f"seconds_{names[axis].split()[0]}_{place}"
-            chart = growth(lines, xlabel=names[axis], ylabel="seconds")
+            chart = curves(lines, Axis(names[axis], log=True), Axis("seconds", log=True))
             sections.append(Section(name, heading, chart=chart, html_only=True))
     return sections
 
 
-def curves(table: pd.DataFrame, x: str, y: str) -> dict[str, dict[float, Mean]]:
+def lines_of(table: pd.DataFrame, x: str, y: str) -> dict[str, dict[float, Mean]]:
     """Return the means in column `y` by column `x`, for each scorer."""
     groups = table.dropna(subset=y).groupby("scorer", sort=False)
     return {str(name): dict(zip(of[x], of[y], strict=True)) for name, of in groups}
@@ -270,8 +270,9 @@ def by_model(place: int, group: pd.DataFrame) -> list[Section]:
     scorer, *_, train, validation = models.iloc[-1][[*SETTING, *WORK]]
     first = group[(group["train"] == train) & (group["validation"] == validation) & (group["scorer"] != scorer)]
     names = ", ".join(f"{row.title} {row.parameters:,}" for row in models.itertuples())
-    lines = curves(first, "parameters", "factor")
-    chart = growth(lines, xlabel=f"parameters: {names}", ylabel=f"times as long as {scorer}", level=1)
+    lines = lines_of(first, "parameters", "factor")
+    axes = Axis(f"parameters: {names}", log=True), Axis(f"times as long as {scorer}", log=True)
+    chart = curves(lines, *axes, level=1)
     heading = f"Times as long as {scorer} by model, {samples(train, validation)}"
     return [Section(f"models_{place}", heading, chart=chart, html_only=True)]
 
