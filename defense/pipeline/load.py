@@ -26,11 +26,11 @@ from defense.models.states import prepared
 from defense.pipeline.descent import check_room_for_removal
 from defense.pipeline.run import Run
 from defense.randomness import derive
-from defense.reporting.tracking import check_tracker
 from defense.robustness.suite import check_shape
 from defense.runtime.devices import make_fabric
 from defense.runtime.distributed import SINGLE_PROCESS, Ranks, rank_zero_first
 from defense.runtime.runtime import Runtime
+from defense.runtime.tracking import check_tracker
 from defense.stages.plant import PLANTERS, ball_of, harmed, plant, planter_training
 from defense.stages.train import train
 from defense.stages.trained import Trained

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from defense.config.choices import Task
-from defense.reporting.archive import Units, by_arm, scored
+from defense.reporting.archive import Units
 from defense.reporting.page import Page
 from defense.reporting.reading import Result
 from defense.tasks.defend.report import defending_page
@@ -15,6 +15,7 @@ from defense.tasks.evade.report import by_share, evaded_page
 from defense.tasks.faithfulness.report import by_target, faithfulness_page
 from defense.tasks.order.report import by_damping, order_page
 from defense.tasks.repair.report import repair_page
+from defense.tasks.rows import by_arm, scored
 from defense.tasks.speed.report import by_work, timing_page
 
 

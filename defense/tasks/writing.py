@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -14,17 +15,22 @@ import pandas as pd
 
 from defense.artifacts import write_json
 from defense.reporting.escaping import for_terminal
-from defense.reporting.metagradient import about_derivative
 from defense.reporting.page import Page, Section, write_page
 from defense.reporting.run import Scoring, named
-from defense.reporting.tracking import tracked
 from defense.runtime.runtime import Runtime
+from defense.runtime.tracking import tracked
 from defense.runtime.versions import version
 from defense.stages.pages import pages, write_files
 from defense.store.files import checksum
 from defense.store.fingerprint import canonical, hash_of
+from defense.tasks.health import SCORED, health_of
+from defense.tasks.metagradient import about_derivative
 
 log = logging.getLogger(__name__)
+PACKAGES = (
+    "defense", "torch", "torchvision", "torchattacks", "curvlinops-for-pytorch", "lightning-fabric",
+    "hydra-core", "numpy", "scikit-learn",
+)  # fmt: skip
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -100,3 +106,38 @@ def record_section(run: Scoring) -> list[Section]:
     said = about_derivative(run.settings, run.record)
     heading = "How the scores were found"
     return [Section("record", heading, said, ("", "value"), rows, collapsed=True)] if rows else []
+
+
+def common(run: Scoring) -> dict[str, Any]:
+    """Return what the result.json of every task holds."""
+    return {
+        "name": run.config.name,
+        "task": str(run.config.task),
+        "seed": run.config.seed,
+        "sizes": {part: len(getattr(run.data, part)) for part in ("train", "validation", "test")},
+        "left_out": run.data.left_out,
+        "health": health_of({SCORED: run.learned}, run.data.class_names),
+        "scoring": {"record": run.record, "members": spread(run.scores)},
+        "keys": run.keys,
+        "seconds": run.seconds,
+        "reused": run.reused,
+        "overrides": run.overrides,
+        "device": run.device,
+        "versions": versions(),
+        "config": run.settings,
+    }
+
+
+def spread(scores: pd.DataFrame) -> dict[str, float]:
+    """Return the rank correlation with the score of each of its parts: members, and terms of the objective."""
+    parts = [name for name in scores.columns if name.startswith("score.")]
+    return {
+        name.removeprefix("score."): float(scores["score"].corr(scores[name], method="spearman"))
+        for name in parts
+        if scores[name].nunique() > 1 and scores["score"].nunique() > 1
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that the numbers depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

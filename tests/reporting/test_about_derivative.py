@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from defense.reporting.metagradient import about_derivative, rough
+from defense.tasks.metagradient import about_derivative, rough
 
 
 def settings(method: str = "metagradient", recipe: str = "standard", proxy: str | None = None) -> dict[str, Any]:

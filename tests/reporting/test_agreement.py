@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from defense.reporting.statistics import agreement, auc_of, overlap
+from defense.tasks.order.report import agreement, auc_of, overlap
 
 RNG = np.random.default_rng(0)
 FIRST, SECOND = RNG.standard_normal(40), RNG.standard_normal(40)

@@ -15,7 +15,10 @@ from defense.cli.report import page_of, text_of
 from defense.config.schema import plain
 from defense.reporting.compare import compare
 from defense.reporting.frame import settings_of
-from defense.reporting.health import (
+from defense.robustness.checks import compared_under, learned
+from defense.tasks.defend.report import MAIN
+from defense.tasks.detect.report import SHARES, detection_page
+from defense.tasks.health import (
     SCORED,
     chance_of,
     doubts,
@@ -25,9 +28,6 @@ from defense.reporting.health import (
     verdict_of,
     warning,
 )
-from defense.robustness.checks import compared_under, learned
-from defense.tasks.defend.report import MAIN
-from defense.tasks.detect.report import SHARES, detection_page
 from tests.cli.test_report import result, swept
 from tests.conftest import TINY
 from tests.reporting.test_repairing import RESULTS as REPAIRED

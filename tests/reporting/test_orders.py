@@ -10,8 +10,8 @@ import pytest
 
 from defense.errors import InputError
 from defense.reporting.page import write_page
-from defense.reporting.statistics import Mean, agreement, auc_of, compared, mean_interval
-from defense.tasks.order.report import against_ip, angles_of, order_page
+from defense.reporting.statistics import Mean, compared, mean_interval
+from defense.tasks.order.report import against_ip, agreement, angles_of, auc_of, order_page
 from defense.tasks.order.table import METRICS, Orders, shown
 from tests.reporting.test_sweeps import result
 

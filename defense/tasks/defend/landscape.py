@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from defense.config.choices import AUTO
 from defense.reporting.arms import arm_in_words, trusted_of
 from defense.reporting.charts import Axis, Spot, budget_curves, tradeoff
 from defense.reporting.frame import WORST, Setting, by
@@ -18,57 +18,65 @@ LINES = 8  # in one chart: more of them, each with its band, could not be told a
 
 def group_charts(settings: Sequence[Setting]) -> list[Section]:
     """Return the charts of every comparison group that has several settings; two groups never share one."""
-    several = [alike for alike in by(settings, lambda setting: setting.group).values() if len(alike) > 1]
-    curves = [curve for alike in several for curve in by_budget(alike)]
-    numbered = [
-        Section(f"budget_{number}", heading, text, chart=chart, html_only=True)
-        for number, (heading, text, chart) in enumerate(curves, start=1)
-    ]
-    return numbered + [by_accuracies(number, alike) for number, alike in enumerate(several, start=1)]
+    several = [group for group in by(settings, lambda setting: setting.group).values() if len(group) > 1]
+    budgets = [section for group in several for section in by_budget(group)]
+    numbered = [replace(section, name=f"budget_{number}") for number, section in enumerate(budgets, start=1)]
+    return numbered + [by_accuracies(number, group) for number, group in enumerate(several, start=1)]
 
 
-def by_budget(settings: Sequence[Setting]) -> list[tuple[str, str, str]]:
-    """Return heading, text and chart of accuracy against budget, for each of what else was swept."""
-    facets: dict[str, list[Setting]] = {}
-    for setting in settings:
-        spec = setting.config["treatment"]
-        if spec["budget"] != AUTO and not effect_of(spec).weighs:
-            knobs = setting.knobs.items()
-            others = [f"{name}={value}" for name, value in knobs if name != BUDGET and value is not None]
-            facets.setdefault(", ".join(others), []).append(setting)
-    found = []
-    for facet, alike in facets.items():
-        budgets = {budget_of(setting) for setting in alike}
-        if len(budgets) < 2:
+def by_budget(settings: Sequence[Setting]) -> list[Section]:
+    """Return accuracy against budget, for each of what else was swept; of many scorers in several charts."""
+    spending = [one for one in settings if not one.is_automatic and not effect_of(one.config["treatment"]).weighs]
+    sections = []
+    for facet, group in by(spending, other_knobs).items():
+        if len({budget_of(setting) for setting in group}) < 2:
             continue
-        lines: dict[str, dict[float, Mean]] = {}
-        gains: dict[str, dict[float, Mean]] = {}
-        for setting in alike:
-            budget = budget_of(setting)
-            name = setting.label if budget in lines.get(setting.row, {}) else setting.row  # as on another device
-            lines.setdefault(name, {})[budget] = mean_interval(setting.values("defended", WORST))
-            gains.setdefault(name, {})[budget] = paired_difference(
-                *(setting.values(arm, WORST) for arm in ("defended", "control"))
-            )
-        references = {
-            arm: {budget: by_seed(arm, [s for s in alike if budget_of(s) == budget]) for budget in budgets}
-            for arm in arms_beside(alike)
+        references = {arm: by(group, lambda one: str(budget_of(one))) for arm in arms_beside(group)}
+        beside = {
+            arm: {float(budget): by_seed(arm, own) for budget, own in groups.items()}
+            for arm, groups in references.items()
         }
-        text = (
-            f"Above, means over seeds of the defended arm, and dashed of {told(references)}; below, the gain "
-            "over the control, paired by seed. Bands are 95 % intervals over seeds. Those above hold the luck of "
-            "a seed's split and first weights, which all arms share. Those below do not, but nor are they "
-            "corrected for how many there are: the table of settings is."
-        )
-        names = list(lines)
+        names = list(dict.fromkeys(setting.row for setting in group))
         for first in range(0, len(names), LINES):
             own = names[first : first + LINES]
-            chart = budget_curves(
-                {name: lines[name] for name in own}, references, {name: gains[name] for name in own}
-            )
+            lines, gains = lines_of(group, own)
             which = f" ({own[0]} to {own[-1]})" if len(names) > LINES else ""
-            found.append((f"Accuracy against budget{', ' + facet if facet else ''}{which}", text, chart))
-    return found
+            heading = f"Accuracy against budget{', ' + facet if facet else ''}{which}"
+            chart = budget_curves(lines, beside, gains)
+            sections.append(Section("budget", heading, about_budgets(beside), chart=chart, html_only=True))
+    return sections
+
+
+def other_knobs(setting: Setting) -> str:
+    """Return what was swept beside the budget, in words."""
+    others = [f"{name}={value}" for name, value in setting.knobs.items() if name != BUDGET and value is not None]
+    return ", ".join(others)
+
+
+Lines = dict[str, dict[float, Mean]]  # by row, then by budget
+
+
+def lines_of(settings: Sequence[Setting], rows: Sequence[str]) -> tuple[Lines, Lines]:
+    """Return the accuracy and the gain of some rows, against budget."""
+    lines: Lines = {row: {} for row in rows}
+    gains: Lines = {row: {} for row in rows}
+    for setting in settings:
+        if setting.row in lines:
+            defended, control = (setting.values(arm, WORST) for arm in ("defended", "control"))
+            lines[setting.row][budget_of(setting)] = mean_interval(defended)
+            gains[setting.row][budget_of(setting)] = paired_difference(defended, control)
+    return lines, gains
+
+
+def about_budgets(arms: Iterable[str]) -> str:
+    """Return the meaning of the lines and bands of a chart of budgets."""
+    *others, last = map(arm_in_words, arms)
+    return (
+        f"Above: means over seeds of the defended arm, and dashed of {', '.join(others)} and {last}. Below: the gain "
+        "over the control, paired by seed. Bands are 95 % intervals over seeds. Those above include the luck of a "
+        "seed's split and first weights, which all arms share. Those below do not. The table is corrected "
+        "for the number of comparisons, bands are not."
+    )
 
 
 def arms_beside(settings: Sequence[Setting]) -> list[str]:
@@ -77,19 +85,13 @@ def arms_beside(settings: Sequence[Setting]) -> list[str]:
     return ["baseline", "control", *trusted]
 
 
-def told(arms: Iterable[str]) -> str:
-    """Return 'baseline, control and trusted'."""
-    *others, last = map(arm_in_words, arms)
-    return f"{', '.join(others)} and {last}"
-
-
 def budget_of(setting: Setting) -> float:
     """Return the budget of a setting that is not automatic."""
-    return float(setting.runs[0]["config"]["treatment"]["budget"])
+    return float(setting.config["treatment"]["budget"])
 
 
 def by_seed(arm: str, settings: Sequence[Setting], metric: str = WORST) -> Mean:
-    """Return the mean of an arm over seeds, each counted once: where settings differ in one, their mean."""
+    """Return the mean of an arm over seeds, each counted once: if settings differ in one, their mean."""
     seeds: dict[int, list[float]] = {}
     for setting in settings:
         for run, value in zip(setting.runs, setting.values(arm, metric), strict=True):
@@ -98,7 +100,7 @@ def by_seed(arm: str, settings: Sequence[Setting], metric: str = WORST) -> Mean:
 
 
 def by_accuracies(number: int, settings: Sequence[Setting]) -> Section:
-    """Return robust against clean accuracy of all settings of one ground, beside the arms that they share."""
+    """Return robust against clean accuracy of one comparison group, beside the arms that settings share."""
     places = [
         Spot(
             setting.row,
@@ -115,8 +117,8 @@ def by_accuracies(number: int, settings: Sequence[Setting]) -> Section:
     where = f", {settings[0].place}" if settings[0].place else ""
     text = (
         "Each mark is the mean over seeds of a setting's defended arm, with 95 % intervals; those of few seeds "
-        "may leave the picture. The control is the mean over all settings. No other setting is higher in both "
-        "accuracies than the settings that the dashed line joins; whether by more than chance the table says."
+        "may leave the picture. The control is the mean over all settings. A dashed line joins the Pareto front, if "
+        "it has several marks: no other mark is higher in both. See the table of settings for significance."
     )
     return Section(
         f"tradeoff_{number}",

@@ -30,13 +30,13 @@ from defense.reporting.comparisons import (
 from defense.reporting.exports import Text
 from defense.reporting.facts import about_runs, attacked, command_of, made_of
 from defense.reporting.frame import WORST, Setting, frame, mcnemar_of, settings_of, tidy
-from defense.reporting.health import flagged_cells, untold
-from defense.reporting.metagradient import rough
 from defense.reporting.page import Page, Section
 from defense.reporting.reading import FOLDER, LABEL, MCNEMAR, Result
 from defense.reporting.statistics import ALPHA, FEWEST, p_value, points
 from defense.tasks.defend.landscape import group_charts
 from defense.tasks.descent import descents
+from defense.tasks.health import flagged_cells, untold
+from defense.tasks.metagradient import rough
 from defense.tasks.selection import one_sided
 
 MAIN = Metric(WORST, "adaptive accuracy at worst")

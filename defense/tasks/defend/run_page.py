@@ -20,8 +20,6 @@ from defense.reporting.charts import png
 from defense.reporting.exports import Text
 from defense.reporting.facts import about_runs, attacked, made_of
 from defense.reporting.frame import WORST, settings_of
-from defense.reporting.health import Checks, chance_of, check_rows, looked_at, reach, warning
-from defense.reporting.metagradient import about_derivative
 from defense.reporting.page import Page, Picture, Section, write_page
 from defense.reporting.run import Scoring, named
 from defense.reporting.statistics import deviation
@@ -38,6 +36,8 @@ from defense.tasks.defend.charts import (
 from defense.tasks.defend.result import Run, arm_rows, arms_table, draw_accuracies, last_attack, shown_metrics
 from defense.tasks.defend.verdict import result, scorer_of
 from defense.tasks.descent import descent_section
+from defense.tasks.health import Checks, chance_of, check_rows, looked_at, reach, warning
+from defense.tasks.metagradient import about_derivative
 from defense.tasks.selection import one_class_said
 from defense.tasks.writing import finish, record_section
 

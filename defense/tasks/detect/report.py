@@ -13,13 +13,13 @@ from defense.reporting.compare import Metric, answer, compare
 from defense.reporting.comparisons import comparison_section
 from defense.reporting.facts import command_of, made_of
 from defense.reporting.frame import Setting, by, settings_of
-from defense.reporting.health import doubts, looking
 from defense.reporting.page import Page, Section
 from defense.reporting.reading import Result
-from defense.reporting.run import Scoring, common
+from defense.reporting.run import Scoring
 from defense.runtime.runtime import Runtime
+from defense.tasks.health import doubts, looking
 from defense.tasks.selection import selection
-from defense.tasks.writing import written
+from defense.tasks.writing import common, written
 
 AUC = Metric("selection.auc", "ROC AUC", unit="", over="ip", arms=False, decimals=3, limits=(0.0, 1.0))
 SHARES = np.linspace(0, 1, 101)  # of the training samples, lowest scores first

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from defense.config.choices import Protocol, Way
-from defense.reporting.archive import ARM, Row, health_of_arm, leaves
+from defense.reporting.archive import ARM, Row, leaves
 from defense.reporting.charts import Axis, curves
 from defense.reporting.compare import (
     Comparison,
@@ -26,14 +26,15 @@ from defense.reporting.compare import (
 from defense.reporting.comparisons import knob, knobs_shown, table_section
 from defense.reporting.facts import about_runs, command_of, is_linear, made_of, treated
 from defense.reporting.frame import Setting, by, settings_of, tidy
-from defense.reporting.health import doubts, looking
 from defense.reporting.page import Page, Section
 from defense.reporting.reading import Result
-from defense.reporting.run import Scoring, common, named
+from defense.reporting.run import Scoring, named
 from defense.reporting.statistics import Mean, p_value, percent, points
 from defense.runtime.runtime import Runtime
+from defense.tasks.health import doubts, looking
+from defense.tasks.rows import health_of_arm
 from defense.tasks.selection import selection
-from defense.tasks.writing import written
+from defense.tasks.writing import common, written
 
 MEAN = "mean"  # over the shares of moved points
 ANEW = (Way.bounded, Way.adaptive)  # ways of an attacker who knows the model, and leaves alone what it has wrong

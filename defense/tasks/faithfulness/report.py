@@ -18,13 +18,13 @@ from defense.reporting.compare import Comparison, Metric, answer, compare
 from defense.reporting.comparisons import comparison_section
 from defense.reporting.facts import command_of, counted, made_of
 from defense.reporting.frame import Setting, by, settings_of
-from defense.reporting.health import doubts, looking
 from defense.reporting.page import Page, Section
 from defense.reporting.reading import Result
-from defense.reporting.run import OF_A_SCORE, Scoring, common
+from defense.reporting.run import OF_A_SCORE, Scoring
 from defense.reporting.statistics import rank_correlation
 from defense.runtime.runtime import Runtime
-from defense.tasks.writing import written
+from defense.tasks.health import doubts, looking
+from defense.tasks.writing import common, written
 
 LDS = "linear datamodelling score"
 HALVES = f"retraining on random halves ({LDS})"  # of results before `dropped` was a setting

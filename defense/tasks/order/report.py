@@ -9,19 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import kendalltau
 
 from defense.reporting.archive import Row, leaves
 from defense.reporting.charts import Axis, curves
 from defense.reporting.facts import command_of, counted, made_of
-from defense.reporting.health import doubts, looking
 from defense.reporting.page import Page, Section
 from defense.reporting.reading import Result
-from defense.reporting.run import OF_A_SCORE, Scoring, common
-from defense.reporting.statistics import Mean, agreement, auc_of, p_value
+from defense.reporting.run import OF_A_SCORE, Scoring
+from defense.reporting.statistics import Mean, p_value, rank_correlation
 from defense.runtime.runtime import Runtime
+from defense.tasks.health import doubts, looking
 from defense.tasks.order.planes import planes_sections
 from defense.tasks.order.table import AGREEMENT, ALL, GAINS, LOWEST, METRICS, SECONDS, Gain, Orders, shown
-from defense.tasks.writing import written
+from defense.tasks.writing import common, written
 
 DEGREES = np.linspace(0, 180, 37)  # the edges of the bins that angles are counted in
 POINTS = (2, 1, 1)  # the shape of samples that are drawn
@@ -302,3 +303,34 @@ def settings_section(orders: Orders) -> list[Section]:
     text = f"Means of {orders.main} over seeds, the worst first."
     table = Section("settings", "Every setting", text, header, rows, data=data, facets=orders.factors)
     return [replace(table, collapsed=True, html_only=True)]
+
+
+def agreement(first: np.ndarray, second: np.ndarray, share: float) -> dict[str, float]:
+    """Return Spearman's rho, Kendall's tau-b, and the overlap of the lowest `share`, of two scores (n,).
+
+    Both correlations are in [-1, 1], and 0 where one of the scores is the same for all: that orders nothing.
+    overlap: see `overlap`; for scores that have nothing to do with each other it is `share` on the mean.
+    """
+    flat = np.ptp(first) == 0 or np.ptp(second) == 0
+    return {
+        "spearman": rank_correlation(first, second),
+        "kendall": 0.0 if flat else float(kendalltau(first, second).statistic),
+        "overlap": overlap(first, second, share),
+    }
+
+
+def overlap(first: np.ndarray, second: np.ndarray, share: float) -> float:
+    """Return which part of the round(share * n) lowest, one at least, of one score are among those of the other.
+
+    Ties go to the lower row.
+    """
+    count = max(1, round(share * len(first)))
+    lowest = [set(np.argsort(scores, kind="stable")[:count].tolist()) for scores in (first, second)]
+    return len(lowest[0] & lowest[1]) / count
+
+
+def auc_of(scores: np.ndarray, wrong: np.ndarray) -> float | None:
+    """Return the chance that a `wrong` sample, bool (n,), scores lower than another; None without both kinds."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(wrong, -scores)) if 0 < wrong.mean() < 1 else None

@@ -16,15 +16,15 @@ from defense.reporting.compare import Comparison, Metric, answer, by_luck, compa
 from defense.reporting.comparisons import comparison_section, matched_section
 from defense.reporting.facts import about_runs, command_of, made_of, treated
 from defense.reporting.frame import Setting, by, settings_of
-from defense.reporting.health import doubts, health_of
 from defense.reporting.page import Page, Section
 from defense.reporting.reading import Result
-from defense.reporting.run import Scoring, common, named
+from defense.reporting.run import Scoring, named
 from defense.runtime.runtime import Runtime
 from defense.tasks.descent import descent_section, descents, rounds_as_json
+from defense.tasks.health import doubts, health_of
 from defense.tasks.repair.measures import AIMS, GAPS, MEASURES, measured
 from defense.tasks.selection import of_one_class, one_class, one_class_said, one_sided, selection
-from defense.tasks.writing import written
+from defense.tasks.writing import common, written
 
 ABOUT = (
     "In brackets 95 % intervals over seeds. Differences are paired by seed; the control is treated alike, as many "

@@ -17,10 +17,10 @@ from defense.reporting.facts import command_of, counted, made_of
 from defense.reporting.frame import Setting, settings_of
 from defense.reporting.page import Page, Section
 from defense.reporting.reading import Result
-from defense.reporting.run import Scoring, common
+from defense.reporting.run import Scoring
 from defense.reporting.statistics import Mean, geometric
 from defense.runtime.runtime import Runtime
-from defense.tasks.writing import written
+from defense.tasks.writing import common, written
 
 CLOCKS = {
     Clock.processor: "processor time, to which other work on the machine adds little",

@@ -10,7 +10,7 @@ import pytest
 
 from defense.config.choices import Tracker
 from defense.config.schema import Track
-from defense.reporting import tracking
+from defense.runtime import tracking
 from tests.conftest import TINY
 
 Command = Callable[..., tuple[int, str, str]]

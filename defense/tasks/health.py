@@ -11,9 +11,9 @@ from defense.reporting.arms import arm_in_words, arms_of
 from defense.reporting.escaping import visible
 from defense.reporting.exports import Text
 from defense.reporting.frame import named_by_sweep, shared_overrides
-from defense.reporting.metagradient import rough
 from defense.reporting.reading import Result, is_rival
 from defense.reporting.statistics import percent
+from defense.tasks.metagradient import rough
 
 Health = Mapping[str, Any]  # as in result.json
 Found = Mapping[str, Mapping[str, Any]]  # robustness.checks.Learned as plain values, by arm
