@@ -29,14 +29,25 @@ ABOUT_PAPER = (
 
 
 def comparison_section(
-    name: str, heading: str, rows: Sequence[Comparison], text: str, data: pd.DataFrame | None = None
+    name: str,
+    heading: str,
+    rows: Sequence[Comparison],
+    text: str,
+    *,
+    data: pd.DataFrame | None = None,
+    untreated: Sequence[Comparison] = (),
 ) -> Section:
     """Return a chart and a table of settings beside their rival, a row each.
 
-    data: the table as plain numbers, if it is more than `numbers_of` every row.
+    data: the table as plain numbers, if it is more than `numbers_of` every row. untreated: the same settings beside
+    no treatment, if the table has a column of that.
     """
     knobs = knobs_shown([row.setting for row in rows])
     columns = columns_of(rows, knobs)
+    if untreated:
+        columns[f"{DEFENDED} - {BASELINE}{ENDS}"] = [row.metric.change(row.difference) for row in untreated]
+    beside = [tested_columns(f"gain_over_{BASELINE}", row) for row in untreated] or [{}] * len(rows)
+    plain = [numbers_of(row) | more for row, more in zip(rows, beside, strict=True)]
     header, cells = printed(rows, knobs)
     return table_section(
         name,
@@ -45,7 +56,7 @@ def comparison_section(
         columns,
         facets=("scorer", *knobs, judged_beside(rows)),
         chart=gains_chart(rows, knobs),
-        data=tidy(pd.DataFrame([numbers_of(row) for row in rows])) if data is None else data,
+        data=tidy(pd.DataFrame(plain)) if data is None else data,
         paper=(header, cells),
         caption=f"{heading}: {ABOUT_PAPER}.",
     )

@@ -72,8 +72,8 @@ def about_budgets(arms: Iterable[str]) -> str:
     """Return the meaning of the lines and bands of a chart of budgets."""
     *others, last = map(arm_in_words, arms)
     return (
-        f"Above: means over seeds of the defended arm, and dashed of {', '.join(others)} and {last}. Below: the gain "
-        "over the control, paired by seed. Bands are 95 % intervals over seeds. Those above include the luck of a "
+        f"Above: means over seeds of the defended arm, and dashed of {', '.join(others)} and {last}. Below: the "
+        "gain over the control, paired by seed. Bands are 95 % intervals over seeds. Those above include the luck of a "
         "seed's split and first weights, which all arms share. Those below do not. The table is corrected "
         "for the number of comparisons, bands are not."
     )
@@ -117,8 +117,8 @@ def by_accuracies(number: int, settings: Sequence[Setting]) -> Section:
     where = f", {settings[0].place}" if settings[0].place else ""
     text = (
         "Each mark is the mean over seeds of a setting's defended arm, with 95 % intervals; those of few seeds "
-        "may leave the picture. The control is the mean over all settings. A dashed line joins the Pareto front, if "
-        "it has several marks: no other mark is higher in both. See the table of settings for significance."
+        "may leave the picture. The control is the mean over all settings. A dashed line joins the Pareto front, "
+        "if it has several marks: no other mark is higher in both. See the table of settings for significance."
     )
     return Section(
         f"tradeoff_{number}",

@@ -16,6 +16,7 @@ from defense.reporting.comparisons import (
     Columns,
     cell,
     comparison_section,
+    differences,
     interval_columns,
     knob,
     knobs_shown,
@@ -32,7 +33,7 @@ from defense.reporting.facts import about_runs, attacked, command_of, made_of
 from defense.reporting.frame import WORST, Setting, frame, mcnemar_of, settings_of, tidy
 from defense.reporting.page import Page, Section
 from defense.reporting.reading import FOLDER, LABEL, MCNEMAR, Result
-from defense.reporting.statistics import ALPHA, FEWEST, p_value, points
+from defense.reporting.statistics import ALPHA, FEWEST, deviation, p_value, points
 from defense.tasks.defend.landscape import group_charts
 from defense.tasks.descent import descents
 from defense.tasks.health import flagged_cells, untold
@@ -66,7 +67,7 @@ def defending_page(results: Sequence[Result], title: str) -> Page:
     cells = frame(settings, results, numbers_of_run)
     data = settings_data(rows, trusted, cells)
     sections = [
-        comparison_section("settings", "Every setting", rows, ABOUT, data),
+        comparison_section("settings", "Every setting", rows, ABOUT, data=data),
         *choices(settings),
         *descents(settings),
         *group_charts(settings),
@@ -223,7 +224,9 @@ def settings_data(
         for path, compared in other.items():
             if gain := compared[number - 1].difference:
                 found |= interval_columns(f"defended_{path}", row.setting.values("defended", path))
-                found |= gain.columns(f"gain_{path}")
+                found |= gain.columns(f"gain_{path}") | {
+                    f"gain_{path}_std": deviation(differences(compared[number - 1]))
+                }
         found["auc"] = mean_of(own, "selection.auc")
         found |= {name: mean_of(own, name) for name in ("seconds_own", "seconds_all")}
         table.append(found)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from defense.config.choices import Measure, ObjectiveName
 from defense.reporting.charts import Axis, Spot, tradeoff
-from defense.reporting.compare import Comparison, Metric, answer, by_luck, compare, shared_control
+from defense.reporting.compare import BASELINE, Comparison, Metric, answer, by_luck, compare, shared_control
 from defense.reporting.comparisons import comparison_section, matched_section
 from defense.reporting.facts import about_runs, command_of, made_of, treated
 from defense.reporting.frame import Setting, by, settings_of
@@ -144,7 +144,9 @@ def sections_of(measure: Measure, rows: Sequence[Comparison]) -> list[Section]:
     for number, (place, own) in enumerate(by(rows, lambda row: row.setting.place).items(), start=1):
         heading = ": ".join(filter(None, (capitalised(metric.heading), place)))
         ranked = sorted(own, key=lambda row: -row.gain)
-        sections.append(comparison_section(f"{measure}_{number}", heading, ranked, text))
+        untreated = {row.setting.label: row for row in compare([row.setting for row in rows], metric, BASELINE)}
+        beside = [untreated[row.setting.label] for row in ranked]
+        sections.append(comparison_section(f"{measure}_{number}", heading, ranked, text, untreated=beside))
     return sections
 
 
