@@ -39,8 +39,8 @@ def comparison_section(
 ) -> Section:
     """Return a chart and a table of settings beside their rival, a row each.
 
-    data: the table as plain numbers, if it is more than `numbers_of` every row. untreated: the same settings beside
-    no treatment, if the table has a column of that.
+    data: the table as plain numbers, if it is more than `numbers_of` every row. untreated: the same settings
+    beside no treatment, if the table has a column of that.
     """
     knobs = knobs_shown([row.setting for row in rows])
     columns = columns_of(rows, knobs)
