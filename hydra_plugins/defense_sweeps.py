@@ -15,7 +15,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweepe
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 
-from defense.cli.composition import first_of_each
+from defense.cli.composition import CellComposer, first_of_each
 from defense.cli.serial import run_cells
 from defense.cli.sweep_files import planned
 
@@ -38,18 +38,27 @@ class GridSweeper(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Raise what Hydra raises for a value that is no setting of a cell."""
-        super().validate_batch_is_legal(first_of_each(batch))
+        assert self.hydra_context is not None
+        assert self.config is not None
+        composer = CellComposer(self.hydra_context.config_loader, self.config)
+        for number, cell in enumerate(first_of_each(batch)):
+            composer.compose(cell, number)
+        if isinstance(self.launcher, SerialLauncher):
+            self.launcher.composer = composer  # it composes the same groups
 
 
 class SerialLauncher(BasicLauncher):
     """Runs cells one after another in this process."""
+
+    composer: CellComposer | None = None  # with groups that are composed
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Return how each cell has ended, without its settings."""
         assert self.hydra_context is not None
         assert self.config is not None
         assert self.task_function is not None
-        return run_cells(self.hydra_context, self.task_function, self.config, job_overrides, initial_job_idx)
+        composer = self.composer or CellComposer(self.hydra_context.config_loader, self.config)
+        return run_cells(self.hydra_context, self.task_function, composer, job_overrides, initial_job_idx)
 
 
 class PlanLauncher(BasicLauncher):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
 from defense.cli.composition import CellComposer
 
@@ -16,17 +15,17 @@ log = logging.getLogger(__name__)
 
 
 def run_cells(
-    context: HydraContext, job: TaskFunction, config: DictConfig, cells: Sequence[Sequence[str]], first: int
+    context: HydraContext, job: TaskFunction, composer: CellComposer, cells: Sequence[Sequence[str]], first: int
 ) -> list[JobReturn]:
     """Run cells by their overrides, the first with the number `first`; return how each has ended.
 
     What Hydra returns of a cell holds its settings twice. They are left out: a sweep of thousands has no room for
     them.
     """
+    config = composer.master
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    composer = CellComposer(context.config_loader, config)
     log.info("Launching %d jobs locally", len(cells))
     ended = []
     for number, cell in enumerate(cells, first):

@@ -74,8 +74,8 @@ def about_budgets(arms: Iterable[str]) -> str:
     return (
         f"Above: means over seeds of the defended arm, and dashed of {', '.join(others)} and {last}. Below: the "
         "gain over the control, paired by seed. Bands are 95 % intervals over seeds. Those above include the luck "
-        "of a seed's split and first weights, which all arms share. Those below do not. The table is corrected for "
-        "the number of comparisons, bands are not."
+        "of a seed's split and first weights, which all arms share. Those below do not. The table is corrected "
+        "for the number of comparisons, bands are not."
     )
 
 
