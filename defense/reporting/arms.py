@@ -56,6 +56,13 @@ def lookup(arm: dict[str, Any], metric: str) -> float:
     return float(value)
 
 
+def has(arm: Any, path: str) -> bool:
+    """Return whether nested numbers have a dotted name."""
+    for name in path.split("."):
+        arm = arm.get(name) if isinstance(arm, dict) else None
+    return arm is not None
+
+
 def spoken(metric: str) -> str:
     """Return 'adaptive, after pgd' for 'adaptive.pgd': after this attack and all before it."""
     kind, _, attack = metric.partition(".")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
 
-from defense.config.choices import Method
 from defense.reporting.arms import lookup
 from defense.reporting.exports import Text
-from defense.reporting.frame import Setting, by
+from defense.reporting.frame import Setting, by, identity
 from defense.reporting.statistics import ALPHA, Mean, Paired, compared, holm, mean_interval, points
 
 CONTROL, BASELINE, DEFENDED = "control", "baseline", "defended"
@@ -150,19 +147,29 @@ def compare(settings: Sequence[Setting], metric: Metric, over: str = "") -> list
 
 
 def pair_of(setting: Setting, settings: Sequence[Setting], metric: Metric, over: str) -> Paired | None:
-    """Return a setting beside its rival, paired by seed; None if there is no rival, or it is itself one."""
+    """Return a setting beside its rival, paired by seed; None without a rival.
+
+    Without arms the rival is the one setting of the scorer `over` that differs in nothing else: neither in device,
+    nor in versions, nor in the objective if both scorers read it. A rival has none itself.
+    """
     if metric.arms:
-        return (
-            compared(metric.values(setting), metric.values(setting, over))
-            if setting.has(metric.path, over)
-            else None
-        )
-    rivals = [other for other in settings if other.scorer == over and other.where == setting.where]
-    if not rivals or rivals[0] is setting:
+        there = setting.has(metric.path, over)
+        return compared(metric.values(setting), metric.values(setting, over)) if there else None
+    rivals = [
+        one for one in settings if one.scorer.removesuffix(one.mark) == over and differ_in_scorer(one, setting)
+    ]
+    if len(rivals) != 1 or rivals[0] is setting:
         return None
     own, other = (dict(zip(one.seeds, metric.values(one), strict=True)) for one in (setting, rivals[0]))
     seeds = [seed for seed in own if seed in other]
     return compared([own[seed] for seed in seeds], [other[seed] for seed in seeds]) if seeds else None
+
+
+def differ_in_scorer(first: Setting, second: Setting) -> bool:
+    """Return whether settings differ in their scorer alone, or also in an objective that one does not read."""
+    one, other = (identity(setting.runs[0]) for setting in (first, second))
+    unread = {"scorer"} | ({"objective"} if None in (one["objective"], other["objective"]) else set())
+    return all(one[name] == other[name] for name in one.keys() | other.keys() if name not in unread)
 
 
 def mean_difference(settings: Sequence[Setting], metric: Metric, over: str = "") -> Mean:
@@ -186,8 +193,9 @@ def judged(rows: Sequence[Comparison]) -> list[Comparison]:
 
 
 def highest_of(rows: Sequence[Comparison]) -> dict[str, Comparison]:
-    """Return, by comparison group, the judged row with the best mean value."""
-    groups = by(judged(rows), lambda row: row.setting.group)
+    """Return, by comparison group, the row with the best mean value of those judged, and of the rival's own."""
+    rivals = [row for row in real(rows) if not row.metric.arms and not row.setting.inconclusive]
+    groups = by(rivals or judged(rows), lambda row: row.setting.group if row.metric.arms else row.setting.where)
     return {
         name: max(own, key=lambda row: row.metric.sign * row.metric.mean(row.setting).mean)
         for name, own in groups.items()
@@ -198,147 +206,3 @@ def tally(rows: Sequence[Comparison]) -> tuple[int, int]:
     """Return how many rows are called better than their rival, and how many worse."""
     better = sum(row.better for row in rows)
     return better, sum(row.differs for row in rows) - better
-
-
-def rival_of(rows: Sequence[Comparison]) -> str:
-    """Return the rival in words: 'random removal' if all settings remove samples."""
-    if not rows[0].metric.arms:
-        return rows[0].over
-    if rows[0].over == BASELINE:
-        return "no treatment"
-    rivals = {row.setting.control for row in rows}
-    return rivals.pop() if len(rivals) == 1 else "their random controls"
-
-
-def answer(rows: Sequence[Comparison]) -> str:
-    """Return how many settings are better than their rival and how many worse, and the best or the highest."""
-    tested = judged(rows)
-    if not tested:
-        return " ".join(filter(None, (f"{why_unjudged(real(rows))}.", known(real(rows)))))
-    text = how_many(tested)
-    aside = dict.fromkeys(row.setting.method for row in rows if row.setting.is_rival and row not in tested)
-    text += f" ({' and '.join(aside)} not counted)" if aside else ""
-    corrected = sum(row.holm is not None for row in rows)
-    text += f", corrected for {corrected} comparisons (Holm)" if corrected > 1 else ""
-    return " ".join(filter(None, (f"{text}.", best_of(rows))))
-
-
-def how_many(rows: Sequence[Comparison]) -> str:
-    """Return how many settings are better than their rival and how many worse, a sentence without its end."""
-    count, rival, (better, worse) = len(rows), rival_of(rows), tally(rows)
-    noun = "setting" if rows[0].metric.arms else "scorer"
-    if count == 1:
-        outcome = "better than" if better else "worse than" if worse else "not distinguishable from"
-        return f"{'The treatment' if noun == 'setting' else rows[0].setting.row} is {outcome} {rival}"
-    if not better and not worse:
-        return f"None of {count} {noun}s is distinguishable from {rival}"
-    text = f"{better} of {count} {noun}s {'is' if better == 1 else 'are'} better than {rival}"
-    return f"{text}, {worse} worse" if worse else text
-
-
-def best_of(rows: Sequence[Comparison]) -> str:
-    """Return the setting with the best value beside no treatment, in each of at most three comparison groups."""
-    highest = highest_of(rows)
-    if len({row.setting.group for row in rows}) > 3:
-        return ""
-    alone = len(highest) == 1
-    if better := name_better(rows, but=[*highest.values()]):
-        return " ".join([better, *(tell(top, tell_place(top, alone=alone)) for top in highest.values())])
-    if alone and len(judged(rows)) == 1:
-        return " ".join(tell(top, f"{top.setting.name} reaches") for top in highest.values())
-    return " ".join(tell(top, tell_place(top, alone=alone)) for top in highest.values())
-
-
-def name_better(rows: Sequence[Comparison], but: Sequence[Comparison], *, shown: int = 3) -> str:
-    """Return the settings that are better than their rival if none of them has the best value; at most `shown`."""
-    better = [row for row in judged(rows) if row.better]
-    if not better or any(row in better for row in but):
-        return ""
-    more = f" and {len(better) - shown} more" if len(better) > shown else ""
-    return f"Better: {'; '.join(f'{row.setting.name} {row.difference}' for row in better[:shown])}{more}."
-
-
-def tell_place(top: Comparison, *, alone: bool) -> str:
-    """Return 'Best: ip at', or 'Highest, perhaps by chance: ip at' if it is not better than its rival."""
-    where = "" if alone or not top.setting.place else f" of {top.setting.place}"
-    extreme = "Lowest" if top.metric.lower_is_better else "Highest"
-    return f"{f'Best{where}' if top.better else f'{extreme}{where}, perhaps by chance'}: {top.setting.name} at"
-
-
-def tell(row: Comparison, subject: str) -> str:
-    """Return the value of a setting, its gain with interval, and the value without any treatment, a sentence."""
-    setting, metric, gain = row.setting, row.metric, row.difference
-    assert gain is not None
-    value = f"{metric.mean(setting).mean:.{metric.decimals}f} {metric.unit}".rstrip()
-    mean, _, ends = gain.text(metric.decimals).partition(" (")
-    step = f"{mean} {metric.step}".rstrip()
-    text = f"{subject} {value}, {step} over {rival_of([row])}"
-    text += f" (95 % interval over {gain.count} seeds: {ends}" if ends else ""
-    if not metric.arms:
-        return f"{text}."
-    return f"{text}; {metric.mean(setting, BASELINE).mean:.{metric.decimals}f} {metric.unit} without treatment."
-
-
-def known(rows: Sequence[Comparison], *, shown: int = 3) -> str:
-    """Return the differences of conclusive rows that cannot be judged, at most `shown`; nothing without any."""
-    told = [
-        f"{row.setting.name} {row.pair.difference.mean:+.{row.metric.decimals}f}"
-        for row in rows
-        if row.pair and not row.setting.inconclusive
-    ]
-    more = f" and {len(told) - shown} more" if len(told) > shown else ""
-    from_what = ", ".join(filter(None, (f"Differences from {rival_of(rows)}", rows[0].metric.step)))
-    return f"{from_what}: {'; '.join(told[:shown])}{more}." if told else ""
-
-
-def why_unjudged(rows: Sequence[Comparison]) -> str:
-    """Return why none of some rows is judged."""
-    reasons = dict.fromkeys(row.setting.inconclusive for row in rows)
-    if all(reasons):
-        return f"No setting can be judged: {' or '.join(reasons)}"
-    if all(row.pair is None or row.pair.difference.count < 2 for row in rows):
-        return "One seed: the intervals that a judgement needs are over seeds, as in seed=range(5)"
-    return "No setting can be judged: its seeds give one gain or no second one; more seeds would tell"
-
-
-def caveat(rows: Sequence[Comparison]) -> str:
-    """Return what the answer rests on: chance alone, settings that are not judged, shared controls."""
-    parts = [unjudged(rows)] if judged(rows) else []
-    if sum(row.holm is not None for row in rows) > 1:
-        parts.append("If no setting differed from random, at most 5 % of such pages would report a difference.")
-    parts += [by_luck(rows), *shared_control([row.setting for row in rows])]
-    return " ".join(filter(None, parts))
-
-
-def unjudged(rows: Sequence[Comparison]) -> str:
-    """Return how many settings are not judged, and why; nothing if all are."""
-    reasons = Counter(reason for row in rows if (reason := row.setting.inconclusive))
-    others = [row for row in rows if row.pair is not None and not row.setting.inconclusive]
-    single = sum(row.pair.difference.count < 2 for row in others if row.pair)
-    flat = sum(row.holm is None for row in others) - single
-    parts = [f"{single} of one seed" if single else "", f"{flat} with the same gain in every seed" if flat else ""]
-    parts += [f"{count}, as {reason}" for reason, count in reasons.items()]
-    return f"Not judged: {' and '.join(filter(None, parts))}." if any(parts) else ""
-
-
-def by_luck(rows: Sequence[Comparison]) -> str:
-    """Return which random scores are called better or worse than their random control; nothing if none is."""
-    told = [
-        f"{row.told} by {row.metric.name}"
-        for row in rows
-        if row.over == CONTROL and row.differs and row.setting.method == Method.random.value
-    ]
-    if not told:
-        return ""
-    return f"Random scores, too, are called different from a random control, by luck alone: {'; '.join(told)}."
-
-
-def shared_control(settings: Sequence[Setting]) -> list[str]:
-    """Return a line if settings of one column have one control: one whose accuracies are all the same."""
-    controls = [
-        (setting.column, run["seed"], json.dumps(run["arms"][CONTROL], sort_keys=True))
-        for setting in settings
-        for run in setting.runs
-    ]
-    text = "Settings share one random control for each seed: its luck is in all of their rows."
-    return [text] if len(set(controls)) < len(controls) else []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import pandas as pd
 
 from defense.reporting.arms import arm_in_words, trusted_of
 from defense.reporting.charts import Gain, forest, shared_limits
-from defense.reporting.compare import BASELINE, CONTROL, DEFENDED, Comparison, rival_of
+from defense.reporting.compare import BASELINE, CONTROL, DEFENDED, Comparison
 from defense.reporting.exports import Printed, Text
 from defense.reporting.frame import Setting, described, tidy
 from defense.reporting.page import Section
-from defense.reporting.statistics import Mean, deviation, mean_interval, p_value, points
+from defense.reporting.statistics import deviation, mean_interval, p_value, points
+from defense.reporting.verdicts import rival_of
 
 COMPARED = (BASELINE, CONTROL, DEFENDED)
 CHARTED = 40  # settings in one chart, at most
@@ -36,11 +38,12 @@ def comparison_section(
     *,
     data: pd.DataFrame | None = None,
     untreated: Sequence[Comparison] = (),
+    limits: tuple[float, float] | None = None,
 ) -> Section:
     """Return a chart and a table of settings beside their rival, a row each.
 
     data: the table as plain numbers, if it is more than `numbers_of` every row. untreated: the same settings
-    beside no treatment, if the table has a column of that.
+    beside no treatment, if the table has a column of that. limits: of the chart, to be read beside others.
     """
     knobs = knobs_shown([row.setting for row in rows])
     columns = columns_of(rows, knobs)
@@ -55,7 +58,7 @@ def comparison_section(
         text,
         columns,
         facets=("scorer", *knobs, judged_beside(rows)),
-        chart=gains_chart(rows, knobs),
+        chart=gains_chart(rows, knobs, limits),
         data=tidy(pd.DataFrame(plain)) if data is None else data,
         paper=(header, cells),
         caption=f"{heading}: {ABOUT_PAPER}.",
@@ -88,8 +91,8 @@ def knob(setting: Setting, name: str) -> str:
 
 
 def judged_beside(rows: Sequence[Comparison]) -> str:
-    """Return the title of the column of judgements: 'beside random removal'."""
-    return f"beside {rival_of(rows)}"
+    """Return the title of the column of judgements: 'against random removal'."""
+    return f"against {rival_of(rows)}"
 
 
 def columns_of(rows: Sequence[Comparison], knobs: Sequence[str]) -> Columns:
@@ -122,7 +125,9 @@ def mean_cell(row: Comparison, arm: str = DEFENDED) -> str:
     return Text(f"{mean:.{row.metric.decimals}f}", value=mean)
 
 
-def gains_chart(rows: Sequence[Comparison], knobs: Sequence[str]) -> str:
+def gains_chart(
+    rows: Sequence[Comparison], knobs: Sequence[str], limits: tuple[float, float] | None = None
+) -> str:
     """Return the differences with their intervals as a chart; nothing of one setting, or of too many."""
     paired = [row for row in rows if row.pair is not None]
     if not 1 < len(paired) <= CHARTED:
@@ -141,7 +146,7 @@ def gains_chart(rows: Sequence[Comparison], knobs: Sequence[str]) -> str:
     way = "lower is better" if metric.lower_is_better else "higher is better"
     rival = f"{DEFENDED if metric.arms else 'scorer'} - {rows[0].over}"
     label = ", ".join(filter(None, (rival, metric.name, metric.step)))
-    return forest(gains, xlabel=f"{label}\n{way}", limits=shared_limits([gain.mean for gain in gains]))
+    return forest(gains, xlabel=f"{label}\n{way}", limits=limits or shared_limits([gain.mean for gain in gains]))
 
 
 def numbers_of(row: Comparison) -> dict[str, Any]:
@@ -155,10 +160,10 @@ def numbers_of(row: Comparison) -> dict[str, Any]:
     if metric.arms:
         for arm in setting.arms:
             if setting.has(metric.path, arm):
-                numbers |= interval_columns(arm, metric.values(setting, arm))
+                numbers |= interval_columns(arm, metric.values(setting, arm), metric.limits)
         numbers["gain_std"] = deviation(differences(row))
     else:
-        numbers |= interval_columns(metric.path.rpartition(".")[2], metric.values(setting))
+        numbers |= interval_columns(metric.path.rpartition(".")[2], metric.values(setting), metric.limits)
     return numbers | tested_columns("gain", row) | {"judgement": row.word, "best": row.best}
 
 
@@ -168,12 +173,14 @@ def differences(row: Comparison) -> list[float]:
     return [points(defended - rival) for defended, rival in zip(*arms, strict=True)]
 
 
-def interval_columns(name: str, values: Sequence[float]) -> dict[str, float]:
+def interval_columns(
+    name: str, values: Sequence[float], limits: tuple[float, float] = (-inf, inf)
+) -> dict[str, float]:
     """Return a mean, the ends of its 95 % interval over seeds, and their standard deviation, by column.
 
-    NaN of one seed, and ends of no spread.
+    NaN of one seed, and ends of no spread. limits: of the values, which no interval leaves.
     """
-    return mean_interval(values).columns(name) | {f"{name}_std": deviation(values)}
+    return mean_interval(values).within(*limits).columns(name) | {f"{name}_std": deviation(values)}
 
 
 def tested_columns(name: str, row: Comparison) -> dict[str, float | None]:
@@ -214,65 +221,3 @@ def spread(values: Sequence[float], decimals: int) -> str:
     """Return '61.2 \N{PLUS-MINUS SIGN} 1.3', the mean and the standard deviation; of one value itself."""
     mean = f"{np.mean(values):.{decimals}f}"
     return f"{mean} \N{PLUS-MINUS SIGN} {deviation(values):.{decimals}f}" if len(values) > 1 else mean
-
-
-def matched(setting: Setting, name: str) -> Mean | None:
-    """Return the mean over seeds of a measure of the selection, within [0, 1]; None of unknown noise."""
-    values = [run["selection"][name] for run in setting.runs if run["selection"].get(name) is not None]
-    return mean_interval(values).within(0.0, 1.0) if values else None
-
-
-def matched_section(settings: Sequence[Setting]) -> list[Section]:
-    """Return how well treated samples match the known noise, a row a setting; no section of unknown noise."""
-    knobs = knobs_shown(settings)
-    columns: Columns = {
-        "scorer": [setting.row for setting in settings],
-        **{name: [knob(setting, name) for setting in settings] for name in knobs},
-        "AUC (95 %)": [share_cell(matched(setting, "auc"), 3) for setting in settings],
-        "precision (95 %)": [share_cell(matched(setting, "precision"), 2) for setting in settings],
-    }
-    if not any(cell != "-" for name in ("AUC (95 %)", "precision (95 %)") for cell in columns[name]):
-        return []
-    text = (
-        "AUC: the chance that a sample with a wrong label scores lower than another. Precision: the share of "
-        "wrong labels among the treated samples. In brackets 95 % intervals over seeds."
-    )
-    facets = ("scorer", *knobs)
-    return [table_section("selection", "Wrong labels among the treated samples", text, columns, facets=facets)]
-
-
-def share_cell(mean: Mean | None, decimals: int) -> str:
-    """Return a mean share with its interval as a cell; '-' of none."""
-    return "-" if mean is None else Text(mean.text(decimals, signed=False), value=mean.mean)
-
-
-def numbers(data: pd.DataFrame, column: str, form: str | Callable[[float], str] = "{:.1f}") -> list[str]:
-    """Return a column of plain numbers as cells that sort by them; '-' if there is none."""
-    write = form if callable(form) else form.format
-    if column not in data:
-        return ["-"] * len(data)
-    return ["-" if pd.isna(value) else Text(write(value), value=value) for value in data[column]]
-
-
-def spans(data: pd.DataFrame, column: str) -> list[str]:
-    """Return a column of means with their intervals as cells that sort by the mean; '-' if there is none."""
-    if column not in data:
-        return ["-"] * len(data)
-    ends = (data.get(f"{column}_{end}", pd.Series(np.nan, index=data.index)) for end in ("low", "high"))
-    return [
-        "-" if pd.isna(mean) else Text(Mean(mean, low, high, 2).text(), value=mean)
-        for mean, low, high in zip(data[column], *ends, strict=True)
-    ]
-
-
-def shares(data: pd.DataFrame, column: str, total: str) -> list[str]:
-    """Return cells as '3 of 5'; '-' of nothing."""
-    pairs = zip(data[column], data[total], strict=True)
-    return [Text(f"{part} of {whole}", value=part / whole) if whole else "-" for part, whole in pairs]
-
-
-def cell(value: Any) -> str:
-    """Return a swept value as a cell that sorts by its number; '-' of none."""
-    if value is None or pd.isna(value):
-        return "-"
-    return Text(f"{value:g}", value=value) if isinstance(value, float) else str(value)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from defense.config.choices import AUTO, Task, TreatmentName
 from defense.errors import InputError
-from defense.reporting.arms import arms_of, lookup
+from defense.reporting.arms import arms_of, has, lookup
 from defense.reporting.reading import (
     FOLDER,
     LABEL,
@@ -85,15 +85,12 @@ class Setting:
         return json.dumps(own | {"evaluation": suite}, sort_keys=True)
 
     def has(self, path: str, arm: str = "baseline") -> bool:
-        """Return whether an arm has a number: gaps are of data with groups alone."""
-        inner: Any = self.runs[0]["arms"].get(arm)
-        for name in path.split("."):
-            inner = inner.get(name) if isinstance(inner, dict) else None
-        return inner is not None
+        """Return whether an arm has a number in all runs: gaps are of data with groups alone."""
+        return all(has(run["arms"].get(arm), path) for run in self.runs)
 
     def values(self, arm: str, path: str) -> list[float]:
-        """Return a number of an arm, by run; none if there is no such arm."""
-        return [lookup(run["arms"][arm], path) for run in self.runs if arm in run["arms"]]
+        """Return a number of an arm, by run; raises KeyError if a run has no such arm."""
+        return [lookup(run["arms"][arm], path) for run in self.runs]
 
     def mean(self, arm: str, path: str = WORST) -> float:
         """Return the mean over seeds of a number of an arm."""
@@ -156,7 +153,7 @@ def settings_of(results: Sequence[Result]) -> list[Setting]:
 
 def numbered(setting: Setting, earlier: Sequence[Setting]) -> Setting:
     """Return a setting, numbered from 2 if earlier ones have its name, as of another device."""
-    same = sum((one.row.removesuffix(one.mark), one.where) == (setting.row, setting.where) for one in earlier)
+    same = sum((one.row, one.where) == (setting.row, setting.where) for one in earlier)
     mark = f" ({same + 1})" if same else ""
     return replace(setting, row=f"{setting.row}{mark}", scorer=f"{setting.scorer}{mark}", mark=mark)
 

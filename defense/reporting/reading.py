@@ -28,6 +28,10 @@ def check_result(result: dict[str, Any]) -> None:
     for field, kind in (("config", dict), ("overrides", list), ("versions", dict)):
         if not isinstance(result[field], kind):
             raise TypeError(f"{field} is no {kind.__name__}")
+    int(result["seed"])
+    arms = {Task.defend, Task.repair, Task.evade}
+    if Task(result["task"]) in arms and not isinstance(result["arms"], dict):
+        raise TypeError("arms is no dict")
     missing = {"scorer", "treatment", "objective", "train"} - result["config"].keys()
     if missing:
         raise KeyError(f"config.{min(missing)}")

@@ -165,7 +165,7 @@ def test_the_page_fits_and_wide_tables_scroll_in_their_own_box(page: Any, width:
     box = page.locator("#settings").locator("..")
     assert box.evaluate("box => box.scrollWidth > box.clientWidth") is (width < 600)
     edges = box.bounding_box()
-    for head in ("scorer", "treatment.budget", "beside random removal"):
+    for head in ("scorer", "treatment.budget", "against random removal"):
         cell = page.locator("#settings th", has_text=head).first.bounding_box()
         assert edges["x"] <= cell["x"]
         assert cell["x"] + cell["width"] <= edges["x"] + edges["width"]

@@ -178,7 +178,7 @@ def test_charts_of_two_data_sets_are_apart() -> None:
             cells.append(cell)
     page = page_of(cells)
     assert [section.heading for section in page.sections if section.name.startswith("tradeoff")] == [
-        "Robust against clean accuracy, a",
-        "Robust against clean accuracy, b",
+        "Robust and clean accuracy, a",
+        "Robust and clean accuracy, b",
     ]
     assert [fact.partition(":")[0] for fact in page.notes[-2:]] == ["a", "b"]

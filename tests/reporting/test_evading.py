@@ -102,22 +102,29 @@ RESULTS = [
 
 def test_the_answer_says_what_is_left_and_both_signs() -> None:
     """Of two settings, chance aside, by hand: (4 + 2) / 2 + 2 as published, (-2 + 1) / 2 bounded."""
-    assert evaded_page(RESULTS, "evasion").headline == (
-        "Under the strict protocol the gain turns into a loss. As published, the gain over no treatment is +5.0 "
-        "(+4.9 to +5.1) points, the mean of 2 settings (chance and perfect knowledge aside) over 6 seeds. With "
-        "the attack made anew, over a random control, it is -0.5 (-0.6 to -0.4) if the attack is bounded and "
-        "+0.0 (-0.1 to +0.1) if not. In brackets 95 % intervals. Setting by setting, after Holm's correction: "
-        "published 2 better, 0 worse; strict and bounded 1 better, 1 worse; strict and unbounded 0 better, 0 "
-        "worse."
+    page = evaded_page(RESULTS, "evasion")
+    assert page.headline == (
+        "Under the strict protocol the gain turns into a loss against the bounded attack. As published: +5.0 "
+        "(+4.9 to +5.1) points over no treatment. By the strict protocol, over a random control: -0.5 (-0.6 to -0.4) "
+        "against a bounded attack, +0.0 (-0.1 to +0.1) against an unbounded one. That is the mean of 2 settings "
+        "(random aside) over 6 seeds, in brackets 95 % intervals."
+    )
+    assert page.notes[0] == (
+        "Setting by setting, after Holm's correction: published, over untreated 2 better, 0 worse; strict, "
+        "bounded 1 better, 1 worse; strict, unbounded 0 better, 0 worse."
     )
 
 
 @pytest.mark.parametrize(
     ("published", "bounded", "text"),
     [
-        (4, 3, "Under the strict protocol a gain is left for the bounded attack, none for the unbounded one."),
+        (
+            4,
+            3,
+            "Under the strict protocol a gain is left against the bounded attack, none against the unbounded one.",
+        ),
         (4, 0, "Under the strict protocol no gain is left that chance does not explain."),
-        (-2, 0, "There is no published gain that chance does not explain."),
+        (-2, 0, "The published protocol itself shows no gain that chance does not explain."),
     ],
 )
 def test_the_first_sentence_is_the_answer(published: float, bounded: float, text: str) -> None:
@@ -152,7 +159,7 @@ def test_what_holds_of_linear_models_is_said_of_them_alone(hidden: list[int] | N
 def test_seeds_that_a_setting_lacks_do_not_count() -> None:
     """Else a seed with one of two settings would count as all of them."""
     there = [result for result in RESULTS if result["seed"] < 4 or "scorer=ip" in result["overrides"]]
-    assert "over 4 seeds. With" in evaded_page(there, "evasion").headline
+    assert "over 4 seeds, in" in evaded_page(there, "evasion").headline
 
 
 def test_one_seed_is_no_judgement() -> None:
@@ -166,8 +173,8 @@ def test_a_setting_of_one_seed_does_not_take_the_intervals_of_the_others() -> No
     thin = [result for result in RESULTS if "scorer=loss" not in result["overrides"] or result["seed"] == 0]
     other = [cell(seed, "datainf", 9.0, 9.0) for seed in (7, 8)]
     page = evaded_page([*thin, *other], "evasion")
-    assert "+6.0 (+5.9 to +6.1) points, the mean of the setting (chance and perfect" in page.headline
-    assert "aside) over 6 seeds" in page.headline
+    assert "+6.0 (+5.9 to +6.1) points over no treatment" in page.headline
+    assert "That is the setting (random aside) over 6 seeds" in page.headline
     assert "Of 4 settings 2 lack seeds that the others have, and are in no mean." in page.notes
 
 
@@ -195,7 +202,9 @@ def test_chance_that_is_called_different_from_chance_is_said() -> None:
         cell(result["seed"], "random", 0, 3) if "scorer=random" in result["overrides"] else result
         for result in RESULTS
     ]
-    said = evaded_page(lucky, "evasion").headline
-    assert "Random scores, too, are called different from a random control, by luck alone: random +3.0 (" in said
-    assert said.endswith("; worse) by strict, bounded.") or said.endswith("; better) by strict, bounded.")
-    assert "by luck" not in evaded_page(RESULTS, "evasion").headline
+    (note,) = [note for note in evaded_page(lucky, "evasion").notes if "by luck alone" in note]
+    assert note.startswith(
+        "Random scores, too, are called different from a random control, by luck alone: random +3.0 ("
+    )
+    assert "by strict, bounded" in note
+    assert not [note for note in evaded_page(RESULTS, "evasion").notes if "by luck" in note]

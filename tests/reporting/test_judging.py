@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from defense.reporting.compare import Comparison, answer, caveat, compare
+from defense.reporting.compare import Comparison, compare
 from defense.reporting.frame import settings_of
+from defense.reporting.verdicts import answer, caveat, shared_control
 from defense.tasks.defend.report import MAIN
 from tests.cli.test_report import result
 
@@ -139,7 +140,8 @@ def test_the_sentence_counts_what_is_called_different_after_correction() -> None
     assert answer(table).startswith(said)
     assert "Highest, perhaps by chance: " in answer(table)
     assert "at most 5 % of such pages" in caveat(table)
-    assert "share one random control" in caveat(table)
+    (shared,) = shared_control([row.setting for row in table])
+    assert "share one random control" in shared
 
 
 def test_a_setting_of_one_seed_is_neither_judged_nor_best_however_high() -> None:

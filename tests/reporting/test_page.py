@@ -277,7 +277,7 @@ def test_a_page_claims_no_more_than_the_score_says(
     found = json.loads((tmp_path / "out/result.json").read_text("utf-8"))["selection"]
     with (tmp_path / "out/tables/selection.csv").open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [
-            ["training samples", "found"],
+            ["training samples", "value"],
             ["treated", "0 of 200"],
             ["with a label known to be wrong", f"{100 * found['noise']:.1f} %"],
             ["of those with a wrong label, treated (recall)", "0.0 %"],

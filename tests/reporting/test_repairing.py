@@ -51,7 +51,7 @@ def test_a_gap_that_falls_is_better_and_one_that_grows_worse() -> None:
     text = answer_by_measure(rows)
     assert text.startswith(
         "Demographic parity gap: 1 of 2 settings is better than random removal, 1 worse (random not counted), "
-        "corrected for 3 comparisons (Holm). Best: ip at 12.0 points, -8.0 points over random removal "
+        "corrected for 3 comparisons (Holm). Best: ip at 12.0 points, -8.0 points against random removal "
         "(95 % interval over 5 seeds: -8."
     )
     assert text.endswith("; 20.0 points without treatment.")
@@ -156,7 +156,10 @@ def test_chance_that_is_called_different_from_chance_is_said() -> None:
         for result in RESULTS
     ]
     (note,) = [note for note in repair_page(lucky, "fairness").notes if "by luck alone" in note]
-    assert note.endswith("by luck alone: random +4.0 (+3.9 to +4.2; worse) by demographic parity gap.")
+    assert note.endswith(
+        "by luck alone: random +4.0 (+3.9 to +4.2; worse) by demographic parity gap. Read small "
+        "differences with care."
+    )
     assert not [note for note in repair_page(RESULTS, "fairness").notes if "by luck alone" in note]
 
 

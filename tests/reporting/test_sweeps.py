@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from defense.reporting.compare import compare
 from defense.reporting.facts import command_of
 from defense.reporting.frame import settings_of
 from defense.reporting.page import write_page
-from defense.tasks.detect.report import SHARES, detection_page, recall_curve
+from defense.tasks.detect.report import AUC, SHARES, detection_page, recall_curve
 from defense.tasks.faithfulness.report import correlations, faithfulness_page, seconds_of_a_target
 from tests.reporting.test_page import Reader
 
@@ -35,7 +36,11 @@ def result(seed: int, scorer: str, *overrides: str, **content: Any) -> dict[str,
 
 def detected(seed: int, scorer: str, auc: float, *overrides: str) -> dict[str, Any]:
     return result(
-        seed, scorer, *overrides, selection={"auc": auc}, recall_curve=[float(share) for share in SHARES]
+        seed,
+        scorer,
+        *overrides,
+        selection={"auc": auc, "precision": None},
+        recall_curve=[float(share) for share in SHARES],
     )
 
 
@@ -98,8 +103,9 @@ def test_a_column_of_grounds_has_the_names_of_their_files() -> None:
 def test_detection_page(tmp_path: Path) -> None:
     page = detection_page(RESULTS, "noise")
     assert page.headline == (
-        "Finding wrong labels: One seed: the intervals that a judgement needs are over seeds, as in "
-        "seed=range(5). Differences from ip: loss proxy=adversarial +0.250; loss +0.200."
+        "Finding wrong labels: Highest of utility: loss proxy=adversarial at 0.950. Highest of robustness: ip, "
+        "robustness at 0.600. Nothing is judged: no run of ip has a seed and all else in common with another "
+        "scorer."
     )
     write_page(page, tmp_path)
     table = pd.read_csv(tmp_path / "tables/auc.csv")
@@ -116,7 +122,7 @@ def test_detection_page(tmp_path: Path) -> None:
     assert not [source for source in reader.sources if source.startswith("http")]
     text = (tmp_path / "report.md").read_text("utf-8")
     assert all(f"\n    {command}\n" in text for command in page.command.splitlines())
-    for figure in ("auc", "recall_1"):
+    for figure in ("recall_1",):
         assert f"figures/{figure}.svg" in text
         assert (tmp_path / f"figures/{figure}.svg").read_text("utf-8").startswith("<svg")
 
@@ -130,8 +136,45 @@ def test_scorers_are_compared_with_ip_seed_by_seed_and_chance_is_not_counted() -
     ]
     assert detection_page(cells, "x").headline == (
         "Finding wrong labels: loss is better than ip (oracle not counted), corrected for 2 comparisons (Holm). "
-        "loss reaches 0.775, +0.100 over ip (95 % interval over 4 seeds: +0.082 to +0.118)."
+        "Best: loss at 0.775, +0.100 over ip (95 % interval over 4 seeds: +0.082 to +0.118)."
     )
+
+
+def test_without_ip_values_are_told_and_nothing_is_compared() -> None:
+    cells = [detected(seed, scorer, auc) for seed in range(3) for scorer, auc in (("datainf", 0.8), ("loss", 0.7))]
+    assert detection_page(cells, "x").headline == (
+        "Finding wrong labels: Highest: datainf at 0.800. Nothing is judged: no run of ip has a seed and all "
+        "else in common with another scorer."
+    )
+    single = detection_page([detected(0, "ip", 0.895)], "x").headline
+    assert single.startswith("Finding wrong labels: Highest: ip at 0.895.")
+
+
+def test_ip_itself_may_be_the_highest() -> None:
+    cells = [
+        detected(seed, scorer, auc + 0.01 * seed + shift * (-1) ** seed)
+        for seed in range(4)
+        for scorer, auc, shift in (("ip", 0.9, 0), ("loss", 0.7, 0.01))
+    ]
+    said = detection_page(cells, "x").headline
+    assert said.startswith("Finding wrong labels: loss is worse than ip. Highest: ip at 0.915 (0.89")
+    assert "by chance" not in said
+
+
+def test_a_scorer_is_compared_with_ip_of_its_own_device_and_with_no_ip_of_two_objectives() -> None:
+    """Differences by hand: 0.1 on the CPU, 0.2 on the GPU; a loss reads no objective, and there are two of ip."""
+    found = [
+        detected(seed, scorer, auc + 0.01 * seed) | {"device": device}
+        for seed in range(3)
+        for device, gain in (("cpu", 0.1), ("cuda:0", 0.2))
+        for scorer, auc in (("ip", 0.5), ("loss", 0.5 + gain))
+    ]
+    rows = {row.setting.row: row for row in compare(settings_of(found), AUC)}
+    assert {name: round(row.gain, 9) for name, row in rows.items()} == {
+        "ip": 0, "loss": 0.1, "ip (2)": 0, "loss (2)": 0.2,
+    }  # fmt: skip
+    for order in (1, -1):
+        assert [row.pair for row in compare(settings_of(RESULTS[::order]), AUC)] == [None] * 5
 
 
 @pytest.mark.parametrize("changes", [{"versions": {"torch": "3"}}, {"device": "cuda:0"}])

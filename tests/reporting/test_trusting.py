@@ -135,11 +135,11 @@ def test_a_sweep_judges_the_gain_over_the_trusted_arm_as_that_over_the_control()
     assert data is not None
     assert data["gain_over_trusted_p_t"].tolist() == pytest.approx(p)
     assert data["gain_over_trusted_p_holm"].tolist() == pytest.approx([p[0], min(1, 2 * p[1])])
-    assert column(page, "beside trusted") == ["not distinguishable", "worse"]
+    assert column(page, "against trusted") == ["not distinguishable", "worse"]
     assert column(page, "trusted") == [f"{own.mean():.1f}" for own in trusted]
     assert (
-        "Training on the trusted validation samples too, with nothing treated, reaches more than the defended arm "
-        "in 2 of 2 settings, in 1 of them by more than chance."
+        "Training on the trusted validation samples too, with nothing treated, is higher in 2 of 2 settings. By "
+        "more than chance, 0 settings are better than it and 1 worse."
     ) in page.headline
     runs = next(section for section in page.sections if section.name == "cells")
     assert "trusted" in runs.header
@@ -147,29 +147,29 @@ def test_a_sweep_judges_the_gain_over_the_trusted_arm_as_that_over_the_control()
     assert "Trusted: trained on the validation samples too" in tests.text
 
 
-def test_the_answer_names_it_only_if_it_is_higher() -> None:
+def test_the_answer_says_how_the_treatment_compares_with_it() -> None:
     lower = tuple(gap - 9 for gap in GAPS)
-    assert "Training on" not in page_of(cells(trusted=lower)).headline
+    assert page_of(cells(trusted=lower)).headline.endswith(
+        "is higher in 0 of 2 settings. By more than chance, 2 settings are better than it and 0 worse."
+    )
+    assert "Training on" not in page_of(cells()).headline
     one = [cell for cell in cells(trusted=GAPS) if cell["config"]["scorer"]["name"] == "ip"]
     half = stats.t.ppf(0.975, 4) * stats.sem(GAPS)
     mean = float(np.mean(GAPS))
     assert (
-        f"{SAID} 47.5 %, {mean:.1f} points more than the defended arm (95 % interval over seeds "
-        f"{mean - half:+.1f} to {mean + half:+.1f}, not distinguishable)."
+        f"{SAID} 47.5 %: ip gains {-mean:+.1f} ({-mean - half:+.1f} to {-mean + half:+.1f}) points "
+        "over it (not distinguishable)."
     ) in page_of(one).headline
     (single,) = [cell for cell in one if cell["seed"] == 0]
-    assert (
-        f"{SAID} 47.0 %, 1.0 points more than the defended arm (not judged: one seed)."
-        in page_of([single]).headline
-    )
+    assert f"{SAID} 47.0 %: ip gains -1.0 points over it (not judged: one seed)." in page_of([single]).headline
 
 
 def test_weighted_arms_have_columns_and_sentences_of_their_own() -> None:
     page = page_of(cells(trusted=tuple(gap - 9 for gap in GAPS), trusted_3=GAPS))
     assert len(column(page, "over trusted x3 (95 %)")) == 2
-    assert column(page, "beside trusted") == ["better", "better"]
-    assert page.headline.count("Training on") == 1
-    assert "which weigh 3 times as much as others, with nothing treated, reaches more" in page.headline
+    assert column(page, "against trusted") == ["better", "better"]
+    assert page.headline.count("Training on") == 2
+    assert "which weigh 3 times as much as others, with nothing treated, is higher in 2 of 2" in page.headline
 
 
 def test_results_of_before_are_drawn_alone_and_beside_others(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_results_of_before_are_drawn_alone_and_beside_others(tmp_path: Path) -> 
     table = pd.read_csv(tmp_path / "again/tables/settings.csv")
     assert table["trusted"].notna().tolist() == [False, True]
     page = page_of([*old, *new])
-    assert column(page, "beside trusted") == ["-", "worse"]
+    assert column(page, "against trusted") == ["-", "worse"]
     assert column(page, "over trusted (95 %)")[0] == "-"
     rows = pd.read_parquet(tmp_path / "sweep/cells.parquet")
     assert rows.groupby("run")["arm"].apply(list).tolist() == [

@@ -116,13 +116,13 @@ def by_accuracies(number: int, settings: Sequence[Setting]) -> Section:
     }
     where = f", {settings[0].place}" if settings[0].place else ""
     text = (
-        "Each mark is the mean over seeds of a setting's defended arm, with 95 % intervals; those of few seeds "
-        "may leave the picture. The control is the mean over all settings. A dashed line joins the Pareto front, "
+        "Each mark is the mean over seeds of a setting's defended arm. The frame may cut its 95 % intervals. "
+        "Stars are other arms; the control is the mean over all settings. A dashed line joins the Pareto front, "
         "if it has several marks: no other mark is higher in both. See the table of settings for significance."
     )
     return Section(
         f"tradeoff_{number}",
-        f"Robust against clean accuracy{where}",
+        f"Robust and clean accuracy{where}",
         text,
         chart=tradeoff(places, references, Axis("clean accuracy, %"), Axis("adaptive accuracy at worst, %")),
         html_only=True,

@@ -11,20 +11,16 @@ import numpy as np
 import pandas as pd
 
 from defense.reporting.arms import arm_in_words, lookup, metrics, spoken, training_on, trusted_of
-from defense.reporting.compare import BASELINE, Comparison, Metric, answer, caveat, compare
+from defense.reporting.compare import BASELINE, Comparison, Metric, compare, judged, real, tally
 from defense.reporting.comparisons import (
     Columns,
-    cell,
     comparison_section,
     differences,
     interval_columns,
     knob,
     knobs_shown,
     mean_cell,
-    numbers,
     numbers_of,
-    shares,
-    spans,
     table_section,
     tested_columns,
 )
@@ -34,7 +30,9 @@ from defense.reporting.frame import WORST, Setting, frame, mcnemar_of, settings_
 from defense.reporting.page import Page, Section
 from defense.reporting.reading import FOLDER, LABEL, MCNEMAR, Result
 from defense.reporting.statistics import ALPHA, FEWEST, deviation, p_value, points
-from defense.tasks.defend.landscape import group_charts
+from defense.reporting.verdicts import answer, caveat, shared_control
+from defense.tasks.defend.cells import cell, numbers, shares, spans
+from defense.tasks.defend.landscape import BUDGET, group_charts
 from defense.tasks.descent import descents
 from defense.tasks.health import flagged_cells, untold
 from defense.tasks.metagradient import rough
@@ -49,7 +47,8 @@ OTHERS = (  # beside the accuracy after each attack of the suite
 ABOUT = (
     "Accuracy on test under adaptive attack at worst, in percent, means over seeds. In brackets the 95 % interval "
     "of the difference, paired by seed. p: Student's paired t test, after Holm's correction for all rows. "
-    "Best: the highest accuracy, if it is better than its control; no test compares it with the next one."
+    "Intervals are not corrected: one may leave zero out in a row that is not distinguishable. Best: the highest "
+    "accuracy, if it is better than its control; no test compares it with the next one."
 )
 ABOUT_RUNS = (
     "One row a run; its name leads to its own page. In brackets the 95 % interval over test samples. p: McNemar's "
@@ -76,7 +75,13 @@ def defending_page(results: Sequence[Result], title: str) -> Page:
         cells_section(cells),
     ]
     headline = [untold(results), answer(rows), trusted_answer(trusted), flagged_cells(results), rough(results)]
-    notes = [caveat(rows), luck_of_draws(results), clean_changes(settings)]
+    notes = [
+        next_step(rows),
+        caveat(rows),
+        *shared_control(settings),
+        luck_of_draws(results),
+        clean_changes(settings),
+    ]
     return Page(
         f"{title}: does treating the lowest scores help?",
         " ".join(filter(None, headline)),
@@ -107,31 +112,23 @@ def beside_trusted(settings: Sequence[Setting]) -> dict[str, list[Comparison]]:
 
 
 def trusted_answer(trusted: dict[str, list[Comparison]]) -> str:
-    """Return how trusted arms compare with the defended arm if they are higher, a sentence each."""
-    return " ".join(filter(None, (higher(arm, rows) for arm, rows in trusted.items())))
+    """Return how settings compare with training on trusted samples, a sentence for each such arm."""
+    return " ".join(filter(None, (beside(arm, rows) for arm, rows in trusted.items())))
 
 
-def higher(arm: str, rows: Sequence[Comparison]) -> str:
-    """Return in how many settings one trusted arm is higher, chance and perfect knowledge aside."""
-    conclusive = [row for row in rows if not row.setting.inconclusive]
-    conclusive = [row for row in conclusive if not row.setting.is_rival] or conclusive
-    above = [row for row in conclusive if row.gain < 0]
-    if not above:
+def beside(arm: str, rows: Sequence[Comparison]) -> str:
+    """Return in how many settings the defended arm is better and worse than one trusted arm."""
+    conclusive = real([row for row in rows if not row.setting.inconclusive])
+    if not conclusive:
         return ""
-    if len(conclusive) > 1:
-        clear = sum(row.differs for row in above)
-        return (
-            f"{training_on(arm)} reaches more than the defended arm in {len(above)} of {len(conclusive)} "
-            f"settings, in {clear or 'none'} of them by more than chance."
-        )
-    (row,) = above
-    gap = row.difference
-    assert gap is not None
-    ends = f"95 % interval over seeds {-gap.high:+.1f} to {-gap.low:+.1f}, " if gap.judgeable else ""
-    word = "by more than chance" if row.differs else row.word
+    if len(conclusive) == 1:
+        (row,) = conclusive
+        reached = f"{training_on(arm)} reaches {row.setting.mean(arm):.1f} %"
+        return f"{reached}: {row.setting.name} gains {row.difference} points over it ({row.word})."
+    higher, (better, worse) = sum(row.gain < 0 for row in conclusive), tally(conclusive)
     return (
-        f"{training_on(arm)} reaches {row.setting.mean(arm):.1f} %, {-gap.mean:.1f} points more than the "
-        f"defended arm ({ends}{word})."
+        f"{training_on(arm)} is higher in {higher} of {len(conclusive)} settings. By more than chance, {better} "
+        f"settings are better than it and {worse} worse."
     )
 
 
@@ -151,22 +148,46 @@ def luck_of_draws(results: Sequence[Result]) -> str:
 
 
 def clean_changes(settings: Sequence[Setting], *, shown: int = 5) -> str:
-    """Return which settings change clean accuracy against their control, judged as gains are, at most `shown`."""
-    changed = [row for row in compare(settings, OTHERS[0]) if row.differs]
-    if not changed:
-        return ""
+    """Return which settings change clean accuracy against their control, at most `shown`, and the largest drop."""
+    rows = compare(settings, OTHERS[0])
+    changed = [row for row in rows if row.differs]
     told = "; ".join(f"{row.setting.name} {row.difference}" for row in changed[:shown])
     more = f" and {len(changed) - shown} more" if len(changed) > shown else ""
-    return (
-        f"Clean accuracy differs from the control's in {len(changed)} of {len(settings)} settings: {told}{more}."
-    )
+    text = f" in {len(changed)} of {len(settings)} settings: {told}{more}." if changed else " in no setting."
+    last = min(rows, key=lambda row: row.gain)
+    text = f"Clean accuracy differs from the control's by more than chance{text}"
+    if last.gain < 0 and last not in changed:
+        text += f" Largest drop: {last.setting.name} {last.difference}."
+    return text if any(row.holm is not None for row in rows) else ""
+
+
+def next_step(rows: Sequence[Comparison]) -> str:
+    """Return what to run next: more seeds if they may decide, larger budgets if the best is the largest."""
+    tested = judged(rows)
+    if not tested:
+        return "Next: more seeds, as in seed=range(5)."
+    count = sum(not row.differs and row.difference.differs_from_zero for row in tested if row.difference)
+    steps = []
+    if count:
+        left = "1 interval leaves" if count == 1 else f"{count} intervals leave"
+        steps.append(f"more seeds, as {left} zero out before correction and not after it")
+    budgets = [value for row in rows if isinstance(value := row.setting.knobs.get(BUDGET), float)]
+    best = [row.setting.knobs.get(BUDGET) for row in rows if row.best]
+    if best and len(set(budgets)) > 1 and best[0] == max(budgets):
+        steps.append("larger budgets, as the best is the largest of the grid")
+    return f"Next: {'; '.join(steps)}." if steps else ""
 
 
 def other_metrics(settings: Sequence[Setting]) -> list[Metric]:
     """Return the accuracies that settings have beside the main one: after each attack but the last, and OTHERS."""
-    attacks = metrics(settings[0].runs[0]["arms"][BASELINE])
-    after = [path for path in attacks if path.startswith("adaptive.") and path != WORST][:-1]
+    after = dict.fromkeys(path for setting in settings for path in attacks_of(setting))
     return [*(Metric(path, spoken(path)) for path in after), *OTHERS]
+
+
+def attacks_of(setting: Setting) -> list[str]:
+    """Return the accuracies of a setting after each attack but the last, which is the one at worst."""
+    paths = [path for path in metrics(setting.runs[0]["arms"][BASELINE]) if path.startswith("adaptive.")]
+    return [path for path in paths if path != WORST][:-1]
 
 
 def metrics_section(settings: Sequence[Setting]) -> Section:
@@ -175,7 +196,7 @@ def metrics_section(settings: Sequence[Setting]) -> Section:
     rows = [
         row
         for metric in other_metrics(settings)
-        for row in compare([one for one in settings if one.has(metric.path)], metric)
+        for row in compare([one for one in settings if shows(one, metric.path)], metric)
     ]
     arms = ["baseline", "control", "defended", *trusted_of({arm for one in settings for arm in one.arms}), "proxy"]
     many = len(settings) > 1
@@ -188,7 +209,7 @@ def metrics_section(settings: Sequence[Setting]) -> Section:
     }
     text = (
         "Means over seeds, in percent; in brackets the 95 % interval of the difference, paired by seed. The last "
-        "attack is the accuracy at worst, above. These differences are not judged."
+        "attack is the accuracy at worst, above. Of these, clean accuracy alone is judged, at the top."
     )
     facets = ("scorer", *knobs, "metric")
     return table_section(
@@ -196,9 +217,9 @@ def metrics_section(settings: Sequence[Setting]) -> Section:
     )
 
 
-def arm_cell(row: Comparison, arm: str) -> str:
-    """Return the mean of an arm that all runs of a setting have; '-' of another."""
-    return mean_cell(row, arm) if arm in row.setting.arms else "-"
+def shows(setting: Setting, path: str) -> bool:
+    """Return whether a setting has an accuracy that is not the one at worst again."""
+    return setting.has(path) and (not path.startswith("adaptive.") or path in attacks_of(setting))
 
 
 def settings_data(
@@ -253,7 +274,7 @@ def tests_section(rows: Sequence[Comparison], trusted: dict[str, list[Comparison
         words = data.get(f"judgement_over_{arm}", pd.Series("-", index=data.index)).fillna("-")
         columns |= {
             f"over {rival} (95 %)": spans(data, f"gain_over_{arm}"),
-            f"beside {rival}": [Text(word, tone=word) for word in words],
+            f"against {rival}": [Text(word, tone=word) for word in words],
             f"p, Holm, {rival}": numbers(data, f"gain_over_{arm}_p_holm", p_value),
         }
     columns |= {
@@ -274,10 +295,10 @@ def about_tests(data: pd.DataFrame) -> str:
     if data["mcnemar_seeds"].any():
         parts.append("McNemar: in how many seeds defended and control differ on test samples.")
     if any(str(name).startswith("judgement_over_trusted") for name in data):
-        parts.append(
-            "Trusted: trained on the validation samples too, nothing treated; x3: if they weigh 3 times as much."
-        )
-    parts.append("Each rival is corrected for its own number of settings.")
+        parts.append("Trusted: trained on the validation samples too, nothing treated.")
+        if any("trusted_" in str(name) for name in data):
+            parts.append("x3: if they weigh 3 times as much.")
+    parts.append("Each comparison, as with no treatment, is corrected for its own rows.")
     if "auc" in data:
         parts.append("AUC: of finding the samples that are known to be harmed.")
     return " ".join([*parts, "Seconds are means over seeds: own of stages that a run computed itself."])

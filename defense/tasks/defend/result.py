@@ -31,7 +31,7 @@ class Arm:
 class Run(Scoring):
     """One finished run of task=defend."""
 
-    arms: dict[str, Arm]  # by the names in tables.ARMS; proxy where the scores come from one
+    arms: dict[str, Arm]  # by the names in arms.ARMS; proxy where the scores come from one
     adversarial: Images  # the validation pictures, attacked at the scored model
     candidates: pd.DataFrame | None  # as selection.Chosen, where the treatment was chosen
     descent: pd.DataFrame | None  # as descent.Descent.rounds, of treatment=optimize

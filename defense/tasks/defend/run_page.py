@@ -1,4 +1,4 @@
-"""The page of one run of task=defend, a function a section; and how scores were found, for the page of any run."""
+"""The page of one run of task=defend, a function a section."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ STRIP = 11  # samples in the strip of perturbations
 BOTH_ENDS = "Wrong labels stand at both ends: they make for large gradients, which may point either way."
 ONE_SEED = (
     "This is one seed ({seed}): the interval covers the choice of test samples, not the luck of retraining. "
-    "For that, run the same with -m seed='range(5)' and sum up with defense-report."
+    "For that: {command}; the sweep has a page of its own."
 )
 CHECKED = (
     "Each row counts samples that should not be there: signs of an attack that fails for another reason than "
@@ -101,8 +101,18 @@ def run_page(run: Run, numbers: dict[str, Any]) -> Page:
         sections,
         made_of([numbers]),
         settings=json.dumps(run.settings, indent=2),
-        notes=[ONE_SEED.format(seed=numbers["seed"]), *about_runs(settings_of([numbers]), attacked)],
+        notes=[
+            ONE_SEED.format(seed=numbers["seed"], command=in_seeds(run.overrides)),
+            *about_runs(settings_of([numbers]), attacked),
+        ],
         warning=warning(checks, numbers["health"]),
+    )
+
+
+def in_seeds(overrides: Sequence[str]) -> str:
+    """Return the command that runs the same in five seeds."""
+    return shlex.join(
+        ["defense", "-m", *(word for word in overrides if not word.startswith("seed=")), "seed=range(5)"]
     )
 
 
@@ -159,8 +169,8 @@ def about_arms(run: Run) -> str:
     control += f", the mean of {len(run.controls)} random draws" if run.further_controls else ""
     said = {
         "adaptive": "every model is attacked directly, and each attack runs only on samples that survived those "
-        f"before it. Trust these numbers. worst: after the last of them, {last_attack(run)}",
-        "transfer": "the same attacks frozen, made on the baseline",
+        f"before it. worst: after the last of them, {last_attack(run)}",
+        "transfer": "the same attacks frozen, made on the baseline, which overstates robustness",
         **({"triggered": TRIGGERED} if run.config.data.harm is Harm.trigger else {}),
         "baseline": "nothing treated",
         "control": control,
@@ -199,8 +209,8 @@ def health_section(numbers: dict[str, Any]) -> Section:
         said = "The health checks were left out (evaluation.checked=0)."
         return Section("health", heading, f"{chance}\n{said}")
     head = (f"of {looked_at(checks)} test samples", *map(arm_in_words, arms_of(checks)), "allowed")
-    nothing = "" if warning(checks, numbers["health"]) else " Nothing is flagged."
-    said = f"{CHECKED}\n{reach(checks)}{nothing}"
+    nothing = "" if warning(checks, numbers["health"]) else "Nothing is flagged. "
+    said = f"{nothing}{CHECKED}\n{reach(checks)}"
     return Section("health", heading, f"{chance}\n{said}", head, check_rows(checks))
 
 
@@ -237,7 +247,7 @@ def selection_section(run: Run, numbers: dict[str, Any]) -> Section:
     rows += [(name, form.format(found[key]).replace("%", " %")) for key, (name, form) in known.items()]
     said = (one_class_said(numbers["one_class"], sizes["train"], run.settings["treatment"]), about_harm(run))
     return Section(
-        "selection", "What was treated", "\n".join(filter(None, said)), ("training samples", "found"), rows
+        "selection", "What was treated", "\n".join(filter(None, said)), ("training samples", "value"), rows
     )
 
 
@@ -245,7 +255,7 @@ def scores_section(run: Run, numbers: dict[str, Any]) -> Section:
     """Return the histogram of the scores, and what a score is."""
     said = f"The lowest scores are suspected; {run.config.scorer.name} looks at no objective."
     if looks(run):
-        lowers = f"how much training on the sample lowers the objective ({run.config.objective})"
+        lowers = f"how much training on the sample lowers the objective ({run.config.objective}; lower is better)"
         said = f"A score is {lowers}: negative harms, positive helps."
     if members := numbers["scoring"]["members"]:
         kind = "the mean over trainings" if run.config.scorer.seeds > 1 else "a sum"
@@ -259,7 +269,7 @@ def galleries(run: Run) -> list[Section]:
     ends = extremes(run.scores, SHOWN).items()
     found = [gallery(run, name, heading, table) for heading, (name, table) in zip(headings, ends, strict=True)]
     said = at_both_ends(found) if run.config.scorer.method is Method.alignment else ""
-    return [replace(found[0], text=said), *found[1:]]
+    return [*found[:-1], replace(found[-1], text=said)]
 
 
 def gallery(run: Run, name: str, heading: str, table: pd.DataFrame) -> Section:

@@ -43,7 +43,7 @@ def verdict(run: Run, health: Health) -> str:
     effect = config.treatment.effect
     outcome = f"not distinguishable from {effect.control}"
     if gain.differs_from_zero:
-        outcome = "more than the choice of test samples explains; whether luck of retraining does, seeds can tell"
+        outcome = "more than the choice of test samples explains; one seed does not cover the luck of retraining"
     rival, over = "as many at random", "random"
     if effect is TreatmentName.optimize:
         rival, over = effect.control, "shuffled weights"

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from defense.reporting.charts import Axis, curves
-from defense.reporting.compare import Metric, answer, compare
+from defense.reporting.compare import Metric, compare
 from defense.reporting.comparisons import comparison_section
 from defense.reporting.facts import command_of, made_of
 from defense.reporting.frame import Setting, by, settings_of
 from defense.reporting.page import Page, Section
 from defense.reporting.reading import Result
 from defense.reporting.run import Scoring
+from defense.reporting.verdicts import answer, caveat
 from defense.runtime.runtime import Runtime
 from defense.tasks.health import doubts, looking
 from defense.tasks.selection import selection
@@ -61,6 +62,7 @@ def detection_page(results: Sequence[Result], title: str) -> Page:
         command_of(results),
         [comparison_section("auc", "ROC AUC", rows, ABOUT + at_budget(results)), *recall_sections(settings)],
         made_of(results),
+        notes=list(filter(None, [caveat(rows)])),
     )
 
 

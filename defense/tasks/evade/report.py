@@ -14,15 +14,7 @@ import pandas as pd
 from defense.config.choices import Protocol, Way
 from defense.reporting.archive import ARM, Row, leaves
 from defense.reporting.charts import Axis, curves
-from defense.reporting.compare import (
-    Comparison,
-    Metric,
-    by_luck,
-    compare,
-    mean_difference,
-    shared_control,
-    tally,
-)
+from defense.reporting.compare import Comparison, Metric, compare, judged, mean_difference, tally
 from defense.reporting.comparisons import knob, knobs_shown, table_section
 from defense.reporting.facts import about_runs, command_of, is_linear, made_of, treated
 from defense.reporting.frame import Setting, by, settings_of, tidy
@@ -30,6 +22,7 @@ from defense.reporting.page import Page, Section
 from defense.reporting.reading import Result
 from defense.reporting.run import Scoring, named
 from defense.reporting.statistics import Mean, p_value, percent, points
+from defense.reporting.verdicts import by_luck, shared_control
 from defense.runtime.runtime import Runtime
 from defense.tasks.health import doubts, looking
 from defense.tasks.rows import health_of_arm
@@ -126,9 +119,15 @@ def evaded_page(results: Sequence[Result], title: str) -> Page:
     full = of_same_seeds(settings)
     averaged = real(full)
     sections = [survival(averaged), *charts(full), *shares_section(averaged), *tables(settings, gains)]
-    facts = [ABOUT, *shared_control(settings), *about_runs(settings, treated)]
+    facts = [
+        one_by_one(gains),
+        *filter(None, [luck(gains)]),
+        ABOUT,
+        *shared_control(settings),
+        *about_runs(settings, treated),
+    ]
     if any(is_linear(setting.config["model"]) for setting in settings):
-        facts.insert(1, OF_LINEAR)
+        facts.insert(facts.index(ABOUT) + 1, OF_LINEAR)
     if left := len(settings) - len(full):
         facts.append(f"Of {len(settings)} settings {left} lack seeds that the others have, and are in no mean.")
     headline = (doubts(looking(results), "the scores of a trained model"), answer(averaged, gains))
@@ -161,39 +160,45 @@ def answer(averaged: Sequence[Setting], gains: ByMetric) -> str:
     if not seeds > 1:
         points_by = "; ".join(f"{metric.name}: {mean.mean:+.1f}" for metric, mean in means.items())
         return f"One seed: no interval, no judgement. Take several, as in seed=range(10). Points: {points_by}."
-    settings = [row.setting for row in gains[PUBLISHED].values()]
-    labels = {setting.label for setting in real(settings)}
-    aside = " (chance and perfect knowledge aside)" if len(labels) < len(settings) else ""
-    which = "the setting" if count == 1 else f"{count} settings"
-    counts = {
-        metric: "{} better, {} worse".format(
-            *tally([gains[metric][label] for label in gains[metric] if label in labels])
-        )
-        for metric in (PUBLISHED, BOUNDED, UNBOUNDED)
-    }
-    text = (
-        f"{survives(means)} As published, the gain over no treatment is {means[PUBLISHED]} points, the mean of "
-        f"{which}{aside} over {seeds} seeds. With the attack made anew, over a random control, it is "
-        f"{means[BOUNDED]} if the attack is bounded and {means[UNBOUNDED]} if not. In brackets 95 % intervals. "
-        f"Setting by setting, after Holm's correction: published {counts[PUBLISHED]}; strict and bounded "
-        f"{counts[BOUNDED]}; strict and unbounded {counts[UNBOUNDED]}."
+    rivals = [row.setting for row in gains[PUBLISHED].values() if row.setting.is_rival]
+    aside = dict.fromkeys(setting.row for setting in rivals if setting not in averaged)
+    left_out = f" ({', '.join(aside)} aside)" if aside else ""
+    which = "the setting" if count == 1 else f"the mean of {count} settings"
+    return (
+        f"{survives(means)} As published: {means[PUBLISHED]} points over no treatment. By the strict protocol, "
+        f"over a random control: {means[BOUNDED]} against a bounded attack, {means[UNBOUNDED]} against an "
+        f"unbounded one. That is {which}{left_out} over {seeds} seeds, in brackets 95 % intervals."
     )
-    return " ".join([text, *filter(None, [luck(gains)] if aside else [])])
+
+
+def one_by_one(gains: ByMetric) -> str:
+    """Return how many settings are better and worse by the published protocol and the strict one."""
+    counts = [
+        f"{metric.name} {better} better, {worse} worse"
+        for metric in (PUBLISHED, BOUNDED, UNBOUNDED)
+        for better, worse in [tally(judged([*gains[metric].values()]))]
+    ]
+    return f"Setting by setting, after Holm's correction: {'; '.join(counts)}."
 
 
 def survives(means: Mapping[Metric, Mean]) -> str:
     """Return in one sentence whether the published gain survives the strict protocol, bounded or not."""
-    if not is_gain(means[PUBLISHED]):
-        return "There is no published gain that chance does not explain."
     left = {name: means[metric] for name, metric in (("bounded", BOUNDED), ("unbounded", UNBOUNDED))}
     gains = [name for name, mean in left.items() if is_gain(mean)]
+    losses = [name for name, mean in left.items() if mean.differs_from_zero and mean.mean < 0]
+    against = f"against the {' and the '.join(losses)} attack"
+    if not is_gain(means[PUBLISHED]):
+        text = "The published protocol itself shows no gain that chance does not explain"
+        return f"{text}, and the strict one a loss {against}." if losses else f"{text}."
     if len(gains) == len(left):
         return "A gain survives the strict protocol."
     if gains:
         (lost,) = set(left) - set(gains)
-        return f"Under the strict protocol a gain is left for the {gains[0]} attack, none for the {lost} one."
-    if any(mean.differs_from_zero for mean in left.values()):
-        return "Under the strict protocol the gain turns into a loss."
+        return (
+            f"Under the strict protocol a gain is left against the {gains[0]} attack, none against the {lost} one."
+        )
+    if losses:
+        return f"Under the strict protocol the gain turns into a loss {against}."
     return "Under the strict protocol no gain is left that chance does not explain."
 
 

@@ -14,7 +14,7 @@ from defense.config.choices import Dropping, Subsets
 from defense.errors import InputError
 from defense.reporting.archive import Row
 from defense.reporting.charts import points
-from defense.reporting.compare import Comparison, Metric, answer, compare
+from defense.reporting.compare import Comparison, Metric, compare
 from defense.reporting.comparisons import comparison_section
 from defense.reporting.facts import command_of, counted, made_of
 from defense.reporting.frame import Setting, by, settings_of
@@ -22,6 +22,7 @@ from defense.reporting.page import Page, Section
 from defense.reporting.reading import Result
 from defense.reporting.run import OF_A_SCORE, Scoring
 from defense.reporting.statistics import rank_correlation
+from defense.reporting.verdicts import answer, caveat
 from defense.runtime.runtime import Runtime
 from defense.tasks.health import doubts, looking
 from defense.tasks.writing import common, written
@@ -119,7 +120,10 @@ def faithfulness_page(results: Sequence[Result], title: str) -> Page:
     over = next(iter(kinds)) if len(kinds) == 1 else "retraining"
     headline = (doubts(looking(results), "the scores of a trained model"), f"Foreseeing {over}: {answer(rows)}")
     title = f"{title}: do scores foresee retraining?"
-    return Page(title, "\n".join(filter(None, headline)), command_of(results), sections, made_of(results))
+    notes = list(filter(None, [caveat(rows)]))
+    return Page(
+        title, "\n".join(filter(None, headline)), command_of(results), sections, made_of(results), notes=notes
+    )
 
 
 def sections_of(number: int, where: str, rows: Sequence[Comparison]) -> list[Section]:
@@ -169,7 +173,7 @@ def cost_cells(setting: Setting, costs: Mapping[str, float]) -> tuple[str, str, 
     """Return the worst residual, the seconds, and their ratio to those of ip, as cells."""
     residuals = [value for run in setting.runs if (value := worst_residual(run)) is not None]
     seconds = costs[setting.row]
-    ip = next((costs[row] for row in costs if row.partition(",")[0] == "ip"), None)
+    ip = next((costs[row] for row in costs if row.partition(",")[0] == f"ip{setting.mark}"), None)
     return (
         f"{max(residuals):.2g}" if residuals else "-",
         f"{seconds:.2f}",

@@ -11,14 +11,17 @@ from typing import Any
 import pandas as pd
 
 from defense.config.choices import Measure, ObjectiveName
-from defense.reporting.charts import Axis, Spot, tradeoff
-from defense.reporting.compare import BASELINE, Comparison, Metric, answer, by_luck, compare, shared_control
-from defense.reporting.comparisons import comparison_section, matched_section
+from defense.reporting.charts import Axis, Spot, shared_limits, tradeoff
+from defense.reporting.compare import BASELINE, Comparison, Metric, compare
+from defense.reporting.comparisons import Columns, comparison_section, knob, knobs_shown, table_section
+from defense.reporting.exports import Text
 from defense.reporting.facts import about_runs, command_of, made_of, treated
-from defense.reporting.frame import Setting, by, settings_of
+from defense.reporting.frame import Setting, by, described, settings_of, tidy
 from defense.reporting.page import Page, Section
 from defense.reporting.reading import Result
 from defense.reporting.run import Scoring, named
+from defense.reporting.statistics import Mean, mean_interval
+from defense.reporting.verdicts import answer, caveat, shared_control
 from defense.runtime.runtime import Runtime
 from defense.tasks.descent import descent_section, descents, rounds_as_json
 from defense.tasks.health import doubts, health_of
@@ -104,7 +107,9 @@ def repair_page(results: Sequence[Result], title: str) -> Page:
         made_of(results),
         notes=[
             ABOUT,
-            *filter(None, (by_luck(rows) for rows in tables)),
+            *filter(
+                None, (f"{capitalised(rows[0].metric.name)}: {text}" for rows in tables if (text := caveat(rows)))
+            ),
             *shared_control(settings),
             *about_runs(settings, treated),
             *classes,
@@ -141,12 +146,15 @@ def sections_of(measure: Measure, rows: Sequence[Comparison]) -> list[Section]:
     metric = MEASURES[measure].metric
     text = f"On test; {'lower' if metric.lower_is_better else 'higher'} is better."
     sections = []
+    untreated = {row.setting.label: row for row in compare([row.setting for row in rows], metric, BASELINE)}
+    limits = shared_limits([row.difference for row in rows if row.difference])
     for number, (place, own) in enumerate(by(rows, lambda row: row.setting.place).items(), start=1):
         heading = ": ".join(filter(None, (capitalised(metric.heading), place)))
         ranked = sorted(own, key=lambda row: -row.gain)
-        untreated = {row.setting.label: row for row in compare([row.setting for row in rows], metric, BASELINE)}
         beside = [untreated[row.setting.label] for row in ranked]
-        sections.append(comparison_section(f"{measure}_{number}", heading, ranked, text, untreated=beside))
+        sections.append(
+            comparison_section(f"{measure}_{number}", heading, ranked, text, untreated=beside, limits=limits)
+        )
     return sections
 
 
@@ -182,3 +190,41 @@ def tradeoff_section(name: str, heading: str, settings: Sequence[Setting], gap: 
 def spot(setting: Setting, arm: str, x: Metric, y: Metric) -> Spot:
     """Return the place of an arm between two metrics."""
     return Spot(setting.row, setting.column or "all", x.mean(setting, arm), y.mean(setting, arm))
+
+
+def matched_section(settings: Sequence[Setting]) -> list[Section]:
+    """Return how well treated samples match the known noise, a row a setting; no section of unknown noise."""
+    knobs = knobs_shown(settings)
+    columns: Columns = {
+        "scorer": [setting.row for setting in settings],
+        **{name: [knob(setting, name) for setting in settings] for name in knobs},
+        "AUC (95 %)": [share_cell(matched(setting, "auc"), 3) for setting in settings],
+        "precision (95 %)": [share_cell(matched(setting, "precision"), 2) for setting in settings],
+    }
+    if not any(cell != "-" for name in ("AUC (95 %)", "precision (95 %)") for cell in columns[name]):
+        return []
+    text = (
+        "AUC: the chance that a sample with a wrong label scores lower than another. Precision: the share of "
+        "wrong labels among the treated samples. In brackets 95 % intervals over seeds."
+    )
+    data = tidy(pd.DataFrame([matched_numbers(setting) for setting in settings]))
+    heading, facets = "Wrong labels among the treated samples", ("scorer", *knobs)
+    return [table_section("selection", heading, text, columns, facets=facets, data=data)]
+
+
+def matched_numbers(setting: Setting) -> dict[str, Any]:
+    """Return how well the treated samples of a setting match the known noise, as plain numbers."""
+    means = {name: matched(setting, name) for name in ("auc", "precision")}
+    known = {name: mean.columns(name) for name, mean in means.items() if mean is not None}
+    return described(setting) | {column: value for columns in known.values() for column, value in columns.items()}
+
+
+def share_cell(mean: Mean | None, decimals: int) -> str:
+    """Return a mean share with its interval as a cell; '-' of none."""
+    return "-" if mean is None else Text(mean.text(decimals, signed=False), value=mean.mean)
+
+
+def matched(setting: Setting, name: str) -> Mean | None:
+    """Return the mean over seeds of a measure of the selection, within [0, 1]; None of unknown noise."""
+    values = [run["selection"][name] for run in setting.runs if run["selection"].get(name) is not None]
+    return mean_interval(values).within(0.0, 1.0) if values else None

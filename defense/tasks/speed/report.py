@@ -167,10 +167,15 @@ def answer(group: pd.DataFrame, extremes: Sequence[Sequence[str]]) -> str:
     scorer, seeds = first["reference"], first["seeds"]
     place = samples(*first[WORK]) + (f" ({first['title']})" if first["title"] else "")
     sure = f"95 % intervals over {seeds} seeds" if seeds > 1 else "one seed: no interval"
+    few = {row.scorer: row.factor.count for row in others.itertuples() if row.factor.count < seeds}
     lines = [f"On {place}, other scorers take this many times as long as {scorer} ({sure})."]
     for kind in (SLOWER, FASTER, LEVEL):
         pairs = zip(others["scorer"], others["factor"], strict=True)
-        names = [f"{name} {with_interval(factor)}" for name, factor in pairs if kind_of(factor) == kind]
+        names = [
+            f"{name} {with_interval(factor)}" + (f" ({few[name]} of {seeds} seeds)" if name in few else "")
+            for name, factor in pairs
+            if kind_of(factor) == kind
+        ]
         lines += [f"{kind} {scorer}: {', '.join(names)}."] if names else []
     if extremes:
         exceptions = "; ".join(f"{name} on {where}" for name, _, _, where in extremes if where != "-")
