@@ -29,11 +29,17 @@ class Metric:
     decimals: int = 1
     limits: tuple[float, float] = (-inf, inf)  # of its values, which no interval leaves
     signed: bool = False  # its values have a sign, as correlations
+    within: str = ""  # the field of a setting whose values are comparable; else its group, or where it was swept
 
     @property
     def heading(self) -> str:
         """The name with the unit: 'accuracy, %'."""
         return f"{self.name}, {self.unit}" if self.unit else self.name
+
+    def group_of(self, setting: Setting) -> str:
+        """Return the comparison group of a setting: one group is comparable."""
+        group: str = getattr(setting, self.within or ("group" if self.arms else "where"))
+        return group
 
     @property
     def step(self) -> str:
@@ -195,7 +201,7 @@ def judged(rows: Sequence[Comparison]) -> list[Comparison]:
 def highest_of(rows: Sequence[Comparison]) -> dict[str, Comparison]:
     """Return, by comparison group, the row with the best mean value of those judged, and of the rival's own."""
     rivals = [row for row in real(rows) if not row.metric.arms and not row.setting.inconclusive]
-    groups = by(rivals or judged(rows), lambda row: row.setting.group if row.metric.arms else row.setting.where)
+    groups = by(rivals or judged(rows), lambda row: row.metric.group_of(row.setting))
     return {
         name: max(own, key=lambda row: row.metric.sign * row.metric.mean(row.setting).mean)
         for name, own in groups.items()

@@ -61,7 +61,7 @@ def best_of(rows: Sequence[Comparison]) -> str:
 
 def tell_group(top: Comparison, rows: Sequence[Comparison], *, alone: bool) -> str:
     """Return the best setting of a comparison group, after those better than their rival if it is not."""
-    place = top.setting.place if top.metric.arms else top.setting.where
+    place = top.setting.place if top.metric.arms else top.metric.group_of(top.setting)
     where = "" if alone or not place else f" of {place}"
     own = [row for row in judged(rows) if row.setting.group == top.setting.group]
     better = "" if top.better or not top.metric.arms else name_better(own, where)

@@ -15,9 +15,10 @@ from scipy import stats
 from defense.cli.report import main, page_of
 from defense.cli.results import find_results
 from defense.errors import InputError
+from defense.reporting.compare import Metric
 from defense.reporting.exports import Text, latex, sort_key
 from defense.reporting.frame import costs, frame, per_sample, settings_of
-from defense.tasks.defend.report import numbers_of_run
+from defense.tasks.defend.report import OTHERS, numbers_of_run
 from tests.cli.test_report import result, swept
 from tests.reporting.cells import grid, leave
 
@@ -171,3 +172,21 @@ def test_every_table_has_a_twin_for_each_program(sweep: Path) -> None:
 )
 def test_a_cell_sorts_by_the_number_that_it_begins_with(cell: str, key: str) -> None:
     assert sort_key(cell) == key
+
+
+def test_a_metric_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is on the page of a sweep, compared with its rival, and in both tables of plain numbers."""
+    metric = Metric("margin", "mean margin", unit="", decimals=2)
+    monkeypatch.setattr("defense.tasks.defend.report.OTHERS", (*OTHERS, metric))
+    cells = [swept(seed, 1.0 + seed, scorer) for seed in range(3) for scorer in ("ip", "loss")]
+    for number, cell in enumerate(cells):
+        for arm, margin in (("baseline", 0.1), ("control", 0.2), ("defended", 0.5 + 0.1 * cell["seed"])):
+            cell["arms"][arm] = cell["arms"][arm] | {"margin": margin}
+        leave(tmp_path / "sweep" / str(number), cell)
+    main([str(tmp_path / "sweep")])
+    row = next(line for line in (tmp_path / "sweep/tables/metrics.csv").open() if "mean margin" in line)
+    half = stats.t.ppf(0.975, 2) * 0.1 / 3**0.5
+    assert row.split(",")[:3] == ["ip", "mean margin", f"+0.40 ({0.4 - half:+.2f} to {0.4 + half:+.2f})"]
+    settings = pd.read_parquet(tmp_path / "sweep/tables/settings.parquet")
+    assert settings["gain_margin"].tolist() == pytest.approx([0.4, 0.4])
+    assert pd.read_parquet(tmp_path / "sweep/tables/cells.parquet")["defended.margin"].min() == 0.5

@@ -105,9 +105,9 @@ def test_the_answer_says_what_is_left_and_both_signs() -> None:
     page = evaded_page(RESULTS, "evasion")
     assert page.headline == (
         "Under the strict protocol the gain turns into a loss against the bounded attack. As published: +5.0 "
-        "(+4.9 to +5.1) points over no treatment. By the strict protocol, over a random control: -0.5 (-0.6 to -0.4) "
-        "against a bounded attack, +0.0 (-0.1 to +0.1) against an unbounded one. That is the mean of 2 settings "
-        "(random aside) over 6 seeds, in brackets 95 % intervals."
+        "(+4.9 to +5.1) points over no treatment. By the strict protocol, over a random control: -0.5 (-0.6 to "
+        "-0.4) against a bounded attack, +0.0 (-0.1 to +0.1) against an unbounded one. That is the mean of 2 "
+        "settings (random aside) over 6 seeds, in brackets 95 % intervals."
     )
     assert page.notes[0] == (
         "Setting by setting, after Holm's correction: published, over untreated 2 better, 0 worse; strict, "

@@ -103,9 +103,8 @@ def test_a_column_of_grounds_has_the_names_of_their_files() -> None:
 def test_detection_page(tmp_path: Path) -> None:
     page = detection_page(RESULTS, "noise")
     assert page.headline == (
-        "Finding wrong labels: Highest of utility: loss proxy=adversarial at 0.950. Highest of robustness: ip, "
-        "robustness at 0.600. Nothing is judged: no run of ip has a seed and all else in common with another "
-        "scorer."
+        "Finding wrong labels: Highest: loss proxy=adversarial at 0.950. Nothing is judged: no run of ip has a "
+        "seed and all else in common with another scorer."
     )
     write_page(page, tmp_path)
     table = pd.read_csv(tmp_path / "tables/auc.csv")

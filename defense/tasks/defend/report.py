@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from defense.reporting.arms import arm_in_words, lookup, metrics, spoken, training_on, trusted_of
+from defense.reporting.arms import arm_in_words, has, lookup, metrics, spoken, training_on, trusted_of
 from defense.reporting.compare import BASELINE, Comparison, Metric, compare, judged, real, tally
 from defense.reporting.comparisons import (
     Columns,
@@ -96,13 +96,18 @@ def numbers_of_run(result: Result) -> dict[str, Any]:
     """Return the numbers of one run by column: accuracies in percent, gain in points, McNemar's p, selection."""
     arms, gain = result["arms"], result.get("gain_over_control", {})
     return {
-        **{f"{arm}.{path}": lookup(arms[arm], path) for arm in arms for path in metrics(arms[arm])},
+        **{f"{arm}.{path}": lookup(arms[arm], path) for arm in arms for path in paths_of(arms[arm])},
         "gain": points(lookup(arms["defended"], WORST) - lookup(arms["control"], WORST)),
         "gain_low": gain.get("low"),
         "gain_high": gain.get("high"),
         MCNEMAR: mcnemar_of(result),
         **{f"selection.{name}": value for name, value in result["selection"].items()},
     }
+
+
+def paths_of(arm: dict[str, Any]) -> list[str]:
+    """Return the dotted names of the accuracies of an arm, and of other metrics that it has."""
+    return list(dict.fromkeys([*metrics(arm), *(metric.path for metric in OTHERS if has(arm, metric.path))]))
 
 
 def beside_trusted(settings: Sequence[Setting]) -> dict[str, list[Comparison]]:

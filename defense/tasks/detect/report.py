@@ -22,7 +22,9 @@ from defense.tasks.health import doubts, looking
 from defense.tasks.selection import selection
 from defense.tasks.writing import common, written
 
-AUC = Metric("selection.auc", "ROC AUC", unit="", over="ip", arms=False, decimals=3, limits=(0.0, 1.0))
+AUC = Metric(
+    "selection.auc", "ROC AUC", unit="", over="ip", arms=False, decimals=3, limits=(0.0, 1.0), within="column"
+)
 SHARES = np.linspace(0, 1, 101)  # of the training samples, lowest scores first
 ABOUT = (
     "The chance that a sample whose label is known to be wrong has a lower score than one whose label is right: "
