@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from defense.config.schema import Data
-from defense.data.collection import Collection
 from defense.data.given import halves
 from defense.data.harm import check_harm, harmed
 from defense.data.points import DRAWN
 from defense.data.readable import readable
-from defense.data.sources import SOURCES
+from defense.data.sources import SOURCES, Collection
 from defense.data.splits import Dataset, Split
 from defense.errors import InputError
 from defense.randomness import derive

@@ -14,8 +14,8 @@ import torch
 
 from defense.config.choices import Source
 from defense.config.schema import Data
-from defense.data.collection import Collection, number_samples
 from defense.data.images import TensorImages
+from defense.data.sources import Collection, number_samples
 from defense.errors import InputError
 from defense.randomness import derive
 

@@ -12,8 +12,7 @@ from defense.artifacts import HeldOut, Scores
 from defense.config.schema import Objective, Scorer
 from defense.data.splits import Split
 from defense.data.validation import Validation
-from defense.influence.problem import ScoringContext
-from defense.influence.scorers import METHODS, predict_with_losses
+from defense.influence.scorers import METHODS, ScoringContext, predict_with_losses
 from defense.models.checkpoints import Checkpoint
 from defense.runtime.runtime import Runtime
 from defense.stages.trained import Model

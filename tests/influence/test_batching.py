@@ -15,8 +15,7 @@ from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence import batching
 from defense.influence.batching import with_auto_batch_size
-from defense.influence.problem import ScoringContext
-from defense.influence.scorers import METHODS
+from defense.influence.scorers import METHODS, ScoringContext
 from defense.runtime import checkpoint as checkpoint
 from defense.runtime.checkpoint import NoCheckpoint
 from defense.runtime.distributed import SingleProcess

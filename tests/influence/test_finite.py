@@ -15,8 +15,7 @@ from defense.data.splits import Split
 from defense.data.validation import Validation
 from defense.influence.members import single
 from defense.influence.objectives import value_and_gradient
-from defense.influence.problem import ScoringContext
-from defense.influence.scorers import METHODS
+from defense.influence.scorers import METHODS, ScoringContext
 from tests.conftest import make_split, scorer
 
 UTILITY = Objective({ObjectiveName.utility: 1.0}, positive=1)

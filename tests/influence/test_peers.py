@@ -17,8 +17,7 @@ from defense.influence.members import single
 from defense.influence.objectives import mean_loss, value_and_gradient
 from defense.influence.peers import PEERS as LIBRARIES
 from defense.influence.peers import RIDGE, State, captum_scores, dattri_pairs, dattri_scores, trak_scores
-from defense.influence.problem import ScoringContext
-from defense.influence.scorers import METHODS
+from defense.influence.scorers import METHODS, ScoringContext
 from defense.models.networks import cnn, mlp
 from defense.runtime.progress import no_progress
 from tests.calls import directional_derivatives

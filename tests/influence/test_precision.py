@@ -15,8 +15,7 @@ from defense.errors import InputError
 from defense.influence.alignment import forward_derivative
 from defense.influence.members import Member, dropout, single
 from defense.influence.precision import check_precision, derivative_for, in_bf16, in_tf32, rank_correlation
-from defense.influence.problem import ScoringContext
-from defense.influence.scorers import METHODS, check_scorer
+from defense.influence.scorers import METHODS, ScoringContext, check_scorer
 from defense.models.networks import cnn
 from defense.runtime.progress import no_progress
 from tests.calls import directional_derivatives

@@ -16,8 +16,7 @@ from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.influence.directions import DIRECTIONS
 from defense.influence.members import dropout, gaussian, masked, single
-from defense.influence.problem import ScoringContext
-from defense.influence.scorers import METHODS, check_scorer
+from defense.influence.scorers import METHODS, ScoringContext, check_scorer
 from defense.models.checkpoints import Checkpoint
 from defense.runtime.runtime import Runtime
 from defense.store.store import FileCheckpointer
