@@ -109,7 +109,7 @@ def page_of(
     """Return the page of results of one task, of what failed, and how many cells of a sweep are missing.
 
     others: how many results in the folder of the sweep are not its own; they are not among those given. Raises
-    InputError where the results are of several tasks.
+    InputError if the results are of several tasks.
     """
     from defense.reporting.page import unfinished
     from defense.tasks.reports import REPORTS

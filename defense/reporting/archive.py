@@ -63,7 +63,7 @@ def write_archive(cells: Cells, output: Path, units: Units) -> None:
 
 
 def place_of(name: str) -> int:
-    """Return where a column stands: what identifies a row first, then settings, numbers, and the whole result."""
+    """Return the place of a column: the identity of a row first, then settings, numbers, and the whole result."""
     if name in IDENTITY:
         return 0
     return 1 if name.startswith(SETTINGS) else 3 if name == CONTENT else 2

@@ -57,7 +57,7 @@ def write_tables(
 ) -> None:
     """Write name.csv and name.tex into `folder`; of `data`, its plain numbers, name.parquet, and the CSV too.
 
-    paper: the table as a paper prints it, where that is another than the one of the page.
+    paper: the table as a paper prints it, if that is another than the one of the page.
     """
     folder.mkdir(exist_ok=True)
     file = folder / f"{name}.csv"

@@ -47,7 +47,7 @@ class Section:
     pictures: Sequence[Sequence[Picture]] = ()  # groups of them; each has a row of the table, if there is one
     data: pd.DataFrame | None = None  # the table as plain numbers, for its CSV and Parquet
     paper: Printed | None = None  # the table as a paper prints it, for LaTeX; None: as the page has it
-    caption: str = ""  # of it; the heading where there is none
+    caption: str = ""  # of it; the heading if there is none
     facets: Sequence[str] = ()  # columns of the table to choose rows by
     collapsed: bool = False  # the table opens on a click: it repeats what is above, or few want it
     html_only: bool = False  # for pages alone, not for a terminal

@@ -18,7 +18,7 @@ PRECISE = 1e-10  # of the ends of an interval, as shares
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean with its interval (95 % unless said) over `count` values; NaN where there is no luck to allow for.
+    """A mean with its interval (95 % unless said) over `count` values; NaN if there is no luck to allow for.
 
     Over seeds by Student's t, infinite for one value; over test samples by Tango's score.
     """
@@ -43,12 +43,12 @@ class Mean:
         return self.judgeable and (self.low > 0 or self.high < 0)
 
     def columns(self, name: str) -> dict[str, float]:
-        """Return the mean and the ends of its interval as columns of a table; NaN where there is no interval."""
+        """Return the mean and the ends of its interval as columns of a table; NaN if there is no interval."""
         low, high = (self.low, self.high) if self.judgeable else (np.nan, np.nan)
         return {name: self.mean, f"{name}_low": low, f"{name}_high": high}
 
     def as_json(self, counted: str) -> dict[str, float | int | None]:
-        """Return the mean, the ends of its interval (null where there is none), and the count under a name."""
+        """Return the mean, the ends of its interval (null if there is none), and the count under a name."""
         low, high = (self.low, self.high) if self.judgeable else (None, None)
         return {"mean": self.mean, "low": low, "high": high, counted: self.count}
 
@@ -150,7 +150,7 @@ def tango(gained: int, lost: int, count: int, *, confidence: float) -> tuple[flo
 
 
 def p_value(p: float | None) -> str:
-    """Return a p-value as it is printed: '0.031', '<0.001', '-' where there is none."""
+    """Return a p-value as it is printed: '0.031', '<0.001', '-' if there is none."""
     if p is None:
         return "-"
     return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -25,7 +25,7 @@ Checks = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by arm and check, as i
 
 
 def warning(checks: Checks, health: Mapping[str, Any] | None = None) -> str:
-    """Return one sentence that says what is flagged, and of which arms; nothing where nothing is.
+    """Return one sentence that says what is flagged, and of which arms; nothing if nothing is.
 
     health: as in result.json, of what takes no attack of its own.
     """
@@ -63,7 +63,7 @@ def looked_at(checks: Checks) -> int:
 
 
 def reach(checks: Checks) -> str:
-    """Return how far the perturbations of the checks went in all arms; nothing where they were left out."""
+    """Return how far the perturbations of the checks went in all arms; nothing if they were left out."""
     if not checks:
         return ""
     found = [arm["inside"]["numbers"] for arm in checks.values()]
@@ -78,7 +78,7 @@ def reach(checks: Checks) -> str:
 
 
 def flagged_cells(results: Sequence[Result], *, shown: int = 5) -> str:
-    """Return one sentence that names the results with a flag, at most `shown`; nothing where there is none.
+    """Return one sentence that names the results with a flag, at most `shown`; nothing if there is none.
 
     Those of which nothing can be said are named elsewhere.
     """

@@ -88,7 +88,7 @@ def one_class_said(found: dict[str, Any] | None, total: int, treatment: dict[str
 
 
 def advice(treatments: Sequence[dict[str, Any]]) -> str:
-    """Return what to do about treatments of one class alone; nothing where a budget cannot be spent by class."""
+    """Return advice on treatments of one class alone; nothing if a budget cannot be spent by class."""
     free = any(not effect_of(spec).weighs and spec.get("balance") != "class" for spec in treatments)
     return "; with treatment.balance=class the budget is spent in every class alike" if free else ""
 

@@ -28,7 +28,7 @@ from defense.tasks.defend.result import Run
 
 
 def score_histogram(run: Run) -> str:
-    """Return the histogram of the scores, one row per kind of label where noise is known, and the treated part."""
+    """Return the histogram of the scores, one row per kind of label if noise is known, and the treated part."""
     scores = run.scores["score"].to_numpy()
     noisy = (run.scores["label"] != run.scores["truth"]).to_numpy()
     taken = run.arms["defended"].treatment["treated"].to_numpy()
@@ -61,7 +61,7 @@ def is_lowest(scores: np.ndarray, taken: np.ndarray) -> bool:
 
 
 def training_curves(run: Run) -> str:
-    """Return training loss and validation accuracy by epoch, for every arm; dashed where attacked.
+    """Return training loss and validation accuracy by epoch, for every arm; dashed if attacked.
 
     Trusted arms have no validation accuracy: they are trained on validation.
     """
@@ -127,7 +127,7 @@ def eps_curves(found: Mapping[str, Mapping[str, list[float]]], eps: float) -> st
 
 
 def amplified(perturbation: Tensor) -> Tensor:
-    """Return a perturbation (C, H, W) as a picture: grey where nothing changed, full range at its largest."""
+    """Return a perturbation (C, H, W) as a picture: grey if nothing changed, full range at its largest."""
     return 0.5 + perturbation / (2 * perturbation.abs().max().clamp_min(1e-12))
 
 

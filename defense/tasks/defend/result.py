@@ -31,9 +31,9 @@ class Arm:
 class Run(Scoring):
     """One finished run of task=defend."""
 
-    arms: dict[str, Arm]  # by the names in arms.ARMS; proxy where the scores come from one
+    arms: dict[str, Arm]  # by the names in arms.ARMS; proxy if the scores come from one
     adversarial: Images  # the validation pictures, attacked at the scored model
-    candidates: pd.DataFrame | None  # as selection.Chosen, where the treatment was chosen
+    candidates: pd.DataFrame | None  # as selection.Chosen, if the treatment was chosen
     descent: pd.DataFrame | None  # as descent.Descent.rounds, of treatment=optimize
     standing: dict[str, Any]  # of robustness.checks.Standing: under adaptive attack at worst
     further_controls: dict[str, pd.DataFrame] = field(
@@ -49,7 +49,7 @@ class Run(Scoring):
 def accuracies(evaluation: pd.DataFrame) -> dict[str, Any]:
     """Return {clean, triggered, transfer, adaptive: {attack: ..., worst: ...}} in percent.
 
-    triggered: where there is a planted trigger.
+    triggered: if there is a planted trigger.
     """
     nested: dict[str, Any] = {}
     for column in evaluation.columns.drop(["id", "prediction"]):

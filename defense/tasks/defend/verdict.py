@@ -28,7 +28,7 @@ def verdict(run: Run, health: Health) -> str:
 
     Two models retrained on data that differ by chance differ too, by more than the choice of test samples
     explains. So one seed is never called better or worse than random; `defense-report` judges over seeds. health:
-    as in result.json; where nothing can be said, that alone is.
+    as in result.json; if nothing can be said, that alone is.
     """
     config, gain = run.config, difference(run, "adaptive.worst")
     arms = {name: own["adaptive"]["worst"] for name, own in arm_accuracies(run).items()}
@@ -81,7 +81,7 @@ def deed(run: Run) -> str:
 
 
 def clean_said(changes: Mapping[str, Mean]) -> str:
-    """Return by how much clean accuracy fell or rose against other arms, where the interval leaves zero out."""
+    """Return by how much clean accuracy fell or rose against other arms, if the interval leaves zero out."""
     said = []
     for word, sign in (("fell", -1), ("rose", 1)):
         found = {over: mean for over, mean in changes.items() if mean.differs_from_zero and sign * mean.mean > 0}
@@ -116,7 +116,7 @@ def untouched(run: Run) -> str:
 
 
 def among(run: Run) -> str:
-    """Return what the lowest scores are the lowest of, where that is not all samples."""
+    """Return the samples that the lowest scores are the lowest of, if those are not all."""
     spec = run.config.treatment
     classes = " in every class" if spec.balance == "class" and not spec.effect.weighs else ""
     return classes + (" among the samples that the model gives another label" if gives_labels(run) else "")

@@ -308,7 +308,7 @@ def settings_section(orders: Orders) -> list[Section]:
 def agreement(first: np.ndarray, second: np.ndarray, share: float) -> dict[str, float]:
     """Return Spearman's rho, Kendall's tau-b, and the overlap of the lowest `share`, of two scores (n,).
 
-    Both correlations are in [-1, 1], and 0 where one of the scores is the same for all: that orders nothing.
+    Both correlations are in [-1, 1], and 0 if one of the scores is the same for all: that orders nothing.
     overlap: see `overlap`; for scores that have nothing to do with each other it is `share` on the mean.
     """
     flat = np.ptp(first) == 0 or np.ptp(second) == 0

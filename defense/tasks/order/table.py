@@ -72,7 +72,7 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        """Return the outcome for the scorer: better or worse than ip, or neither."""
+        """The outcome for the scorer: better or worse than ip, or neither."""
         if self.p is None:
             return "not judged"
         if self.p >= ALPHA:
@@ -81,7 +81,7 @@ class Gain:
 
     @property
     def texts(self) -> list[str]:
-        """Return the differences as they are printed, in the order of GAINS."""
+        """The differences as they are printed, in the order of GAINS."""
         return [metric.text(self.differences[name].difference) for name, metric in GAINS.items()]
 
 
@@ -116,23 +116,23 @@ class Orders:
 
     @property
     def reference(self) -> str:
-        """Return the name of the influence that scores are compared with."""
+        """The name of the influence that scores are compared with."""
         kinds = dict.fromkeys(result["config"]["order"]["reference"] for result in self.results)
         return "exact influence" if list(kinds) == ["hessian"] else f"influence by {', '.join(kinds)}"
 
     @property
     def grounds(self) -> list[str]:
-        """Return the factors, and MATRIX if some matrices are indefinite and some are not."""
+        """The factors, and MATRIX if some matrices are indefinite and some are not."""
         return [*self.factors, *([MATRIX] if self.table[MATRIX].nunique() > 1 else [])]
 
     @property
     def scorers(self) -> list[str]:
-        """Return the scorers in order of appearance, chance and perfect knowledge last."""
+        """The scorers in order of appearance, chance and perfect knowledge last."""
         return list(self.table["scorer"].cat.categories)
 
     @property
     def main(self) -> str:
-        """Return the scorer of the headline: ip, or the first of all."""
+        """The scorer of the headline: ip, or the first of all."""
         return "ip" if "ip" in self.scorers else self.scorers[0]
 
     def means(self, *groups: str, metrics: Collection[str] = METRICS) -> Means:

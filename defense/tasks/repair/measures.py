@@ -1,4 +1,4 @@
-"""What is measured of an arm where nobody attacks: accuracy, and gaps between groups as fairlearn defines them.
+"""The measures of an arm that nobody attacks: accuracy, and gaps between groups as fairlearn defines them.
 
 A gap is the highest minus the lowest share over groups, of hard decisions; the objectives of a score are the same
 of probabilities. All are in percent or points.
@@ -79,7 +79,7 @@ AIMS = {  # what an objective is about
 
 
 def measures_of(data: Dataset) -> list[Measure]:
-    """Return what can be measured on test; raises InputError where that takes fairlearn, which is not there."""
+    """Return the measures on test; raises InputError if that takes fairlearn, which is not installed."""
     found = [Measure.accuracy]
     if "test" in data.given:
         found.append(Measure.given)

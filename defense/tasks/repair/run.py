@@ -2,7 +2,7 @@
 
     data -> train -> score -> treat -> retrain -> measure -> report
 
-Samples that others have attacked, where the data bring some, are measured beside the test samples: robustness is
+Samples that others have attacked, if the data bring some, are measured beside the test samples: robustness is
 then the accuracy on those.
 """
 

@@ -114,7 +114,7 @@ def timed(
 
 @contextmanager
 def threads_of(clock: Clock) -> Iterator[None]:
-    """Compute by one thread where the processor's time is measured: waiting ones would count."""
+    """Compute by one thread if the processor's time is measured: waiting ones would count."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if clock is Clock.processor else before)
     try:
