@@ -28,7 +28,7 @@ def test_both_protocols_are_side_by_side(command: Command, tmp_path: Path) -> No
         *SMALL,
     )
     assert (code, err) == (0, "")
-    assert "The mean gain of one setting (chance aside) is" in out
+    assert "These are means over shares of moved points and 2 seeds, with 95 % intervals." in out
     (page,) = (tmp_path / "runs" / "evasion").glob("*/report.md")
     assert "published, over untreated" in page.read_text("utf-8")
     for file in page.parent.glob("*/result.json"):

@@ -36,9 +36,9 @@ def test_gaps_and_accuracy_of_every_arm_are_on_one_page(command: Command, tmp_pa
     )  # what the objective is about comes first
     (page,) = (tmp_path / "runs" / "fairness").glob("*/report.md")
     for heading in (
-        "demographic parity gap, points",
-        "equal opportunity gap, points",
-        "accuracy, %",
+        "Demographic parity gap, points",
+        "Equal opportunity gap, points",
+        "Accuracy, %",
         "against accuracy",
     ):
         assert heading in page.read_text("utf-8")

@@ -48,7 +48,7 @@ def test_the_experiment_runs_and_answers(files: Path, command: Command) -> None:
     assert code == 0, err
     page = (files / "sweep" / "report.md").read_text("utf-8")
     assert "Accuracy: " in page
-    assert "accuracy on samples attacked by others" in page
+    assert "## Accuracy on samples attacked by others, %" in page
     results = [json.loads(file.read_text("utf-8")) for file in (files / "sweep").glob("*/result.json")]
     assert len(results) == 2 * 2
     for result in results:

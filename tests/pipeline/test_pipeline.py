@@ -387,8 +387,8 @@ def test_an_exact_influence_function_foresees_leaving_one_out(
     assert exact > 0.9
     assert abs(chance) < 0.5
     page = (tmp_path / "sweep/report.md").read_text("utf-8")
-    said = "Rank correlation with retraining without one sample (leave-one-out), from the baseline's first weights"
-    assert f"{said}: influence_function" in page
+    said = "Foreseeing retraining without one sample (leave-one-out), from the baseline's first weights"
+    assert f"{said}: Highest: influence_function at +0.9" in page.replace("\\", "")
     assert "| random " in page
 
 

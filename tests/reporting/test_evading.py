@@ -106,8 +106,8 @@ def test_the_answer_says_what_is_left_and_both_signs() -> None:
     assert page.headline == (
         "Under the strict protocol the gain turns into a loss against the bounded attack. As published: +5.0 "
         "(+4.9 to +5.1) points over no treatment. By the strict protocol, over a random control: -0.5 (-0.6 to "
-        "-0.4) against a bounded attack, +0.0 (-0.1 to +0.1) against an unbounded one. That is the mean of 2 "
-        "settings (random aside) over 6 seeds, in brackets 95 % intervals."
+        "-0.4) against a bounded attack, +0.0 (-0.1 to +0.1) against an unbounded one. These are means over "
+        "shares of moved points and 6 seeds, of 2 settings (random aside), with 95 % intervals."
     )
     assert page.notes[0] == (
         "Setting by setting, after Holm's correction: published, over untreated 2 better, 0 worse; strict, "
@@ -159,7 +159,7 @@ def test_what_holds_of_linear_models_is_said_of_them_alone(hidden: list[int] | N
 def test_seeds_that_a_setting_lacks_do_not_count() -> None:
     """Else a seed with one of two settings would count as all of them."""
     there = [result for result in RESULTS if result["seed"] < 4 or "scorer=ip" in result["overrides"]]
-    assert "over 4 seeds, in" in evaded_page(there, "evasion").headline
+    assert "and 4 seeds, of 2" in evaded_page(there, "evasion").headline
 
 
 def test_one_seed_is_no_judgement() -> None:
@@ -174,7 +174,7 @@ def test_a_setting_of_one_seed_does_not_take_the_intervals_of_the_others() -> No
     other = [cell(seed, "datainf", 9.0, 9.0) for seed in (7, 8)]
     page = evaded_page([*thin, *other], "evasion")
     assert "+6.0 (+5.9 to +6.1) points over no treatment" in page.headline
-    assert "That is the setting (random aside) over 6 seeds" in page.headline
+    assert page.headline.endswith("means over shares of moved points and 6 seeds, with 95 % intervals.")
     assert "Of 4 settings 2 lack seeds that the others have, and are in no mean." in page.notes
 
 

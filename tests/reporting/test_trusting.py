@@ -139,7 +139,7 @@ def test_a_sweep_judges_the_gain_over_the_trusted_arm_as_that_over_the_control()
     assert column(page, "trusted") == [f"{own.mean():.1f}" for own in trusted]
     assert (
         "Training on the trusted validation samples too, with nothing treated, is higher in 2 of 2 settings. By "
-        "more than chance, 0 settings are better than it and 1 worse."
+        "more than chance, 0 settings are better than such training and 1 worse."
     ) in page.headline
     runs = next(section for section in page.sections if section.name == "cells")
     assert "trusted" in runs.header
@@ -150,7 +150,7 @@ def test_a_sweep_judges_the_gain_over_the_trusted_arm_as_that_over_the_control()
 def test_the_answer_says_how_the_treatment_compares_with_it() -> None:
     lower = tuple(gap - 9 for gap in GAPS)
     assert page_of(cells(trusted=lower)).headline.endswith(
-        "is higher in 0 of 2 settings. By more than chance, 2 settings are better than it and 0 worse."
+        "is higher in 0 of 2 settings. By more than chance, 2 settings are better than such training and 0 worse."
     )
     assert "Training on" not in page_of(cells()).headline
     one = [cell for cell in cells(trusted=GAPS) if cell["config"]["scorer"]["name"] == "ip"]

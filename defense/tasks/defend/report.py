@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from defense.reporting.arms import arm_in_words, has, lookup, metrics, spoken, training_on, trusted_of
+from defense.reporting.arms import arm_in_words, has, lookup, metrics, spoken, training_on, trusted_of, weight_of
 from defense.reporting.compare import BASELINE, Comparison, Metric, compare, judged, real, tally
 from defense.reporting.comparisons import (
     Columns,
@@ -133,7 +133,7 @@ def beside(arm: str, rows: Sequence[Comparison]) -> str:
     higher, (better, worse) = sum(row.gain < 0 for row in conclusive), tally(conclusive)
     return (
         f"{training_on(arm)} is higher in {higher} of {len(conclusive)} settings. By more than chance, {better} "
-        f"settings are better than it and {worse} worse."
+        f"settings are better than such training and {worse} worse."
     )
 
 
@@ -162,7 +162,7 @@ def clean_changes(settings: Sequence[Setting], *, shown: int = 5) -> str:
     last = min(rows, key=lambda row: row.gain)
     text = f"Clean accuracy differs from the control's by more than chance{text}"
     if last.gain < 0 and last not in changed:
-        text += f" Largest drop: {last.setting.name} {last.difference}."
+        text += f" Largest drop: {last.setting.name} {last.difference}, {last.word}."
     return text if any(row.holm is not None for row in rows) else ""
 
 
@@ -288,11 +288,11 @@ def tests_section(rows: Sequence[Comparison], trusted: dict[str, list[Comparison
         "all seconds": numbers(data, "seconds_all"),
     }
     return table_section(
-        "tests", "Other tests, and costs", about_tests(data), columns, html_only=True, collapsed=True
+        "tests", "Other tests, and costs", about_tests(data, trusted), columns, html_only=True, collapsed=True
     )
 
 
-def about_tests(data: pd.DataFrame) -> str:
+def about_tests(data: pd.DataFrame, trusted: Iterable[str]) -> str:
     """Return the meaning of the columns of further tests."""
     parts = ["p, t: of the gain over the control, before correction. Wilcoxon: the exact signed-rank test."]
     if (data["seeds"] < FEWEST).any():
@@ -301,7 +301,7 @@ def about_tests(data: pd.DataFrame) -> str:
         parts.append("McNemar: in how many seeds defended and control differ on test samples.")
     if any(str(name).startswith("judgement_over_trusted") for name in data):
         parts.append("Trusted: trained on the validation samples too, nothing treated.")
-        if any("trusted_" in str(name) for name in data):
+        if any(weight_of(arm) != 1 for arm in trusted):
             parts.append("x3: if they weigh 3 times as much.")
     parts.append("Each comparison, as with no treatment, is corrected for its own rows.")
     if "auc" in data:

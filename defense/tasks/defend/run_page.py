@@ -217,7 +217,10 @@ def health_section(numbers: dict[str, Any]) -> Section:
 def eps_section(checks: Checks, eps: float) -> list[Section]:
     """Return accuracy against eps of the arms that were checked; no section without."""
     falls = {arm: found["falls"]["numbers"] for arm, found in checks.items()}
-    return [Section("checks", "Accuracy under PGD as eps grows", chart=eps_curves(falls, eps))] if falls else []
+    if not falls:
+        return []
+    text = f"On the {looked_at(checks)} checked test samples alone. The axis of eps is not to scale."
+    return [Section("checks", "Accuracy under PGD as eps grows", text, chart=eps_curves(falls, eps))]
 
 
 def candidates_section(run: Run) -> list[Section]:
@@ -255,7 +258,7 @@ def scores_section(run: Run, numbers: dict[str, Any]) -> Section:
     """Return the histogram of the scores, and what a score is."""
     said = f"The lowest scores are suspected; {run.config.scorer.name} looks at no objective."
     if looks(run):
-        lowers = f"how much training on the sample lowers the objective ({run.config.objective}; lower is better)"
+        lowers = f"how much training on the sample lowers the objective ({run.config.objective}), which is a loss"
         said = f"A score is {lowers}: negative harms, positive helps."
     if members := numbers["scoring"]["members"]:
         kind = "the mean over trainings" if run.config.scorer.seeds > 1 else "a sum"

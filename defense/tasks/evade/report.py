@@ -63,6 +63,8 @@ METRICS = (
     UNBOUNDED,
     gain_by("clean", Protocol.strict, Way.clean),
 )
+OTHERS = tuple(metric for metric in METRICS if metric not in (PUBLISHED, BOUNDED, UNBOUNDED))
+SHOWN = (PUBLISHED, BOUNDED, UNBOUNDED, *OTHERS)  # the order of a table: the answer first
 ByMetric = dict[Metric, dict[str, Comparison]]  # and by the label of the setting
 
 
@@ -163,11 +165,12 @@ def answer(averaged: Sequence[Setting], gains: ByMetric) -> str:
     rivals = [row.setting for row in gains[PUBLISHED].values() if row.setting.is_rival]
     aside = dict.fromkeys(setting.row for setting in rivals if setting not in averaged)
     left_out = f" ({', '.join(aside)} aside)" if aside else ""
-    which = "the setting" if count == 1 else f"the mean of {count} settings"
+    which = "" if count == 1 else f", of {count} settings{left_out}"
     return (
         f"{survives(means)} As published: {means[PUBLISHED]} points over no treatment. By the strict protocol, "
         f"over a random control: {means[BOUNDED]} against a bounded attack, {means[UNBOUNDED]} against an "
-        f"unbounded one. That is {which}{left_out} over {seeds} seeds, in brackets 95 % intervals."
+        f"unbounded one. These are means over shares of moved points and {seeds} seeds{which}, with 95 % "
+        "intervals."
     )
 
 
@@ -215,11 +218,11 @@ def luck(gains: ByMetric) -> str:
 def survival(settings: Sequence[Setting]) -> Section:
     """Return the mean gain over settings by every metric, all scorers together and apart."""
     rows = [
-        (name, str(len(own)), *(metric.change(mean_difference(own, metric)) for metric in METRICS))
+        (name, str(len(own)), *(metric.change(mean_difference(own, metric)) for metric in SHOWN))
         for name, own in {"all": list(settings), **by(settings, lambda setting: setting.row)}.items()
     ]
     text = "Means over all settings of a scorer: data, model, treatment, share."
-    header = ("scorer", "settings", *(metric.name for metric in METRICS))
+    header = ("scorer", "settings", *(metric.name for metric in SHOWN))
     return Section("survival", "What survives", text, header, rows)
 
 
@@ -229,11 +232,11 @@ def tables(settings: Sequence[Setting], gains: ByMetric) -> list[Section]:
     for number, (place, own) in enumerate(by(settings, lambda setting: setting.place).items(), start=1):
         knobs = knobs_shown(own)
         ranked = sorted(own, key=lambda setting: -gains[PUBLISHED][setting.label].gain)
-        rows = [{metric: gains[metric][setting.label] for metric in METRICS} for setting in ranked]
+        rows = [{metric: gains[metric][setting.label] for metric in SHOWN} for setting in ranked]
         columns = {
             "scorer": [setting.row for setting in ranked],
             **{name: [knob(setting, name) for setting in ranked] for name in knobs},
-            **{metric.name: [metric.change(row[metric].difference) for row in rows] for metric in METRICS},
+            **{metric.name: [metric.change(row[metric].difference) for row in rows] for metric in SHOWN},
             "p, bounded": [p_value(row[BOUNDED].holm) for row in rows],
             "p, unbounded": [p_value(row[UNBOUNDED].holm) for row in rows],
         }
@@ -288,11 +291,11 @@ def shares_section(settings: Sequence[Setting]) -> list[Section]:
     rows = [
         (
             f"{share.replace('_', '.')} %",
-            *(metric.change(mean_difference(settings, at_share(metric, share))) for metric in METRICS),
+            *(metric.change(mean_difference(settings, at_share(metric, share))) for metric in SHOWN),
         )
         for share in shares
     ]
-    header = ("moved", *(metric.name for metric in METRICS))
+    header = ("moved", *(metric.name for metric in SHOWN))
     return [Section("shares", "By the share of points that are moved", "Means over settings.", header, rows)]
 
 
