@@ -87,6 +87,9 @@ def test_a_row_of_fewer_seeds_says_so() -> None:
     head, _, first, second = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:4])
     assert dict(zip(head, first, strict=True))["seeds"] == "3"
     assert dict(zip(head, second, strict=True))["seeds"] == "2"
+    others = next(section for section in page_of(results).sections if section.name == "metrics")
+    transfer = [row for row in others.rows if "frozen" in row[1]]
+    assert [row[2] for row in transfer] == ["+0.0"] * 2  # the same in every seed
 
 
 def test_weights_that_read_no_budget_are_one_setting_whatever_the_budget() -> None:

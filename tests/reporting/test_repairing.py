@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,22 @@ def test_gaps_are_drawn_where_there_are_groups_whatever_comes_first() -> None:
         assert headings == [
             f"{gap} gap against accuracy: adult" for gap in ("Demographic parity", "Equal opportunity")
         ]
+
+
+def test_forests_of_one_measure_share_their_axis() -> None:
+    """Gains of -3 to 2 points on one data set, ten times as much on the other."""
+
+    def larger(run: dict[str, Any]) -> dict[str, Any]:
+        gain = run["arms"]["defended"]["accuracy"] - 80
+        defended = run["arms"]["defended"] | {"accuracy": 80 + 10 * gain}
+        config = run["config"] | {"data": run["config"]["data"] | {"source": "blobs"}}
+        arms = run["arms"] | {"defended": defended}
+        return run | {"arms": arms, "config": config, "overrides": [*run["overrides"], "data=blobs"]}
+
+    small = [run | {"overrides": [*run["overrides"], "data=adult"]} for run in RESULTS]
+    sections = {one.name: one.chart for one in repair_page([*small, *map(larger, RESULTS)], "x").sections}
+    ticks = [re.findall(r">([−\d.]+)</text>", sections[f"accuracy_{number}"]) for number in (1, 2)]
+    assert ticks[0] == ticks[1] != []
 
 
 def test_a_control_is_drawn_where_all_settings_have_the_same() -> None:

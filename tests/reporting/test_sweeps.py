@@ -149,6 +149,19 @@ def test_without_ip_values_are_told_and_nothing_is_compared() -> None:
     assert single.startswith("Finding wrong labels: Highest: ip at 0.895.")
 
 
+def test_perfect_knowledge_is_the_highest_of_nothing_whatever_its_row_is_called() -> None:
+    """No scorer here reads its count, so that the two runs of each are one, with the overrides of the last."""
+    cells = [
+        detected(0, scorer, auc, f"scorer.count={count}")
+        for scorer, auc in (("oracle", 1.0), ("random", 0.9), ("ip", 0.7), ("loss", 0.8))
+        for count in (1, 2)
+    ]
+    told = "Finding wrong labels: Highest: "
+    assert detection_page(cells, "x").headline.startswith(f"{told}loss count=2 at 0.800.")
+    assert detection_page(cells[:4], "x").headline.startswith(f"{told}oracle count=2 at 1.000.")
+    assert detection_page(cells[:6], "x").headline.startswith(f"{told}ip count=2 at 0.700.")
+
+
 def test_ip_itself_may_be_the_highest() -> None:
     cells = [
         detected(seed, scorer, auc + 0.01 * seed + shift * (-1) ** seed)
