@@ -40,6 +40,7 @@ SHARED = {
     "runtime.distributed",
     "runtime.progress",
     "runtime.runtime",
+    "runtime.source",
 }  # of runtime, what mathematics may know
 HYDRA = {"__main__", "cli", "config.compose"}  # rooms and modules that may import it
 TOP = {"__init__", "__main__", "api", "artifacts", "errors", "randomness"}  # modules directly in the package

@@ -13,9 +13,13 @@ from torch import nn
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.models.contract import FEW, as_logits, attempt, check_logits, check_made, logits_on
+from defense.models.language import encoder_digest
 from defense.models.modes import attributes_of, bare, buffers_of
-from defense.models.source import VERSION, locate, source_digest
 from defense.randomness import global_seed
+from defense.runtime.source import TARGET, VERSION, locate, source_digest
+
+PART = "model"  # of the settings of a run
+LORA = "defense.models.language.lora"  # a network of ours that reads weights from elsewhere
 
 
 def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
@@ -25,9 +29,9 @@ def build(settings: dict[str, Any], data: Dataset, *, seed: int) -> nn.Module:
     arguments. Of what the data tells (input_shape, classes, mean, std) it is given what its signature names.
     Raises InputError if the path leads nowhere, the arguments do not fit, or the output is not (b, classes).
     """
-    path = str(settings.get("_target_"))
-    builder = locate(path)
-    arguments = {name: value for name, value in settings.items() if name not in ("_target_", VERSION)}
+    path = str(settings.get(TARGET))
+    builder = locate(path, PART)
+    arguments = {name: value for name, value in settings.items() if name not in (TARGET, VERSION)}
     try:
         facts = facts_for(settings, data)
         with global_seed(seed, "initial weights"):
@@ -49,14 +53,21 @@ def facts_for(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
 
     Raises InputError if it names mean or std and the samples are no pictures.
     """
-    path = str(settings.get("_target_"))
-    named = set(inspect.signature(locate(path)).parameters)
+    path = str(settings.get(TARGET))
+    named = set(inspect.signature(locate(path, PART)).parameters)
     facts: dict[str, Any] = {"input_shape": data.shape, "classes": data.classes}
     if {"mean", "std"} & named:
         if not data.train.images.take(torch.arange(1)).is_floating_point():
             raise InputError("model._target_", path, "is for pictures; expected one of texts, as model=lora")
         facts |= dict(zip(("mean", "std"), data.pixel_statistics, strict=True))
     return {name: value for name, value in facts.items() if name in named}
+
+
+def source_of(settings: dict[str, Any]) -> dict[str, str]:
+    """Return the hashes of the code and files that a network is made of; see `source_digest`."""
+    if settings.get(TARGET) == LORA:
+        return {"encoder": encoder_digest(settings)}
+    return source_digest(settings, PART)
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ class Design:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What the network is made of, with the hashes of its code, for keys."""
-        facts, source = facts_for(self.settings, self.data), source_digest(self.settings)
+        facts, source = facts_for(self.settings, self.data), source_of(self.settings)
         return {"settings": self.settings, "source": source, "facts": facts, "seed": self.seed}
 
 

@@ -18,9 +18,8 @@ from defense.influence.alignment import forward_derivative
 from defense.influence.datainf import datainf_direction
 from defense.influence.members import members_of, single
 from defense.influence.per_sample import vectorized
-from defense.models.build import build
+from defense.models.build import build, source_of
 from defense.models.language import joined, pretrained
-from defense.models.source import source_digest
 from tests.conftest import scorer
 from tests.texts import tiny_encoder
 
@@ -170,13 +169,9 @@ def test_gradients_by_vmap_and_datainf_are_those_of_a_loop(encoder: str) -> None
 
 def test_the_key_of_a_training_knows_the_content_of_the_encoder(encoder: str, tmp_path: Path) -> None:
     other = tiny_encoder(tmp_path / "other")
-    assert source_digest({"_target_": LORA, "encoder": encoder}) == source_digest(
-        {"_target_": LORA, "encoder": other}
-    )
+    assert source_of({"_target_": LORA, "encoder": encoder}) == source_of({"_target_": LORA, "encoder": other})
     larger = tiny_encoder(tmp_path / "larger", layers=4)
-    assert source_digest({"_target_": LORA, "encoder": encoder}) != source_digest(
-        {"_target_": LORA, "encoder": larger}
-    )
+    assert source_of({"_target_": LORA, "encoder": encoder}) != source_of({"_target_": LORA, "encoder": larger})
 
 
 def test_one_text_is_told_by_itself() -> None:

@@ -12,7 +12,7 @@ import pytest
 from defense.data.splits import Dataset
 from defense.errors import InputError
 from defense.models.build import build
-from defense.models.source import known, locate, source_digest
+from defense.runtime.source import known, locate, source_digest
 
 NET = """
 import functools
@@ -108,54 +108,54 @@ def write(folder: Path, way: str, *, scale: float) -> dict[str, Any]:
 def test_a_change_of_the_code_is_seen_and_no_change_is_none(folder: Path, digits: Dataset, way: str) -> None:
     settings = write(folder, way, scale=1.0)
     build(settings, digits, seed=0)
-    first = source_digest(settings)
+    first = source_digest(settings, "model")
     assert "net" in first
     write(folder, way, scale=1.0)
-    assert source_digest(settings) == first
+    assert source_digest(settings, "model") == first
     write(folder, way, scale=60.0)
-    assert source_digest(settings) != first
+    assert source_digest(settings, "model") != first
 
 
 def test_an_edit_during_a_run_gives_old_code_no_new_hash(folder: Path) -> None:
     settings = write(folder, "class", scale=1.0)
-    locate("net.Net")
-    first = source_digest(settings)
+    locate("net.Net", "model")
+    first = source_digest(settings, "model")
     (folder / "net.py").write_text("broken")
-    assert source_digest(settings) == first
-    assert source_digest(settings | {"width": 3}) == first  # another model of the same module
+    assert source_digest(settings, "model") == first
+    assert source_digest(settings | {"width": 3}, "model") == first  # another model of the same module
     forget()
     with pytest.raises(InputError, match="cannot be imported"):
-        source_digest(settings)
+        source_digest(settings, "model")
 
 
 def test_a_change_of_a_module_beside_it_is_seen(folder: Path) -> None:
     settings = write(folder, "inherited class method", scale=1.0)
-    first = source_digest(settings)
+    first = source_digest(settings, "model")
     (folder / "base.py").write_text(BASE + "\nSIZE = 3\n")
     forget()
-    assert source_digest(settings) != first
+    assert source_digest(settings, "model") != first
 
 
 def test_a_file_that_a_setting_names_counts_by_its_content(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     settings = write(folder, "class", scale=1.0) | {"weights": "start.pt", "more": {"lists": ["start.pt"]}}
-    absent = source_digest(settings)
+    absent = source_digest(settings, "model")
     (folder / "start.pt").write_bytes(b"one")
-    first = source_digest(settings)
+    first = source_digest(settings, "model")
     assert first["model.weights"] == first["model.more.lists.0"]
     assert absent.keys() & first.keys() == absent.keys()
     (folder / "start.pt").write_bytes(b"two")
-    assert source_digest(settings)["model.weights"] != first["model.weights"]
+    assert source_digest(settings, "model")["model.weights"] != first["model.weights"]
 
 
 def test_code_without_a_file_is_said_unless_it_has_a_version(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert source_digest({"_target_": "builtins.dict"}) == {}
+    assert source_digest({"_target_": "builtins.dict"}, "model") == {}
     assert "model._target_=builtins.dict has no source file" in caplog.text
     caplog.clear()
     known.clear()
-    assert source_digest({"_target_": "builtins.dict", "_version_": 2}) == {}
+    assert source_digest({"_target_": "builtins.dict", "_version_": 2}, "model") == {}
     assert not caplog.messages
 
 
@@ -165,4 +165,4 @@ def test_a_version_is_not_handed_to_the_network(folder: Path, digits: Dataset) -
 
 
 def test_ours_is_told_by_the_versions_of_stages() -> None:
-    assert source_digest({"_target_": "defense.models.networks.mlp", "hidden": [3]}) == {}
+    assert source_digest({"_target_": "defense.models.networks.mlp", "hidden": [3]}, "model") == {}

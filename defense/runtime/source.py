@@ -1,4 +1,4 @@
-"""Hash the code of a network of yours for its keys: one whose code has changed is another network.
+"""Hash the code of a part of yours for its keys, as of a network: one whose code has changed is another part.
 
 It is made of the modules along its dotted path, the modules of the object there (a class with its bases, a
 function with what it wraps or closes over, a partial, an instance) and the loaded modules below the folder of the
@@ -23,46 +23,45 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from defense.errors import InputError
-from defense.models.language import encoder_digest
 
 log = logging.getLogger(__name__)
-VERSION = "_version_"  # a setting of a model: raise it if code changes that no file shows; it is not handed on
-BEGIN_WITH = {"defense.models.language.lora": encoder_digest}  # networks of ours that read weights from elsewhere
+TARGET = "_target_"  # a setting of a part: the dotted path of its class or function
+VERSION = "_version_"  # and a setting to raise if code changes that no file shows; it is not handed on
 INSTALLED = ("site-packages", "dist-packages")  # folders of libraries
 hashed: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()  # by module, when it was first seen
 known: dict[str, tuple[Any, dict[str, str]]] = {}  # by settings: the object and its hashes, one for all stages
 
 
-def source_digest(settings: dict[str, Any]) -> dict[str, str]:
-    """Return the hashes of the code and files that a model is made of, by module or setting; the same all through.
+def source_digest(settings: dict[str, Any], part: str) -> dict[str, str]:
+    """Return the hashes of the code and files that a part is made of, by module or setting; the same all through.
 
-    settings: of the model, with its dotted path under `_target_`. For a network of this package that reads no
-    weights from elsewhere there are none: versions of stages stand for its code.
+    settings: of the part, with its dotted path under `_target_`; part: of the settings of a run, as model.
+    For code of this package there are none: versions of stages stand for it.
     """
-    path = str(settings.get("_target_"))
-    if path in BEGIN_WITH:
-        return {"encoder": BEGIN_WITH[path](settings)}
+    path = str(settings.get(TARGET))
     if path.startswith("defense."):
-        return {}
-    target, name = locate(path), json.dumps(settings, sort_keys=True, default=str)
+        return files_named(settings, part)
+    target, name = locate(path, part), json.dumps(settings, sort_keys=True, default=str)
     if name not in known or known[name][0] is not target:
         known[name] = target, {module.__name__: hash_once(module) for module in modules_of(path, target)}
         if not known[name][1] and VERSION not in settings:
-            advice = f"a change of it is not noticed; give +model.{VERSION}=1, and raise it with every change"
-            log.warning("model._target_=%s has no source file: %s", path, advice)
-    return known[name][1] | files_named(settings)
+            advice = f"a change of it is not noticed; give +{part}.{VERSION}=1, and raise it with every change"
+            log.warning("%s._target_=%s has no source file: %s", part, path, advice)
+    return known[name][1] | files_named(settings, part)
 
 
-def locate(path: str) -> Callable[..., Any]:
-    """Return the class or function at a dotted path, its modules hashed; raises InputError if there is none."""
+def locate(path: str, part: str) -> Callable[..., Any]:
+    """Return the class or function at a dotted path, its modules hashed; raises InputError if there is none.
+
+    part: whose `_target_` the path is, for the error.
+    """
+    field = f"{part}.{TARGET}"
     try:
         target = pkgutil.resolve_name(path)
     except Exception as error:  # importing runs a user's file
-        raise InputError(
-            "model._target_", path, f"cannot be imported ({type(error).__name__}: {error})"
-        ) from error
+        raise InputError(field, path, f"cannot be imported ({type(error).__name__}: {error})") from error
     if not callable(target):
-        raise InputError("model._target_", path, "expected a class or a function")
+        raise InputError(field, path, "expected a class or a function")
     if not path.startswith("defense."):
         for module in modules_of(path, target):
             hash_once(module)
@@ -146,7 +145,7 @@ def filled(cell: Any) -> bool:
         return False
 
 
-def files_named(settings: Any, name: str = "model") -> dict[str, str]:
+def files_named(settings: Any, name: str) -> dict[str, str]:
     """Return the hash of every file that a setting names, by the dotted name of the setting."""
     if isinstance(settings, dict):
         parts = [files_named(value, f"{name}.{key}") for key, value in settings.items()]
