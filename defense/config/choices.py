@@ -239,8 +239,9 @@ class Direction(Choice):
 
 
 class Recipe(Choice):
-    """The losses that training lowers."""
+    """The losses that training lowers; none: the network is taken as it stands."""
 
+    none = "none"
     standard = "standard"
     adversarial = "adversarial", reads("attack_steps", "validation_steps", "threat")
     fast = "fast", reads("validation_steps", "threat")

@@ -41,7 +41,7 @@ from defense.stages.evaluate import evaluate
 from defense.stages.measure import measure
 from defense.stages.metagradient import metagradient, smoothness
 from defense.stages.score import score, score_mean
-from defense.stages.train import train
+from defense.stages.train import train, untrained
 from defense.stages.trained import Trained
 from defense.stages.trajectory import plainly, trajectory
 from defense.stages.treat import control, treat, trusting, untreated
@@ -106,6 +106,8 @@ class Run:
         if treatment.table["treated"].any():
             recipe = replace(recipe, checkpoints=1)
         design = self.design(index)
+        if recipe.recipe is Recipe.none:
+            return Trained(design, untrained(design))
         found = train(self.runtime.named(arm), design, self.data, self.training(recipe), treatment)
         return Trained(design, found)
 
