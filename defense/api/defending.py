@@ -134,8 +134,8 @@ def defend(
         store: a folder of finished stages, which the same call finds again; None keeps nothing.
         progress: whether bars are drawn on stderr; None: on a terminal or in a notebook.
         settings: all others of conf/config.yaml, as they are there: budget=0.1, treatment="remove", eps="1/255",
-            norm="Linf", epochs=20, learning_rate=0.03, recipe="standard", seed=0. A name that several parts have
-            is that of the training; others are written out, as in **{"evaluation.batch_size": 512}.
+            norm="Linf", recipe="standard", epochs=20, learning_rate=0.03, suite="quick", seed=0. A name that two
+            parts have is that of the training; others are written out, as in **{"evaluation.batch_size": 512}.
 
     Raises:
         InputError: for the first argument or setting that does not fit, before any compute.
@@ -145,7 +145,7 @@ def defend(
     >>> x = torch.rand(120, 1, 2, 2)
     >>> y = (x[:, 0, 0, 0] > x[:, 0, 1, 1]).long()
     >>> parts = [(x[rows], y[rows]) for rows in torch.arange(120).split([60, 20, 40])]
-    >>> found = defense.defend(network, *parts, budget=0.2, eps=0.05, epochs=2, evaluation="quick", checked=0)
+    >>> found = defense.defend(network, *parts, budget=0.2, eps=0.05, epochs=2, checked=0)
     >>> list(found.table)
     ['baseline', 'control', 'defended', 'trusted', 'gain', 'low', 'high']
     >>> int(found.samples["treated"].sum()), found.model("defended").training

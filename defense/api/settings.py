@@ -12,7 +12,12 @@ from defense.config.schema import Config, Threat, Train, Treat
 from defense.config.schema import Evaluation as Suite
 from defense.errors import InputError, nearest_first
 
-GROUPS = ("treatment", "train", "attack", "evaluation")  # keywords whose value is a file in conf/
+GROUPS = {  # keywords whose value is the name of a file in conf/, and its folder there
+    "recipe": "train",
+    "treatment": "treatment",
+    "attack": "attack",
+    "suite": "evaluation",
+}
 PARTS = {"train": Train, "treatment": Treat, "threat": Threat, "evaluation": Suite}  # the first that has a name
 DOTTED = (*PARTS, "attack", "fabric")  # parts whose settings a dotted name may set
 
@@ -20,13 +25,13 @@ DOTTED = (*PARTS, "attack", "fabric")  # parts whose settings a dotted name may 
 def composed_by(objective: Any, scorer: Any, settings: Mapping[str, Any]) -> tuple[Config, list[str]]:
     """Return the settings of a run of task=defend, and those that were given as words, as train.epochs=9.
 
-    settings: a choice by its group, as treatment="relabel", or one setting by the last part of its name, as
-    epochs=20, or by its dotted name, as "evaluation.batch_size". Raises InputError.
+    settings: a file in conf/, as treatment="relabel" (see GROUPS); a setting by the last part of its name, as
+    epochs=20; or one by its dotted name, as "evaluation.batch_size". Raises InputError.
     """
     choices, values = {}, {}
     for name, value in settings.items():
         if name in GROUPS and isinstance(value, str):
-            choices[name] = choice_of(name, value)
+            choices[GROUPS[name]] = choice_of(GROUPS[name], value)
         else:
             values[full_name(name, value)] = value
     config = composed_with(["data=npz", *(f"{group}={name}" for group, name in choices.items())], values)
