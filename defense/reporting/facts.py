@@ -33,7 +33,7 @@ def alone(result: Result) -> str:
 
 def call_of(overrides: Sequence[str], config: dict[str, Any]) -> str:
     """Return the command with these overrides; if model and samples were given from Python, the call there."""
-    if config["data"]["source"] != Source.given.value:
+    if config.get("data", {}).get("source") != Source.given.value:
         return shlex.join(["defense", *overrides])
     pairs = [word.partition("=")[::2] for word in overrides]
     words = ", ".join(f"{name!r}: {value if value.startswith('{') else repr(value)}" for name, value in pairs)
