@@ -29,6 +29,7 @@ from defense.data.names import by_id, numbered
 from defense.data.splits import Dataset
 from defense.errors import InputError, nearest_first
 from defense.models.contract import FEW, as_logits, attempt, first_line
+from defense.models.modes import Scripted
 from defense.pipeline.load import checked_run
 from defense.randomness import global_seed
 from defense.reporting.arms import arms_of, lookup, spoken
@@ -207,8 +208,14 @@ def given_in(config: Config, model: nn.Module, data: Dataset) -> Config:
 
 
 def check_trainable(model: nn.Module, data: Dataset) -> None:
-    """Raise InputError unless a copy of the model can be made, and gives logits in training mode."""
+    """Raise InputError unless a copy of the model can be trained in float32, and gives logits in training mode."""
     name = type(model).__name__
+    if isinstance(model, Scripted):
+        raise InputError("model", name, "TorchScript is not trained; expected the module that it was made of")
+    other = {weight.dtype for weight in model.parameters() if weight.is_floating_point()} - {torch.float32}
+    if other:
+        found = f"has weights of {', '.join(sorted(map(str, other)))}, and is trained in torch.float32"
+        raise InputError("model", name, f"{found}; model.float() casts them")
     if not any(weight.requires_grad for weight in model.parameters()):
         raise InputError(
             "model", name, "no parameter asks for a gradient; model.requires_grad_() lets all of them"

@@ -254,6 +254,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"model": mlp(input_shape=(1, 8, 8), classes=10, mean=[0.0], std=[1.0]).requires_grad_(False)},
         "model=Sequential: no parameter asks for a gradient",
     ),
+    "float64": (
+        {"model": mlp(input_shape=(1, 8, 8), classes=10, mean=[0.0], std=[1.0]).double()},
+        r"model=Sequential: has weights of torch.float64, .*; model.float\(\) casts them",
+    ),
+    "TorchScript": (
+        {"model": torch.jit.trace(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), torch.rand(2, 1, 8, 8))},
+        "model=Scripted: TorchScript is not trained",
+    ),
     "no logits in training": ({"model": Silent()}, r"model=Silent: gives \(8, 1\) .* in training"),
     "no model": ({"model": len}, "model=builtin_function_or_method: expected a torch.nn.Module"),
     "ids": ({"ids": ["a"] * 200}, "ids=a: is there twice"),
