@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import defense
 from defense.api import Defended
 from defense.api.design import GivenDesign
+from defense.config.choices import Source
 from defense.config.compose import composed
 from defense.data.load import load
 from defense.errors import InputError
@@ -217,6 +219,11 @@ def test_settings_have_the_names_of_the_configuration(given: dict[str, Any]) -> 
     assert config.scorer.cosine
     assert list(found.table) == ["baseline", "control", "defended", "gain", "low", "high"]
     assert (found.samples["new_label"] != found.samples["label"]).sum() == found.samples["treated"].sum()
+
+
+def test_given_samples_are_no_source_of_the_command() -> None:
+    with pytest.raises(InputError, match="data.source=given: its samples were given by a call of defense.defend"):
+        load(replace(CONFIG.data, source=Source.given), seed=0)
 
 
 class Silent(nn.Module):
