@@ -13,7 +13,10 @@ from defense.runtime.progress import Progress, no_progress, show_progress
 
 
 def bars(progress: bool | None) -> Callable[[str], AbstractContextManager[Progress]]:
-    """Return a function that draws the progress of a stage by its label; None: on a terminal, or in a notebook with ipywidgets."""
+    """Return a function that draws the progress of a stage by its label.
+
+    None: on a terminal, and in a notebook if ipywidgets are installed.
+    """
     console = Console(stderr=True)
     if progress is None:
         progress = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)

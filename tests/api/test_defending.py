@@ -222,7 +222,9 @@ def test_settings_have_the_names_of_the_configuration(given: dict[str, Any]) -> 
 
 
 def test_given_samples_are_no_source_of_the_command() -> None:
-    with pytest.raises(InputError, match="data.source=given: its samples were given by a call of defense.defend"):
+    with pytest.raises(
+        InputError, match=r"data\.source=given: its samples were given by a call of defense.defend"
+    ):
         load(replace(CONFIG.data, source=Source.given), seed=0)
 
 
