@@ -86,6 +86,7 @@ class Source(Choice):
     )
     blobs = "blobs", reads("spread")
     moons = "moons", reads("spread")
+    given = "given"  # by `defense.defend`, from Python
 
 
 class Harm(Choice):
