@@ -49,6 +49,9 @@ class Way(Choice):
     adaptive = "adaptive"
 
 
+OF_TABLES = ("path", "validation_path", "test_path", "target", "ids")  # settings of sources that are tables
+
+
 class Source(Choice):
     """Where samples come from."""
 
@@ -61,28 +64,11 @@ class Source(Choice):
     image_folder = "image_folder", reads("path", "image_size", "unreadable")
     table = (
         "table",
-        reads(
-            *(
-                "path",
-                "validation_path",
-                "test_path",
-                "root",
-                "target",
-                "columns",
-                "drop",
-                "name",
-                "categories",
-                "numbers",
-            ),
-            *("outliers", "sensitive", "groups"),
-        ),
+        reads(*OF_TABLES, "root", "columns", "drop", "categories", "numbers", "outliers", "sensitive", "groups"),
     )
     text = (
         "text",
-        reads(
-            *("path", "validation_path", "test_path", "root", "target", "name", "text", "tokenizer", "length"),
-            *("given_path", "given_key", "given_text"),
-        ),
+        reads(*OF_TABLES, "root", "text", "tokenizer", "length", "given_path", "given_key", "given_text"),
     )
     blobs = "blobs", reads("spread")
     moons = "moons", reads("spread")

@@ -124,7 +124,7 @@ class Data:
     target: str | None
     columns: list[str] | None
     drop: list[str] | None
-    name: str | None
+    ids: str | None
     categories: list[str] | None
     numbers: list[str] | None
     outliers: Outliers

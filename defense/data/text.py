@@ -79,7 +79,7 @@ def read_table(path: str, field: str, columns: Sequence[str], name: str | None =
         raise InputError(field, path, f"not a readable table ({error})") from error
     header = [name.strip() for name in header]
     if name is not None and name not in header:
-        raise InputError("data.name", name, f"no such column in {path}; it has {', '.join(header) or 'none'}")
+        raise InputError("data.ids", name, f"no such column in {path}; it has {', '.join(header) or 'none'}")
     for column in (*columns, *([name] if name is not None else [])):
         if column not in header:
             told = f"no column {column!r} in it; it has {', '.join(header) or 'none'}"
@@ -146,7 +146,7 @@ def text(spec: Data) -> Collection:
     """Return the texts of files of tab-separated values: `data.path` and, where given, of validation and test.
 
     The classes are the labels of the training file: whole numbers in their order, others in that of the alphabet.
-    `data.name` is the column of the names of the samples; those of `data.given_path` are named by their row.
+    `data.ids` is the column of the names of the samples; those of `data.given_path` are named by their row.
     """
     existing(spec.path, "data.path", "a file of tab-separated values, its first line the names of the columns")
     files = {"train": spec.path, "validation": spec.validation_path, "test": spec.test_path}
@@ -156,7 +156,7 @@ def text(spec: Data) -> Collection:
     for part, path in files.items():
         if path is None and part != "train":
             continue
-        rows = read_table(str(path), FIELDS[part], [target, *columns], spec.name)
+        rows = read_table(str(path), FIELDS[part], [target, *columns], spec.ids)
         classes = classes or classes_of(rows, target, FIELDS[part], str(path))
         labels = labels_of(rows, target, classes, FIELDS[part], str(path))
         parts[part] = (tokens_of(rows, columns, spec), labels, labels)
@@ -169,14 +169,14 @@ def text(spec: Data) -> Collection:
 
 
 def names_in(rows: Sequence[Row], path: str, spec: Data) -> pd.Series:
-    """Return the names of samples: the cells of `data.name`, without blanks around, or their rows in the file.
+    """Return the names of samples: the cells of `data.ids`, without blanks around, or their rows in the file.
 
     Raises InputError if a name is missing or there twice.
     """
-    if spec.name is None:
+    if spec.ids is None:
         return numbered(len(rows))
-    names = pd.Series([row[spec.name].strip() for row in rows], dtype=str)
-    check_names(names, "data.name", spec.name, path)
+    names = pd.Series([row[spec.ids].strip() for row in rows], dtype=str)
+    check_names(names, "data.ids", spec.ids, path)
     return names
 
 

@@ -247,7 +247,7 @@ CASES = [
          "data.test_size=null"]),
     case("data.target", "sex", REPAIRED | TREATED, TABLE),
     case("data.columns", "[age]", REPAIRED, TABLE),
-    case("data.name", "key", REPAIRED, [*TABLE, "data.path=inputs/named.csv"]),
+    case("data.ids", "key", REPAIRED, [*TABLE, "data.path=inputs/named.csv"]),
     case("data.drop", "[job]", REPAIRED, TABLE),
     case("data.categories", "[age]", REPAIRED, TABLE),
     case("data.numbers", "[age] data.categories=null", REPAIRED, [*TABLE, "data.path=inputs/commas.csv",
