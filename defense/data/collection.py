@@ -90,6 +90,8 @@ def decoded(path: str, field: str, expected: str) -> str:
         found = Path(path).read_bytes()
         if found.startswith(b"PK\x03\x04"):
             raise InputError(field, path, f"a workbook or another archive; expected {expected}: save it as text")
+        if found.startswith(b"PAR1"):
+            raise InputError(field, path, "a Parquet file; expected its name to end in .parquet")
         return found.decode("utf-8-sig")
     except OSError as error:
         raise InputError(field, path, f"expected {expected} ({error.strerror})") from error

@@ -19,7 +19,7 @@ import torch
 from defense.config.choices import Unreadable
 from defense.config.schema import Data
 from defense.data.collection import Collection
-from defense.data.images import FolderImages, fitted, reason
+from defense.data.images import DECODING, FolderImages, fitted, reason
 from defense.data.splits import Split
 from defense.errors import InputError, printable
 
@@ -99,7 +99,7 @@ def complaint(path: Path, *, size: int) -> str | None:
 
 def key_of(files: Sequence[Path], size: int) -> str:
     """Return a hash of names, sizes and times of change, and of what decodes them."""
-    found = hashlib.sha256(f"{PIL.__version__} {size}".encode())
+    found = hashlib.sha256(f"{PIL.__version__} {DECODING} {size}".encode())
     for path in files:
         about = path.stat() if path.exists() else None  # a link that leads nowhere
         found.update(repr((path.as_posix(), about and (about.st_size, about.st_mtime_ns))).encode())

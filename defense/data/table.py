@@ -1,4 +1,4 @@
-"""Tables: CSV files whose columns are numbers and categories, checked before any row is a sample.
+"""Tables: CSV or Parquet files whose columns are numbers and categories, checked before any row is a sample.
 
 What a column is, its training rows say; what they leave open is refused in one line that names the setting which
 says it: `data.drop`, `data.categories`, `data.numbers`.
@@ -26,7 +26,7 @@ from defense.data.cells import (
     typed,
 )
 from defense.data.collection import Collection, number_samples
-from defense.data.csvfile import read_csv
+from defense.data.csvfile import read_cells
 from defense.data.kinds import Column, Kind, feature, label
 from defense.data.names import check_names
 from defense.data.outliers import without_outliers
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def table(spec: Data) -> Collection:
-    """Return the rows of a CSV file in UTF-8, and of others for validation and test if they are named.
+    """Return the rows of a CSV or Parquet file, and of others for validation and test if they are named.
 
     `data.target` is the column of the classes, named by its values in order; `data.sensitive` is the column of the
     groups that fairness objectives compare, `data.groups` those of its values that are: rows of others are left
@@ -108,10 +108,10 @@ def collected(tables: Tables, names: list[str], called: Mapping[str, pd.Series],
 
 
 def read(part: str, spec: Data) -> pd.DataFrame:
-    """Return the cells of one CSV file as text; raises InputError if a column that is named is not in it."""
+    """Return the cells of one file as text; raises InputError if a column that is named is not in it."""
     field, path = file_of(part, spec)
     labels = {"target": spec.target, "sensitive": spec.sensitive}
-    found = read_csv(path, field, [name for name in labels.values() if name is not None])
+    found = read_cells(path, field, [name for name in labels.values() if name is not None])
     single = {**labels, "ids": spec.ids}
     named = [(f"data.{setting}", column) for setting, column in single.items() if column is not None]
     named += [("data.columns", column) for column in spec.columns or []]

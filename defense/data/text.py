@@ -1,4 +1,4 @@
-"""Texts as token ids: a table of tab-separated values, its columns of text cut into the tokens of an encoder."""
+"""Texts as token ids: the columns of text of a table, cut into the tokens of an encoder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from defense.config.schema import Data
 from defense.data.collection import Collection, decoded, existing, number_samples
+from defense.data.csvfile import separator
 from defense.data.given import Given, origins_of
 from defense.data.names import by_id, check_names, numbered
+from defense.data.parquet import is_parquet, read_parquet
 from defense.data.pretrained import loading
 from defense.data.spelling import NO_VALUE, is_word, two_spellings
 from defense.data.splits import Split
@@ -66,38 +69,55 @@ class Texts:
         return hashlib.sha256(form.encode() + self.tokens.cpu().numpy().tobytes()).hexdigest()
 
 
-def read_table(path: str, field: str, columns: Sequence[str], name: str | None = None) -> list[Row]:
-    """Return the rows of a file of tab-separated values in UTF-8 whose first line names its columns.
+def read_table(path: str, field: str, columns: Sequence[str], ids: str | None = None) -> list[Row]:
+    """Return the rows of a file whose first line names its columns; see `lines_of`.
 
-    Quotes are characters like others. Raises InputError if the file, one of `columns` or a cell is missing, or two
-    of them have one name; so it does for the column `name`, whose cells may be empty.
+    Raises InputError if the file, one of `columns` or a cell is missing, or two of them have one name; so it does
+    for the column `ids`, whose cells may be empty.
     """
-    lines = io.StringIO(decoded(path, field, "a file of text"), newline=None)  # whatever they end in
-    try:
-        header, *rows = [*csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)] or [[]]
-    except csv.Error as error:
-        raise InputError(field, path, f"not a readable table ({error})") from error
-    header = [name.strip() for name in header]
-    if name is not None and name not in header:
-        raise InputError("data.ids", name, f"no such column in {path}; it has {', '.join(header) or 'none'}")
-    for column in (*columns, *([name] if name is not None else [])):
+    header, rows, line = lines_of(path, field, columns)
+    if ids is not None and ids not in header:
+        raise InputError("data.ids", ids, f"no such column in {path}; it has {', '.join(header) or 'none'}")
+    for column in (*columns, *([ids] if ids is not None else [])):
         if column not in header:
             told = f"no column {column!r} in it; it has {', '.join(header) or 'none'}"
             raise InputError(field, path, told + ("; expected tabs between columns" if len(header) == 1 else ""))
         if header.count(column) > 1:
             raise InputError(field, path, f"has two columns named {column}; expected a name for each")
     table = []
-    for number, cells in enumerate(rows, start=2):
+    for number, cells in enumerate(rows, start=2 if line == "line" else 1):
         if not any(map(str.strip, cells)):
             continue
         if len(cells) != len(header):
-            said = f"line {number} has {len(cells)} cells; expected {len(header)}, one a column"
+            said = f"{line} {number} has {len(cells)} cells; expected {len(header)}, one a column"
             raise InputError(field, path, said)
         table.append(dict(zip(header, cells, strict=True)))
-        filled(table[-1], columns, field, path, f"line {number}")
+        filled(table[-1], columns, field, path, f"{line} {number}")
     if not table:
         raise InputError(field, path, "no row in it; expected samples below a line of column names")
     return table
+
+
+def lines_of(path: str, field: str, columns: Sequence[str]) -> tuple[list[str], list[list[str]], str]:
+    """Return the names of the columns, the cells of each row, "" if empty, and how a row is called in the file.
+
+    In a file named .csv, cells may be quoted, and `columns` tell what separates them. In others than .csv and
+    .parquet they are separated by tabs, and quotes are characters like others.
+    """
+    if is_parquet(path):
+        found = read_parquet(path, field).fillna("")
+        return list(found), found.to_numpy().tolist(), "row"
+    quoted = Path(path).suffix.lower() == ".csv"
+    text = decoded(path, field, "a file of text")
+    form: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    if quoted:
+        form = {"delimiter": separator(text, columns)}
+    try:
+        lines = io.StringIO(text, newline="" if quoted else None)  # else whatever they end in
+        header, *rows = [*csv.reader(lines, **form)] or [[]]
+    except csv.Error as error:
+        raise InputError(field, path, f"not a readable table ({error})") from error
+    return [name.strip() for name in header], rows, "row" if quoted else "line"
 
 
 def read_records(path: str, field: str, key: str | None, columns: Sequence[str]) -> list[Row]:
@@ -143,12 +163,12 @@ def filled(row: dict[str, Any], columns: Sequence[str], field: str, path: str, w
 
 
 def text(spec: Data) -> Collection:
-    """Return the texts of files of tab-separated values: `data.path` and, where given, of validation and test.
+    """Return the texts of tables, .tsv, .csv or .parquet: `data.path` and, where given, of validation and test.
 
     The classes are the labels of the training file: whole numbers in their order, others in that of the alphabet.
     `data.ids` is the column of the names of the samples; those of `data.given_path` are named by their row.
     """
-    existing(spec.path, "data.path", "a file of tab-separated values, its first line the names of the columns")
+    existing(spec.path, "data.path", "a table (.tsv, .csv, .parquet), its first line the names of the columns")
     files = {"train": spec.path, "validation": spec.validation_path, "test": spec.test_path}
     columns, target, parts = texts_of(spec), str(spec.target), {}
     names: dict[str, pd.Series] = {}
