@@ -61,7 +61,10 @@ class Source(Choice):
     cifar10 = "cifar10", reads("root")
     cifar100 = "cifar100", reads("root")
     npz = "npz", reads("path", "train_labels", "channels")
+    dataset = "dataset", reads("_target_", "arguments", "channels")
+    huggingface = "huggingface", reads("path", "target", "image", "ids", "image_size", "unreadable")
     image_folder = "image_folder", reads("path", "image_size", "unreadable")
+    image_table = "image_table", reads(*OF_TABLES, "file", "image_size", "unreadable")
     table = (
         "table",
         reads(*OF_TABLES, "root", "columns", "drop", "categories", "numbers", "outliers", "sensitive", "groups"),

@@ -16,6 +16,7 @@ from defense.data.folder import image_folder
 from defense.data.npz import npz
 from defense.data.table import table
 from defense.data.text import text
+from defense.data.torch_dataset import dataset
 from defense.errors import InputError
 
 
@@ -58,6 +59,7 @@ SOURCES: dict[Source, Callable[[Data], Collection]] = {
     Source.cifar10: partial(from_torchvision, name="CIFAR10"),
     Source.cifar100: partial(from_torchvision, name="CIFAR100"),
     Source.npz: npz,
+    Source.dataset: dataset,
     Source.image_folder: image_folder,
     Source.table: table,
     Source.text: text,
