@@ -22,11 +22,12 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff" + string.whitespace + "\u00a0"  # around a value
 
 
-def read_cells(path: str | None, field: str, named: Sequence[str]) -> pd.DataFrame:
+def read_cells(path: str | None, field: str, named: Sequence[str], verbatim: Sequence[str] = ()) -> pd.DataFrame:
     """Return the cells of a CSV or Parquet file as text, with single blanks inside alone, NaN if empty.
 
-    named: columns that the file should have; they tell what separates those of a CSV file. Raises InputError if
-    the file cannot be read, two columns have one name, or no row is in it.
+    named: columns that the file should have; they tell what separates those of a CSV file. verbatim: columns whose
+    cells are as they stand in the file. Raises InputError if the file cannot be read, two columns have one name,
+    or no row is in it.
     """
     found = read_parquet(path, field) if is_parquet(path) else read_csv(path, field, named)
     twice = found.columns[found.columns.duplicated()]
@@ -34,7 +35,7 @@ def read_cells(path: str | None, field: str, named: Sequence[str]) -> pd.DataFra
         raise InputError(field, path, f"has two columns named {twice[0]}; expected a name for each")
     if found.empty:
         raise InputError(field, path, "no row in it; expected samples below a line of column names")
-    return found.apply(stripped)
+    return found.apply(lambda cells: cells if cells.name in verbatim else stripped(cells))
 
 
 def read_csv(path: str | None, field: str, named: Sequence[str]) -> pd.DataFrame:

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +19,10 @@ from defense.config.schema import Data
 from defense.data.collection import Collection, decoded, existing, number_samples
 from defense.data.csvfile import separator
 from defense.data.given import Given, origins_of
+from defense.data.labels import classes_of, labels_of
 from defense.data.names import by_id, check_names, numbered
 from defense.data.parquet import is_parquet, read_parquet
 from defense.data.pretrained import loading
-from defense.data.spelling import NO_VALUE, is_word, two_spellings
 from defense.data.splits import Split
 from defense.errors import InputError
 
@@ -177,8 +176,9 @@ def text(spec: Data) -> Collection:
         if path is None and part != "train":
             continue
         rows = read_table(str(path), FIELDS[part], [target, *columns], spec.ids)
-        classes = classes or classes_of(rows, target, FIELDS[part], str(path))
-        labels = labels_of(rows, target, classes, FIELDS[part], str(path))
+        words = [row[target] for row in rows]
+        classes = classes or classes_of(words, target, FIELDS[part], str(path))
+        labels = labels_of(words, classes, FIELDS[part], str(path))
         parts[part] = (tokens_of(rows, columns, spec), labels, labels)
         names[part] = names_in(rows, str(path), spec)
     given = given_of(spec, classes, first=sum(len(labels) for _, labels, _ in parts.values()))
@@ -212,7 +212,7 @@ def given_of(spec: Data, classes: Sequence[str], *, first: int) -> Given | None:
         rows = read_records(path, field, spec.given_key, [target, *columns])
     else:
         rows = read_table(path, field, [target, *columns])
-    labels = labels_of(rows, target, classes, field, path)
+    labels = labels_of([row[target] for row in rows], classes, field, path)
     split = Split(torch.arange(first, first + len(rows)), tokens_of(rows, columns, spec), labels, labels)
     return Given(split, origins_of([" ".join(row[column] for column in columns) for row in rows]))
 
@@ -239,29 +239,3 @@ def tokens_of(rows: Sequence[Row], columns: Sequence[str], spec: Data) -> Texts:
     cut = {"padding": "max_length", "truncation": True, "max_length": spec.length}
     ids = [tokenizer([row[column] for row in rows], **cut)["input_ids"] for column in columns]
     return Texts(torch.tensor(ids).transpose(0, 1).contiguous())
-
-
-def labels_of(rows: Sequence[Row], target: str, classes: Sequence[str], field: str, path: str) -> Tensor:
-    """Return the place of each label among `classes`: int64 (n,); raises InputError for another label."""
-    places = {name: place for place, name in enumerate(classes)}
-    for number, row in enumerate(rows, start=1):
-        if row[target].strip() not in places:
-            valid = f"sample {number} has label {row[target]!r}; expected one of {', '.join(classes)}"
-            raise InputError(field, path, valid)
-    return torch.tensor([places[row[target].strip()] for row in rows])
-
-
-def classes_of(rows: Sequence[Row], target: str, field: str, path: str) -> list[str]:
-    """Return the labels that there are, whole numbers in their order, others in that of the alphabet.
-
-    Raises InputError if one is a word for no value, or two are spellings of one.
-    """
-    found = Counter(row[target].strip() for row in rows)
-    words = [name for name in found if is_word(name, NO_VALUE)]
-    if words:
-        said = f"column {target} has the value {words[0]} in {found[words[0]]} rows, a word for no value"
-        raise InputError(field, path, f"{said}; expected a class in every row")
-    if alike := two_spellings(found):
-        each = " and ".join(f"{name} ({found[name]} rows)" for name in alike)
-        raise InputError(field, path, f"column {target} has {each}: one class in two spellings; write one of them")
-    return sorted(found, key=int) if all(name.isdecimal() for name in found) else sorted(found)

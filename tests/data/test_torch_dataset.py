@@ -202,7 +202,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     "a gap": ("make = lambda: items(None, lambda n: n % 3 * 2)", "no sample has label 1; expected labels without"),
     "a label of test alone": (
-        "make = lambda: {'train': Pictures(), 'test': items(lambda n: torch.full((1, 4, 4), 9).byte(), lambda n: n)}",
+        "make = lambda: {'train': Pictures(), 'test': items(lambda n: Pictures()[9][0], lambda n: n)}",
         "label 23: expected labels in [0, 2], as in the known training labels",
     ),
     "normalised": (
