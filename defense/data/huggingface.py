@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,7 +62,9 @@ def huggingface(spec: Data) -> Collection:
             names[part] = pd.Series([printable(str(each)) for each in cells_of(rows, spec.ids)], dtype=str)
             check_names(names[part], "data.ids", spec.ids, f"{part} of {spec.path}")
     fields = {part: f"{target} of {part}" for part in parts}
-    return without(number_samples(parts, classes, fields, names=names), broken, spec)
+    origins = {part: (FIELD, f"{spec.path}, {target} of {part}") for part in parts}
+    found = replace(number_samples(parts, classes, fields, names=names), origins=origins)
+    return without(found, broken, spec)
 
 
 def stored_in(spec: Data) -> Sets:

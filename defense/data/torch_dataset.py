@@ -7,6 +7,7 @@ picture or a label, the keys change, and otherwise the numbers are the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,8 @@ def dataset(spec: Data) -> Collection:
             parts[part] = TensorImages(torch.from_numpy(stacked)), labels, labels
     names = {part: found for part, each in sets.items() if (found := names_of(each, part, path)) is not None}
     fields = {part: f"labels of {part}" for part in parts}
-    return number_samples(parts, classes_of(sets["train"], path), fields, names=names)
+    found = number_samples(parts, classes_of(sets["train"], path), fields, names=names)
+    return replace(found, origins={part: (FIELD, f"{path}, {part}") for part in parts})
 
 
 def returned(path: str, arguments: Mapping[str, Any]) -> Any:

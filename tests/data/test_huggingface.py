@@ -196,7 +196,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "label of train=labels 0 to 2: no sample has label 3; expected a sample of each",
     ),
     "ids twice": ({"ids": "who"}, "data.ids=who: the name a is there twice in train of "),
-    "one of a class": ({}, "data.source=huggingface: one sample has the label hen; expected two at least"),
+    "one of a class": (
+        {},
+        "data.path={path}, label of train: one sample has the label hen; expected two at least",
+    ),
     "no size": ({"image_size": None}, "data.image_size=null: expected the side, in pixels"),
 }
 
@@ -206,7 +209,7 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path, kind: str) -> None:
     changes, said = REFUSED[kind]
     with pytest.raises(InputError) as caught:
         loaded(tmp_path, rows(**columns(kind)), **changes)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(said.format(path=tmp_path / "stored"))
     assert "\n" not in str(caught.value)
 
 

@@ -294,6 +294,10 @@ REFUSED: dict[str, tuple[str, str]] = {
         "class make(Pictures):\n    classes = list('abcd')",
         "no sample has label 3; expected a sample of each named class",
     ),
+    "one of a class": (
+        "make = lambda: items(None, lambda n: 2 if n == 5 else n % 2)",
+        ", train: one sample has the label 2; expected two at least",
+    ),
     "one class": ("make = lambda: items(None, lambda n: 0)", "its training labels are all the same"),
     "ids too few": ("class make(Pictures):\n    ids = [1]", "train has 1 ids; expected 24, one for each item"),
     "an id twice": (
