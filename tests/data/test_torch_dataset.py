@@ -238,7 +238,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         "make = lambda: items(lambda n: 'a.png')",
         "item 0 of train: its picture is a str; expected a tensor, an array or a picture of Pillow",
     ),
-    "frames": (
+    "32 bits": (
         "make = lambda: items(lambda n: Image.new('I', (4, 4)))",
         "item 0 of train: a picture of mode I; expected 8 or 16 bits per channel",
     ),
