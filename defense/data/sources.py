@@ -54,6 +54,13 @@ def from_torchvision(spec: Data, *, name: str) -> Collection:
     return number_samples(parts, class_names=[str(c) for c in data.classes])
 
 
+def given(spec: Data) -> Collection:
+    """Raise InputError: samples that Python code has are not read from a source."""
+    raise InputError(
+        "data.source", spec.source, "its samples were given by a call of defense.defend; call it again"
+    )
+
+
 SOURCES: dict[Source, Callable[[Data], Collection]] = {
     Source.digits: digits,
     Source.mnist: partial(from_torchvision, name="MNIST"),
@@ -67,4 +74,5 @@ SOURCES: dict[Source, Callable[[Data], Collection]] = {
     Source.image_table: image_table,
     Source.table: table,
     Source.text: text,
+    Source.given: given,
 }
