@@ -149,10 +149,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (lambda path: path.write_bytes(jpeg()[:900]), "runcated"),
     "text": (text_chunk, "Decompressed data too large"),
     "frames": (frames, "3 frames; expected one"),
-    "16 bits": (
-        lambda path: Image.fromarray(np.full((9, 9), 999, dtype=np.uint16)).save(path, "PNG"),
-        "mode I;16",
-    ),
+    "32 bits": (lambda path: Image.new("I", (9, 9), 70_000).save(path, "TIFF"), "mode I; expected 8 or 16 bits"),
     "floats": (lambda path: Image.fromarray(np.ones((9, 9), dtype=np.float32)).save(path, "TIFF"), "mode F"),
     "bomb": (many_pixels, "DecompressionBombError"),
     "narrow": (lambda path: Image.new("RGB", (1, 60_000)).save(path, "BMP"), "too narrow"),
