@@ -90,7 +90,8 @@ class FolderImages:
         chosen = [self.paths[i] for i in indices.tolist()]
         with ThreadPoolExecutor() as pool:
             pixels = np.stack(list(pool.map(partial(decode, size=self.size), chosen)))
-        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
+        batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+        return batch.contiguous().float() / 255  # as from memory: noise is drawn in the order of memory
 
     def subset(self, indices: Tensor) -> FolderImages:
         """Return the pictures at `indices`, in that order."""
