@@ -117,14 +117,18 @@ class Data:
     """Which samples, how many, and what harm is planted in them."""
 
     source: Source
+    _target_: str | None
+    arguments: dict[str, Any]
     path: str | None
     validation_path: str | None
     test_path: str | None
     root: str
     target: str | None
+    image: str | None
+    file: str | None
     columns: list[str] | None
     drop: list[str] | None
-    name: str | None
+    ids: str | None
     categories: list[str] | None
     numbers: list[str] | None
     outliers: Outliers
@@ -186,7 +190,7 @@ class Train:
     @property
     def kept(self) -> Keep:
         """The epoch that is kept; null is last for standard, whose robust accuracy is mostly zero, else robust."""
-        return self.keep or (Keep.last if self.recipe is Recipe.standard else Keep.robust)
+        return self.keep or (Keep.last if self.recipe in (Recipe.none, Recipe.standard) else Keep.robust)
 
     def resolved(self) -> Train:
         """Return the recipe with the epoch that is kept in place of null."""

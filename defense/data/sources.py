@@ -13,9 +13,12 @@ from defense.config.schema import Data
 from defense.data.arrays import as_images, as_labels
 from defense.data.collection import Collection, number_samples
 from defense.data.folder import image_folder
+from defense.data.huggingface import huggingface
+from defense.data.image_table import image_table
 from defense.data.npz import npz
 from defense.data.table import table
 from defense.data.text import text
+from defense.data.torch_dataset import dataset
 from defense.errors import InputError
 
 
@@ -51,6 +54,13 @@ def from_torchvision(spec: Data, *, name: str) -> Collection:
     return number_samples(parts, class_names=[str(c) for c in data.classes])
 
 
+def given(spec: Data) -> Collection:
+    """Raise InputError: samples that Python code has are not read from a source."""
+    raise InputError(
+        "data.source", spec.source, "its samples were given by a call of defense.defend; call it again"
+    )
+
+
 SOURCES: dict[Source, Callable[[Data], Collection]] = {
     Source.digits: digits,
     Source.mnist: partial(from_torchvision, name="MNIST"),
@@ -58,7 +68,11 @@ SOURCES: dict[Source, Callable[[Data], Collection]] = {
     Source.cifar10: partial(from_torchvision, name="CIFAR10"),
     Source.cifar100: partial(from_torchvision, name="CIFAR100"),
     Source.npz: npz,
+    Source.dataset: dataset,
+    Source.huggingface: huggingface,
     Source.image_folder: image_folder,
+    Source.image_table: image_table,
     Source.table: table,
     Source.text: text,
+    Source.given: given,
 }
