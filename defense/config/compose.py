@@ -21,9 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from defense.config.checks import check
-from defense.config.choices import ObjectiveName
+from defense.config.choices import AttackName, ObjectiveName
+from defense.config.parts import by_path, parts_by_path
 from defense.config.reads import table_of_readers
-from defense.config.schema import Attack, Config, Evaluation, Objective, Scorer, plain
+from defense.config.schema import Attack, Config, Evaluation, Objective, Scorer, Treat, plain
 from defense.config.tasks import Speed
 from defense.errors import InputError
 
@@ -37,9 +38,12 @@ def register() -> None:
     schema = OmegaConf.structured(Config)
     schema.model, schema.evaluation, schema.objective, schema.speed = {}, Evaluation, Objective, Speed
     schema.evaluation.attacks, schema.objective.weights, schema.speed.scorers = {}, {}, {}
+    schema.attack, schema.scorer, schema.treatment = Attack, Scorer, Treat
+    arguments = [part.arguments for part in (schema.attack, schema.objective, schema.scorer, schema.treatment)]
     # keys that a person chooses: arguments of any class, names for attacks and scorers, terms of an objective
-    for chosen in (schema.model, schema.evaluation.attacks, schema.objective.weights, schema.speed.scorers):
-        OmegaConf.set_struct(chosen, False)
+    chosen = (schema.model, schema.evaluation.attacks, schema.objective.weights, schema.speed.scorers, *arguments)
+    for settings in chosen:
+        OmegaConf.set_struct(settings, False)
     ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver("readers", table_of_readers, replace=True)  # for --help
 
@@ -62,6 +66,7 @@ def checked(composed: DictConfig) -> Config:
     refuse_other(composed, "another")
     config = cast(Config, OmegaConf.to_object(composed))
     refuse_unknown(OmegaConf.to_container(composed, resolve=False), plain(config))
+    parts_by_path(config)
     attacks = config.evaluation.attacks
     for name, spec in attacks.items():
         attacks[name] = typed_attack(f"evaluation.attacks.{name}", spec)
@@ -100,8 +105,10 @@ def typed_attack(field: str, spec: Any) -> Attack:
     """Return one attack from its settings, a mapping or an Attack; raises InputError if they do not fit."""
     if not isinstance(spec, dict | Attack):
         raise InputError(field, spec, "expected the settings of an attack, as in {name: pgd, steps: 20}")
+    if isinstance(spec, dict) and spec.get("_target_") is not None:
+        spec = {"name": AttackName.own} | spec
     try:
-        return cast(Attack, OmegaConf.to_object(OmegaConf.merge(Attack, spec)))
+        return by_path(cast(Attack, OmegaConf.to_object(OmegaConf.merge(Attack, spec))), field)
     except InputError as error:
         raise InputError(f"{field}.{error.field.rpartition('.')[2]}", error.value, error.expected) from error
     except (OmegaConfBaseException, ValueError) as error:
@@ -117,11 +124,12 @@ def typed_scorer(field: str, spec: Any, base: Scorer) -> Scorer:
         if key not in known:
             raise InputError(f"{field}.{key}", value, f"no such setting; expected one of {', '.join(known)}")
     try:
-        return cast(Scorer, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), dict(spec))))
+        typed = cast(Scorer, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), dict(spec))))
     except (OmegaConfBaseException, ValueError) as error:
         key = getattr(error, "key", None)
         named, value = (f"{field}.{key}", spec[key]) if key in spec else (field, dict(spec) or base)
         raise InputError(named, value, str(error).splitlines()[0]) from error
+    return by_path(typed, field)
 
 
 def typed_objective(field: str, weights: Mapping[Any, Any], base: Objective) -> Objective:
@@ -157,6 +165,7 @@ def objective_of(given: Any, named: Objective) -> Objective:
     if isinstance(given, str):
         return named
     if isinstance(given, Objective):
+        given = by_path(given, "objective")
         return typed_objective("objective", given.weights, given)
     if isinstance(given, Mapping):
         return typed_objective("objective", given, named)

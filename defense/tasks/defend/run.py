@@ -71,7 +71,7 @@ def defend(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     finished = Finished(
         **common,
         arms=arms,
-        adversarial=run.validation(scored[0]).seen_by(ObjectiveName.robustness).images,
+        adversarial=run.validation(scored[0]).seen_by(ObjectiveName.robustness, attacked=True).images,
         candidates=chosen.candidates if chosen else None,
         descent=descent.rounds,
         standing=plain(compared_under(attacked, clean)),
