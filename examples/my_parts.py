@@ -2,7 +2,7 @@
 
 defense scorer._target_=my_parts.alignment
 defense objective._target_=my_parts.margin
-defense attack._target_=my_parts.sign_ascent attack.arguments.steps=20
+defense attack._target_=my_parts.ascent attack.arguments.steps=20
 defense treatment._target_=my_parts.drop_lowest
 """
 
@@ -19,25 +19,30 @@ from torch.func import functional_call, grad, vmap
 from defense.data.splits import Split
 
 
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return how far the highest other logit is above that of the label, of each sample: (n,), lower is better."""
+def margin(logits: Tensor, labels: Tensor, *, least: float = -torch.inf) -> Tensor:
+    """Return how far the highest other logit is above that of the label, of each sample: (n,), lower is better.
+
+    least: what a sample counts that is right by more than that.
+    """
     label = labels[:, None]
     other = logits.scatter(1, label, -torch.inf).amax(1)
-    return other - logits.gather(1, label).squeeze(1)
+    return (other - logits.gather(1, label).squeeze(1)).clamp_min(least)
 
 
-def sign_ascent(
-    model: nn.Module, x: Tensor, y: Tensor, *, norm: str, eps: float, seed: int, steps: int = 10
-) -> Tensor:
-    """Return pictures (n, C, H, W) moved along the sign of the gradient, within eps in every pixel."""
-    if norm != "Linf":
-        raise ValueError("my_parts.sign_ascent knows no norm but Linf")
+def ascent(model: nn.Module, x: Tensor, y: Tensor, *, norm: str, eps: float, seed: int, steps: int = 10) -> Tensor:
+    """Return pictures (n, C, H, W) moved up the loss within eps: PGD of Madry et al. 2018, nothing drawn."""
+
+    def length(moves: Tensor) -> Tensor:
+        return moves.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+
     moved = x.clone()
     for _ in range(steps):
         moved.requires_grad_()
         (slope,) = torch.autograd.grad(F.cross_entropy(model(moved), y), moved)
-        step = moved.detach() + 2.5 * eps / steps * slope.sign()
-        moved = (x + (step - x).clamp(-eps, eps)).clamp(0, 1)
+        way = slope.sign() if norm == "Linf" else slope / length(slope)
+        move = moved.detach() + 2.5 * eps / steps * way - x
+        move = move.clamp(-eps, eps) if norm == "Linf" else move * (eps / length(move)).clamp_max(1)
+        moved = (x + move).clamp(0, 1)
     return moved
 
 
@@ -67,12 +72,18 @@ def alignment(
 
 
 def error_norm(
-    model: nn.Module, train: Split, validation: Split, *, objective: Callable[[nn.Module], Tensor], seed: int
+    model: nn.Module,
+    train: Split,
+    validation: Split,
+    *,
+    objective: Callable[[nn.Module], Tensor],
+    seed: int,
+    order: float = 2,
 ) -> Tensor:
     """Return -|softmax(logits_i) - onehot_i| (n,): EL2N of Paul et al. 2021; large errors are suspected."""
     with torch.no_grad():
         batches = [(model(x).softmax(1), y) for _, x, y in train.batches(256)]
-    return torch.cat([-(found - F.one_hot(y, found.shape[1])).norm(dim=1) for found, y in batches])
+    return torch.cat([-(found - F.one_hot(y, found.shape[1])).norm(order, dim=1) for found, y in batches])
 
 
 def drop_lowest(samples: pd.DataFrame, *, budget: float, classes: int, seed: int) -> pd.DataFrame:
