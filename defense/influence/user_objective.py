@@ -5,6 +5,8 @@ v = mean_j f(logits_j, label_j),   lower is better
 
 from __future__ import annotations
 
+from math import isclose
+
 import torch
 from torch import Tensor
 
@@ -52,6 +54,7 @@ def check_user_objective(objective: Objective, split: Split, classes: int) -> No
     if not bool(gradient.isfinite().all()):
         raise function.refusal("has a gradient by the logits that is not finite")
     alone = values_of(logits[:1], few.subset(torch.arange(1)), objective)
-    if not torch.allclose(alone, values[:1], rtol=SAME, atol=SAME):
-        said = f"gives the first sample {float(values[0]):.4g} beside others and {float(alone[0]):.4g} alone"
+    beside, single = values[0].item(), alone[0].item()
+    if not isclose(beside, single, rel_tol=SAME, abs_tol=SAME):
+        said = f"gives the first sample {beside:.4g} beside others and {single:.4g} alone"
         raise function.refusal(f"{said}; expected a value for each sample, whose mean is the objective")
