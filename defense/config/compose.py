@@ -21,12 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from defense.config.checks import check
-from defense.config.choices import AttackName, ObjectiveName
+from defense.config.choices import AttackName, Method, ObjectiveName
 from defense.config.parts import by_path, parts_by_path
 from defense.config.reads import table_of_readers
 from defense.config.schema import Attack, Config, Evaluation, Objective, Scorer, Treat, plain
 from defense.config.tasks import Speed
-from defense.errors import InputError
+from defense.errors import InputError, within
 
 OTHER = "not the settings of a run; expected a config whose defaults begin with config"
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -174,15 +174,18 @@ def objective_of(given: Any, named: Objective) -> Objective:
 
 
 def scorer_of(given: Any, named: Scorer) -> Scorer:
-    """Return a scorer as settings, `named` if it is a name; raises InputError if it is none."""
-    if isinstance(given, str):
-        return named
-    if isinstance(given, Scorer):
-        return typed_scorer("scorer", {}, given)
-    if isinstance(given, Mapping):
-        return typed_scorer("scorer", given, named)
-    said = "expected a name, a Scorer, or settings over ip, as in {'cosine': True}"
-    raise InputError("scorer", shown(given), said)
+    """Return a scorer as settings, `named` if it is a name; raises InputError if it is none that computes."""
+    found = named
+    if isinstance(given, Mapping | Scorer):
+        base, changes = (given, {}) if isinstance(given, Scorer) else (named, given)
+        found = typed_scorer("scorer", changes, base)
+    elif not isinstance(given, str):
+        said = "expected a name, a Scorer, or settings over ip, as in {'cosine': True}"
+        raise InputError("scorer", shown(given), said)
+    within(
+        "scorer", found.name, found.method is not Method.file, "one that computes scores: a file has them already"
+    )
+    return found
 
 
 def shown(value: Any) -> str:

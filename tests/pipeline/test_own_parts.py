@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from defense.pipeline.load import load_run
+from defense.reporting.frame import settings_of
 from tests.conftest import TINY, changed, computed_in, result_of, run_in
 
 MORE = '''
@@ -44,6 +45,9 @@ def reweight(samples, *, budget, classes, seed, factor):
     raw = np.exp(((score - score.mean()) / score.std()).clip(max=np.log(2)))
     return samples[["label"]].assign(keep=True, weight=factor * raw)
 '''
+
+
+RUNS = ("alignment", "error_norm", "margin")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,10 @@ def test_the_inner_product_by_vmap_is_that_by_jvp(folder: Path, words: list[str]
     assert computed_in(folder / "alignment") & {"score", "train_baseline", "attack_validation"} == {"score"}
     found, expected = (scores_in(run)["score"].to_numpy() for run in (folder / "alignment", plain_run))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+    run_in(folder / "error_norm", *words, "scorer._target_=my_parts.error_norm", "objective=utility")
+    run_in(folder / "margin", *words, "objective._target_=my_parts.margin")
+    rows = [each.row for each in settings_of([result_of(folder / name) for name in RUNS])]
+    assert rows == ["alignment", "error_norm, utility", "ip, margin"]
     page = (folder / "alignment/report.md").read_text("utf-8")
     assert "that alignment ranks lowest" in page
     assert "A score is computed by my_parts.alignment" in page
