@@ -26,6 +26,7 @@ from defense.metagradients.contract import check_differentiable
 from defense.models.build import Design
 from defense.models.states import prepared
 from defense.pipeline.descent import check_room_for_removal
+from defense.pipeline.parts import check_parts
 from defense.pipeline.run import Run
 from defense.randomness import derive
 from defense.robustness.suite import check_shape
@@ -83,6 +84,7 @@ def checked_run(
     if config.task is Task.defend:
         used |= {f"evaluation.attacks.{name}": attack for name, attack in config.evaluation.attacks.items()}
     check_shape("threat.eps", used.items(), config.threat, data.shape)
+    check_parts(config, model, data, used)
     noise = data.noise_known
     if config.scorer.method is Method.metagradient:
         check_differentiable(design.build(), data.train)

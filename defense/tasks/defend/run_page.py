@@ -122,6 +122,8 @@ def question(run: Run) -> str:
     effect = run.config.treatment.effect
     if run.descent is not None:
         return f"{'weighing' if effect.weighs else 'removing'} samples by metagradient descent"
+    if effect is TreatmentName.own:
+        return f"treating samples by {run.config.treatment.title}"
     return f"{effect.verb.lower()} what {scorer_of(run)} ranks lowest"
 
 
@@ -196,6 +198,8 @@ def about_trusted(run: Run) -> str:
 
 def legend(run: Run) -> tuple[str, str]:
     """Return what the control and the defended arm are trained on."""
+    if run.config.treatment.effect is TreatmentName.own:
+        return TreatmentName.own.control, f"samples treated by {run.config.treatment.title}"
     if run.descent is None:
         return "as many samples treated at random", "the lowest scores treated"
     if run.config.treatment.effect.weighs:
@@ -258,7 +262,11 @@ def selection_section(run: Run, numbers: dict[str, Any]) -> Section:
 def scores_section(run: Run, numbers: dict[str, Any]) -> Section:
     """Return the histogram of the scores, and what a score is."""
     said = f"The lowest scores are suspected; {run.config.scorer.name} looks at no objective."
-    if looks(run):
+    if run.config.scorer.method is Method.own:
+        said = f"A score is computed by {run.config.scorer._target_}: negative harms, positive helps."
+    elif run.config.scorer.method is Method.file:
+        said = f"Scores are those of {run.config.scorer.path}: negative harms, positive helps."
+    elif looks(run):
         lowers = f"how much training on the sample lowers the objective ({run.config.objective}), which is a loss"
         said = f"A score is {lowers}: negative harms, positive helps."
     if members := numbers["scoring"]["members"]:

@@ -67,6 +67,8 @@ def deed(run: Run) -> str:
     """Return what was done to how many training samples, as the subject of a sentence."""
     spec, count, total = run.config.treatment, treated(run), len(run.data.train)
     verb = spec.effect.verb
+    if spec.name is TreatmentName.own:
+        return f"{verb} {count} of {total} training samples by {spec.title} and the scores of {scorer_of(run)}"
     if run.descent is not None:
         (taken,) = run.descent["round"][run.descent["chosen"]]
         by = f"{aim(run.config)} (round {taken} of {len(run.descent) - 1})"
@@ -108,6 +110,8 @@ def untouched(run: Run) -> str:
         return "no round of the descent lowers the objective on the part of validation that decides"
     if spec.name is TreatmentName.reweight:
         return "all scores are alike"
+    if spec.name is TreatmentName.own:
+        return f"{spec.title} changes no sample"
     if gives_labels(run) and (run.scores["prediction"] == run.scores["label"]).all():
         return "the model gives no sample another label"
     if spec.threshold is not None:
