@@ -14,7 +14,9 @@ from typing import Any
 import pandas as pd
 
 from defense.artifacts import write_json
+from defense.config.choices import TreatmentName
 from defense.reporting.escaping import for_terminal
+from defense.reporting.exports import write_csv
 from defense.reporting.page import Page, Section, write_page
 from defense.reporting.run import Scoring, named
 from defense.runtime.runtime import Runtime
@@ -73,9 +75,30 @@ def written(
     histories: dict[str, pd.DataFrame] | None = None,
 ) -> dict[str, Any]:
     """Write result.json, the scores and a page; histories: the curves of trainings, by arm, to be tracked."""
-    named(run.scores, run.data).to_parquet(output / "scores.parquet", index=False)
+    write_scores(run, run.scores, output)
     finish(runtime, run, numbers, lambda folder: draw_page(run, page(), folder), output, histories or {})
     return numbers
+
+
+def write_scores(run: Scoring, scores: pd.DataFrame, output: Path) -> None:
+    """Write scores.parquet and scores.csv: a row for each training sample, in order of id."""
+    table = named(scores, run.data)
+    table.to_parquet(output / "scores.parquet", index=False)
+    write_csv(table, output / "scores.csv")
+
+
+def write_treatment(run: Scoring, treatment: pd.DataFrame, output: Path) -> None:
+    """Write kept.csv, the samples to train on, and weights.csv, which has every sample; both in order of id.
+
+    treatment: as artifacts.Treatment. What is removed has weight 0. If samples are relabelled, kept.csv has their
+    labels, too.
+    """
+    table = named(treatment, run.data)
+    table["weight"] = table["weight"].where(table["keep"], 0.0)
+    relabelled = run.config.treatment.effect is TreatmentName.relabel
+    kept = table.loc[table["keep"], ["id", "name", *(["label"] if relabelled else [])]]
+    write_csv(kept, output / "kept.csv")
+    write_csv(table[["id", "name", "weight", "label"]], output / "weights.csv")
 
 
 def finish(
@@ -106,6 +129,13 @@ def record_section(run: Scoring) -> list[Section]:
     said = about_derivative(run.settings, run.record)
     heading = "How the scores were found"
     return [Section("record", heading, said, ("", "value"), rows, collapsed=True)] if rows else []
+
+
+def stages_section(seconds: dict[str, float]) -> Section:
+    """Return how long every stage took when it was computed."""
+    rows = [(stage.replace("_", " "), f"{value:.1f}") for stage, value in seconds.items()]
+    head = ("stage", "seconds when computed")
+    return Section("stages", "How long it took", "", head, rows, collapsed=True)
 
 
 def common(run: Scoring) -> dict[str, Any]:
