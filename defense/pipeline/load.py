@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
-from defense.config.choices import Direction, Harm, Method, Task, TreatmentName
+from defense.config.choices import Direction, Harm, Method, Source, Task, TreatmentName
 from defense.config.reads import attacks_validation, read
 from defense.config.schema import Config, Data, plain
 from defense.data.load import held_out, load
@@ -63,7 +63,7 @@ def load_run(
         raise InputError("task", config.task, "expected data with known noise, as data.harm plants it")
     model = build(config.model, data, seed=config.seed)  # fails here, before any compute, where it does not fit
     used = {"attack": config.attack} if attacks_validation(config) else {}
-    if config.task is Task.defend:
+    if "evaluation" in config.task.reads and config.data.source is not Source.text:
         used |= {f"evaluation.attacks.{name}": attack for name, attack in config.evaluation.attacks.items()}
     check_shape("threat.eps", used.items(), config.threat, data.shape)
     noise = data.noise_known
