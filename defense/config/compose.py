@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from defense.config.checks import check
 from defense.config.choices import ObjectiveName
 from defense.config.reads import table_of_readers
-from defense.config.schema import Attack, Config, Evaluation, Objective, Scorer, plain
+from defense.config.schema import Attack, Config, Data, Evaluation, Objective, Scorer, plain
 from defense.config.tasks import Speed
 from defense.errors import InputError
 
@@ -106,6 +106,15 @@ def typed_attack(field: str, spec: Any) -> Attack:
         raise InputError(f"{field}.{error.field.rpartition('.')[2]}", error.value, error.expected) from error
     except (OmegaConfBaseException, ValueError) as error:
         raise InputError(field, spec, str(error).splitlines()[0]) from error
+
+
+def typed_data(spec: Any) -> Data:
+    """Return the settings of data as result.json holds them; raises InputError if they are of another version."""
+    try:
+        return cast(Data, OmegaConf.to_object(OmegaConf.merge(Data, spec)))
+    except (OmegaConfBaseException, ValueError) as error:
+        said = f"not the settings of this version of defense ({str(error).splitlines()[0]})"
+        raise InputError("config.data", spec, said) from error
 
 
 def typed_scorer(field: str, spec: Any, base: Scorer) -> Scorer:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from defense.config.choices import Source
 from defense.config.schema import Data
@@ -14,8 +15,8 @@ from defense.data.arrays import as_images, as_labels
 from defense.data.collection import Collection, number_samples
 from defense.data.folder import image_folder
 from defense.data.npz import npz
-from defense.data.table import table
-from defense.data.text import text
+from defense.data.table import rows_of_table, table
+from defense.data.text import rows_of_texts, text
 from defense.errors import InputError
 
 
@@ -51,6 +52,10 @@ def from_torchvision(spec: Data, *, name: str) -> Collection:
     return number_samples(parts, class_names=[str(c) for c in data.classes])
 
 
+ROWS: dict[Source, Callable[[Data], pd.DataFrame]] = {  # of training, in order of id, for those who look at them
+    Source.table: rows_of_table,
+    Source.text: rows_of_texts,
+}
 SOURCES: dict[Source, Callable[[Data], Collection]] = {
     Source.digits: digits,
     Source.mnist: partial(from_torchvision, name="MNIST"),

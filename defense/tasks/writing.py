@@ -15,6 +15,7 @@ import pandas as pd
 
 from defense.artifacts import write_json
 from defense.config.choices import TreatmentName
+from defense.pipeline.originals import digest_of
 from defense.reporting.escaping import for_terminal
 from defense.reporting.exports import write_csv
 from defense.reporting.page import Page, Section, write_page
@@ -145,6 +146,7 @@ def common(run: Scoring) -> dict[str, Any]:
         "task": str(run.config.task),
         "seed": run.config.seed,
         "sizes": {part: len(getattr(run.data, part)) for part in ("train", "validation", "test")},
+        "data": {"classes": run.data.class_names, "digest": digest_of(run.data.train)},
         "left_out": run.data.left_out,
         "health": health_of({SCORED: run.learned}, run.data.class_names),
         "scoring": {"record": run.record, "members": spread(run.scores)},
