@@ -63,7 +63,7 @@ def copy_samples(run: ScoredRun, table: pd.DataFrame, folder: Path) -> str:
             write_pictures(data, table.index.tolist(), names, target)
         except OSError as error:
             raise InputError(
-                FLAG, error.filename or folder, f"cannot be written ({error.strerror or error})"
+                FLAG, error.filename or folder, f"cannot be read or written ({error.strerror or error})"
             ) from error
     return f"{len(table)} pictures, and {LIST}: {folder}{about_harm(spec)}"
 
