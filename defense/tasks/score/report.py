@@ -103,11 +103,11 @@ def run_page(run: Scored, numbers: Result) -> Page:
         "\n".join(filter(None, (untold([numbers], ABOUT_WHAT), *answer(run, numbers), LIST.format(folder="RUN")))),
         command_of([numbers]),
         [
-            accuracy_section(arm, numbers),
-            *believed,
+            *galleries(run),
             scores_section(run, numbers["scoring"]["members"], Line(0.0, f"below 0: {word}") if word else None),
             class_section(run),
-            *galleries(run),
+            accuracy_section(arm, numbers),
+            *believed,
             Section("curves", "Training", chart=training_curves({BASELINE: run.history})),
             stages_section(numbers["seconds"]),
         ],
@@ -184,10 +184,11 @@ def score_page(results: Sequence[Result], title: str) -> Page:
     facets = ("scorer", *knobs)
     table = table_section("scores", "Every setting", ABOUT, columns, facets=facets, data=data)
     runs = sum(len(setting.runs) for setting in settings)
+    folder = "SWEEP" if len(settings) == 1 else "RUN RUN ... (those of one setting)"
     said = f"{counted(len(settings), 'setting')}, {counted(runs, 'run')}: {', '.join(ranges(settings))}."
     return Page(
         f"{title}: accuracy and scores of the model as it is",
-        "\n".join(filter(None, (doubts(results, ABOUT_WHAT), said, LIST.format(folder="SWEEP")))),
+        "\n".join(filter(None, (doubts(results, ABOUT_WHAT), said, LIST.format(folder=folder)))),
         command_of(results),
         [table],
         made_of(results),
