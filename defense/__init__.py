@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["attack", "evaluate", "score"]
+__all__ = ["attack", "defend", "evaluate", "score", "treat"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 WORDS = {None: "null", True: "true", False: "false"}  # of the settings
 
@@ -57,3 +58,10 @@ def within(field: str, value: object, valid: bool, expected: str) -> None:
     """Raise InputError unless `valid`."""
     if not valid:
         raise InputError(field, value, f"expected {expected}")
+
+
+def nearest_first(value: object, names: Iterable[str]) -> list[str]:
+    """Return valid names, the one that is written most like `value` before the others if any is."""
+    known = {name.casefold(): name for name in names}
+    near = [known[name] for name in get_close_matches(str(value).casefold(), known, n=1)]
+    return [*near, *(name for name in known.values() if name not in near)]

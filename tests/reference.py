@@ -11,8 +11,11 @@ from defense.data.splits import Split
 
 
 def per_sample_gradients(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-    """Return the gradient of each sample's loss (n, p), by vmap(grad), the model being in eval mode."""
-    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    """Return the gradient of each sample's loss (n, p), by vmap(grad), the model being in eval mode.
+
+    p: of the parameters that are not frozen.
+    """
+    parameters = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
     buffers = dict(model.named_buffers())
 
     def loss(values: dict[str, Tensor], picture: Tensor, label: Tensor) -> Tensor:

@@ -372,9 +372,13 @@ def in_child(folder: Path, name: str, words: list[str]) -> None:
 
 def library() -> dict[str, str]:
     """Return what the functions of the package return for a small network."""
+    import numpy as np
     import torch
 
     import defense
+
+    def scores(*given: Any, **named: Any) -> str:
+        return of_tensor(torch.as_tensor(np.asarray(defense.score(*given, **named))))
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
@@ -382,8 +386,8 @@ def library() -> dict[str, str]:
     attacked = defense.attack(model, test, norm="Linf", eps=0.1)
     found = {"attack": of_tensor(attacked)}
     for scorer in ("ip", "ip_ensemble", "influence_function", "ekfac", "datainf", "hessian", "self_influence"):
-        found[f"score/{scorer}"] = of_tensor(defense.score(model, train, test, scorer=scorer))
-    found["score/robustness"] = of_tensor(defense.score(model, train, (attacked, test[1]), objective="robustness"))
+        found[f"score/{scorer}"] = scores(model, train, test, scorer=scorer)
+    found["score/robustness"] = scores(model, train, (attacked, test[1]), objective="robustness")
     evaluated = defense.evaluate(model, test, norm="Linf", eps=0.1)
     return found | {f"evaluate/{name}": value for name, value in flat(evaluated)}
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import doctest
 import logging
 import subprocess
 import sys
@@ -12,12 +11,12 @@ import torch
 from torch import nn
 
 import defense
-import defense.api
 from defense.config.choices import AttackName, Direction, ObjectiveName
 from defense.config.compose import composed
 from defense.config.schema import Attack, Objective
 from defense.config.schema import Evaluation as Suite
 from defense.errors import InputError
+from tests.calls import scores_by_row
 from tests.conftest import make_split, scorer
 from tests.habits import WorksInPlace
 from tests.reference import inner_products, per_sample_gradients
@@ -41,7 +40,7 @@ def test_one_score_per_row_and_the_model_untouched() -> None:
     model[1].bias.requires_grad_(False)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
-    found = defense.score(model, (X, Y), (X_VAL, Y_VAL), objective="utility", scorer="ip")
+    found = scores_by_row(model, (X, Y), (X_VAL, Y_VAL), objective="utility", scorer="ip")
     assert found.shape == (20,)
     assert found.dtype == torch.float32
     assert [module.training for module in model.modules()] == modes
@@ -53,15 +52,15 @@ def test_one_score_per_row_and_the_model_untouched() -> None:
 def test_equals_the_reference() -> None:
     model = network().eval()
     expected = inner_products(model, TRAIN, VALIDATION)
-    torch.testing.assert_close(defense.score(model, (X, Y), (X_VAL, Y_VAL)), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(scores_by_row(model, (X, Y), (X_VAL, Y_VAL)), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_objects_as_well_as_names() -> None:
     model = network().eval()
-    by_name = defense.score(model, (X, Y), (X_VAL, Y_VAL), objective="robustness", scorer="ekfac")
+    by_name = scores_by_row(model, (X, Y), (X_VAL, Y_VAL), objective="robustness", scorer="ekfac")
     objective = Objective({ObjectiveName.robustness: 1.0}, positive=1)
     spec = scorer(direction=Direction.ekfac)
-    by_object = defense.score(model, (X, Y), (X_VAL, Y_VAL), objective=objective, scorer=spec)
+    by_object = scores_by_row(model, (X, Y), (X_VAL, Y_VAL), objective=objective, scorer=spec)
     assert torch.equal(by_name, by_object)
 
 
@@ -73,9 +72,9 @@ def test_settings_over_a_scorer_are_those_of_the_equation() -> None:
     direction = per_sample_gradients(model, X_VAL, Y_VAL).mean(0)
     cosines = gradients @ direction / (gradients.norm(dim=1) * direction.norm())
     for spec in ({"cosine": True}, {"name": "ip_cosine"}, {"name": "ip", "cosine": True, "batch_size": 7}):
-        torch.testing.assert_close(defense.score(*given, scorer=spec), cosines, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(scores_by_row(*given, scorer=spec), cosines, rtol=1e-4, atol=1e-5)
     bias = gradients[:, -3:] @ direction[-3:]
-    found = defense.score(*given, scorer={"parameters": "5.bias"})
+    found = scores_by_row(*given, scorer={"parameters": "5.bias"})
     torch.testing.assert_close(found, bias, rtol=1e-4, atol=1e-6)
 
 
@@ -85,14 +84,20 @@ def test_an_objective_may_be_weights_of_terms() -> None:
     given = (model, (X, Y), (X_VAL, Y_VAL))
     expected = 0.75 * inner_products(model, TRAIN, VALIDATION)
     for weights in ({"utility": 0.5, "robustness": 0.25}, {ObjectiveName.utility: 0.75}):
-        torch.testing.assert_close(defense.score(*given, objective=weights), expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(scores_by_row(*given, objective=weights), expected, rtol=1e-4, atol=1e-6)
 
 
 WRONG_CHOICE: dict[str, tuple[dict[str, Any], str]] = {
-    "a scorer that is not there": ({"scorer": "ipp"}, r"scorer='ipp': expected one of .*ekfac, .*ip, .*tracin"),
-    "an objective that is not there": ({"objective": "utlity"}, r"objective='utlity': expected one of .*utility"),
+    "a scorer that is not there": ({"scorer": "ipp"}, r"scorer='ipp': expected one of ip, .*ekfac, .*tracin"),
+    "an objective that is not there": (
+        {"objective": "utlity"},
+        r"objective='utlity': expected one of utility, demographic_parity",
+    ),
     "a base that is not there": ({"scorer": {"name": "ipp"}}, r"scorer='ipp': expected one of"),
-    "a setting that is not there": ({"scorer": {"cosin": True}}, r"scorer.cosin=true: no such setting; .*cosine"),
+    "a setting that is not there": (
+        {"scorer": {"cosin": True}},
+        r"scorer.cosin=true: no such setting; expected one of cosine, name",
+    ),
     "a setting of another type": ({"scorer": {"damping": "much"}}, r"scorer.damping=much: .*Float"),
     "a choice that is not there": ({"scorer": {"direction": "up"}}, r"scorer.direction=up: .*identity"),
     "a number out of its range": ({"scorer": {"damping": -1}}, r"scorer.damping=-1.0: expected a number above 0"),
@@ -124,7 +129,7 @@ WRONG_CHOICE: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_wrong_choice_is_one_line(name: str) -> None:
     options, said = WRONG_CHOICE[name]
     with pytest.raises(InputError, match=said) as error:
-        defense.score(network().eval(), (X, Y), (X_VAL, Y_VAL), **options)
+        scores_by_row(network().eval(), (X, Y), (X_VAL, Y_VAL), **options)
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -133,12 +138,14 @@ def test_a_network_that_is_not_finite_is_one_line() -> None:
     with torch.no_grad():
         model[1].weight[0] = torch.nan
     calls = (
-        lambda: defense.score(model, (X, Y), (X_VAL, Y_VAL)),
+        lambda: scores_by_row(model, (X, Y), (X_VAL, Y_VAL)),
         lambda: defense.attack(model, (X, Y), attack="pgd", eps=0.1),
         lambda: defense.evaluate(model, (X, Y), suite="quick", eps=0.1),
     )
     for call in calls:
-        with pytest.raises(InputError, match=r"model=Sequential: its logits of \w+ pictures are not finite"):
+        with pytest.raises(
+            InputError, match=r"model=Sequential: its logits of \w+ (pictures|inputs) are not finite"
+        ):
             call()
 
 
@@ -147,7 +154,7 @@ NAMES = ["ip_ensemble", "ip_cosine", "influence_function", "datainf", "self_infl
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_scorer_by_name(name: str) -> None:
-    found = defense.score(network().eval(), (X, Y), (X_VAL, Y_VAL), scorer=name)
+    found = scores_by_row(network().eval(), (X, Y), (X_VAL, Y_VAL), scorer=name)
     assert found.isfinite().all()
     assert found.std() > 0
 
@@ -157,33 +164,32 @@ def test_checkpoints() -> None:
     with torch.no_grad():
         models[0][1].weight.mul_(0.5)
     states = [(0.3, models[0].state_dict()), (0.1, models[1].state_dict())]
-    found = defense.score(network().eval(), (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=states)
+    found = scores_by_row(network().eval(), (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=states)
     expected = 0.3 * inner_products(models[0], TRAIN, VALIDATION) + 0.1 * inner_products(
         models[1], TRAIN, VALIDATION
     )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     with pytest.raises(InputError, match=r"scorer.members=checkpoints: expected checkpoints"):
-        defense.score(network(), (X, Y), (X_VAL, Y_VAL), scorer="tracin")
+        scores_by_row(network(), (X, Y), (X_VAL, Y_VAL), scorer="tracin")
 
 
 WRONG = {
-    "arrays": (lambda: ((X.numpy(), Y), (X_VAL, Y_VAL)), {}, "train pictures=ndarray: expected a torch.Tensor"),
-    "no channels": (lambda: ((X[:, 0], Y), (X_VAL, Y_VAL)), {}, r"expected \(n, C, H, W\)"),
-    "fewer labels": (lambda: ((X, Y[:5]), (X_VAL, Y_VAL)), {}, r"expected torch.int64 of shape \(20,\)"),
+    "fewer labels": (lambda: ((X, Y[:5]), (X_VAL, Y_VAL)), {}, r"expected whole numbers of shape \(20,\)"),
     "more labels": (lambda: ((X, Y), (X_VAL, Y_VAL.repeat(2))), {}, "validation labels=torch.int64 of shape"),
-    "one-hot labels": (lambda: ((X, torch.eye(3)[Y]), (X_VAL, Y_VAL)), {}, "train labels=torch.float32"),
+    "one-hot labels": (
+        lambda: ((X, torch.eye(3)[Y]), (X_VAL, Y_VAL)),
+        {},
+        r"train labels=torch.float32 of shape \(20, 3\): .*; labels.argmax\(1\) gives them",
+    ),
+    "floats for labels": (lambda: ((X, Y.float()), (X_VAL, Y_VAL)), {}, r"; labels.long\(\) gives them"),
+    "a column of labels": (lambda: ((X, Y[:, None]), (X_VAL, Y_VAL)), {}, r"labels.flatten\(\).long\(\) gives"),
+    "halves for labels": (lambda: ((X, Y + 0.5), (X_VAL, Y_VAL)), {}, "the class of each sample from 0 up$"),
     "a label too high": (lambda: ((X, Y + 2), (X_VAL, Y_VAL)), {}, "train labels=2 to 4: expected 0 to 2"),
-    "0 to 255": (lambda: ((X * 255, Y), (X_VAL, Y_VAL)), {}, r"expected floats in \[0, 1\]"),
-    "NaN": (lambda: ((X * torch.nan, Y), (X_VAL, Y_VAL)), {}, r"expected floats in \[0, 1\]"),
+    "NaN": (lambda: ((X * torch.nan, Y), (X_VAL, Y_VAL)), {}, "train inputs=NaN or infinity: expected finite"),
     "other size": (
         lambda: ((X, Y), (X_VAL[:, :, :2], Y_VAL)),
         {},
-        "fails on validation pictures of shape",
-    ),
-    "a Dataset": (
-        lambda: (torch.utils.data.TensorDataset(X, Y), (X_VAL, Y_VAL)),
-        {},
-        "train=TensorDataset: expected a pair of pictures and labels",
+        "fails on validation inputs of shape",
     ),
     "attacked": (
         lambda: ((X, Y), (X_VAL, Y_VAL)),
@@ -209,7 +215,7 @@ WRONG = {
 def test_wrong_input_is_one_line(name: str) -> None:
     samples, options, said = WRONG[name]
     with pytest.raises(InputError, match=said):
-        defense.score(network().eval(), *samples(), **options)
+        scores_by_row(network().eval(), *samples(), **options)
 
 
 @pytest.mark.parametrize("name", ["ip_ensemble", "influence_function", "self_influence"])
@@ -217,7 +223,7 @@ def test_a_model_in_training_mode_and_the_global_generator_are_untouched(name: s
     model = network().train()
     state = {key: value.clone() for key, value in model.state_dict().items()}
     generator = torch.get_rng_state()
-    defense.score(model, (X, Y), (X_VAL, Y_VAL), scorer=name)
+    scores_by_row(model, (X, Y), (X_VAL, Y_VAL), scorer=name)
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generator)
     assert model.training
@@ -225,7 +231,7 @@ def test_a_model_in_training_mode_and_the_global_generator_are_untouched(name: s
 
 def test_what_a_scorer_lacks_is_said() -> None:
     with pytest.raises(InputError, match="expected attacked training samples"):
-        defense.score(network(), (X, Y), (X_VAL, Y_VAL), scorer="adversarial_loss")
+        scores_by_row(network(), (X, Y), (X_VAL, Y_VAL), scorer="adversarial_loss")
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -363,30 +369,30 @@ def test_checkpoints_that_share_memory_are_one() -> None:
     model = network().eval()
     shared = [(0.1, model.state_dict()), (0.1, model.state_dict())]
     with pytest.raises(InputError, match=r"checkpoint 2: shares the memory of .* with checkpoint 1"):
-        defense.score(model, (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=shared)
+        scores_by_row(model, (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=shared)
     statistics = {name: value.clone() for name, value in model.state_dict().items()}
     half = [(0.1, statistics), (0.1, {**model.state_dict(), "2.running_var": statistics["2.running_var"]})]
     with pytest.raises(InputError, match=r"shares the memory of 2\.running_var"):
-        defense.score(model, (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=half)
+        scores_by_row(model, (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=half)
     model[1].requires_grad_(False)  # a frozen layer may be the same in all, and one may be the model as it is
     kept = {name: value.clone() if name[0] != "1" else value for name, value in model.state_dict().items()}
     own = [(0.1, kept), (0.1, model.state_dict())]
-    assert defense.score(model, (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=own).isfinite().all()
+    assert scores_by_row(model, (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=own).isfinite().all()
 
 
 def test_checkpoints_of_a_wrapped_model_have_its_names() -> None:
     model = network().eval()
     wrapped = nn.DataParallel(model)
     points = [(0.1, {name: value.clone() for name, value in wrapped.state_dict().items()})]
-    found = defense.score(wrapped, (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=points)
-    torch.testing.assert_close(found, 0.1 * defense.score(model, (X, Y), (X_VAL, Y_VAL)), rtol=1e-4, atol=1e-7)
+    found = scores_by_row(wrapped, (X, Y), (X_VAL, Y_VAL), scorer="tracin", checkpoints=points)
+    torch.testing.assert_close(found, 0.1 * scores_by_row(model, (X, Y), (X_VAL, Y_VAL)), rtol=1e-4, atol=1e-7)
 
 
 def test_inference_mode_around_a_call_is_left_for_it() -> None:
     model = network().eval()
-    expected = defense.score(model, (X, Y), (X_VAL, Y_VAL)), defense.attack(model, (X, Y), eps=0.1)
+    expected = scores_by_row(model, (X, Y), (X_VAL, Y_VAL)), defense.attack(model, (X, Y), eps=0.1)
     with torch.inference_mode():
-        found = defense.score(model, (X * 1, Y), (X_VAL, Y_VAL)), defense.attack(model, (X * 1, Y), eps=0.1)
+        found = scores_by_row(model, (X * 1, Y), (X_VAL, Y_VAL)), defense.attack(model, (X * 1, Y), eps=0.1)
         assert list(defense.evaluate(model, (X, Y), suite="quick", eps=0.1).values())
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
@@ -394,10 +400,10 @@ def test_inference_mode_around_a_call_is_left_for_it() -> None:
 def test_a_frozen_model_has_losses_and_no_gradients() -> None:
     model = network().eval().requires_grad_(False)
     losses = torch.nn.functional.cross_entropy(model(X), Y, reduction="none")
-    torch.testing.assert_close(defense.score(model, (X, Y), (X_VAL, Y_VAL), scorer="loss"), -losses)
-    assert len(defense.score(model, (X, Y), (X_VAL, Y_VAL), scorer="random")) == len(X)
+    torch.testing.assert_close(scores_by_row(model, (X, Y), (X_VAL, Y_VAL), scorer="loss"), -losses)
+    assert len(scores_by_row(model, (X, Y), (X_VAL, Y_VAL), scorer="random")) == len(X)
     with pytest.raises(InputError, match=r"no parameter asks for a gradient; model.requires_grad_\(\)"):
-        defense.score(model, (X, Y), (X_VAL, Y_VAL))
+        scores_by_row(model, (X, Y), (X_VAL, Y_VAL))
 
 
 @pytest.mark.parametrize("name", ["ip", "influence_function", "datainf", "ekfac"])
@@ -409,7 +415,7 @@ def test_a_validation_set_that_is_fitted_has_no_gradient(name: str) -> None:
     with pytest.raises(
         InputError, match="objective=utility: its gradient is zero: every validation sample is fitted"
     ):
-        defense.score(model, (X, Y), (X_VAL, Y_VAL * 0), scorer=name)
+        scores_by_row(model, (X, Y), (X_VAL, Y_VAL * 0), scorer=name)
 
 
 def test_scores_of_fitted_samples_keep_their_digits() -> None:
@@ -425,8 +431,8 @@ def test_scores_of_fitted_samples_keep_their_digits() -> None:
     wrong = (model(X_VAL).argmax(1) + 1) % 3
     assert float(torch.nn.functional.cross_entropy(exact(X.double()), labels, reduction="none").median()) < 1e-6
     for kind in ("ip", "ip_cosine", "loss"):
-        found = defense.score(model, (X, labels), (X_VAL, wrong), scorer=kind).double()
-        right = defense.score(exact, (X.double(), labels), (X_VAL.double(), wrong), scorer=kind).double()
+        found = scores_by_row(model, (X, labels), (X_VAL, wrong), scorer=kind).double()
+        right = scores_by_row(exact, (X.double(), labels), (X_VAL.double(), wrong), scorer=kind).double()
         torch.testing.assert_close(found, right, rtol=1e-3, atol=0)
 
 
@@ -470,19 +476,23 @@ def test_noise_is_said_and_the_random_state_is_left_alone(caplog: pytest.LogCapt
     assert "the same picture gives other logits each time" in caplog.text
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(InputError, match="the same picture gives other logits each time"):
-        defense.score(model, (X, Y), (X_VAL, Y_VAL))
+        scores_by_row(model, (X, Y), (X_VAL, Y_VAL))
 
 
 def test_pictures_may_miss_their_range_by_rounding() -> None:
     model = network().eval()
     over = X.clone()
     over[0, 0, 0, 0], over[1, 0, 0, 0] = 1 + 1e-7, -1e-9
-    torch.testing.assert_close(
-        defense.score(model, (over, Y), (X_VAL, Y_VAL)),
-        defense.score(model, (over.clamp(0, 1), Y), (X_VAL, Y_VAL)),
-    )
-    with pytest.raises(InputError, match=r"1\.0001"):
-        defense.score(model, (X + 1.0001 - X.max(), Y), (X_VAL, Y_VAL))
+    moved = [defense.attack(model, (x, Y), eps=0.1) for x in (over, over.clamp(0, 1))]
+    assert torch.equal(*moved)
+    for pictures, said in (
+        (X + 1.0001 - X.max(), r"1\.0001"),
+        (X * 255, r"samples pictures=.*: expected floats in"),
+    ):
+        with pytest.raises(InputError, match=said):
+            defense.attack(model, (pictures, Y))
+    with pytest.raises(InputError, match=r"samples pictures=shape \(20, 4, 4\): expected \(n, C, H, W\)"):
+        defense.attack(model, (X[:, 0], Y))
 
 
 def test_the_batch_size_of_a_suite_counts() -> None:
@@ -503,11 +513,10 @@ def test_wrong_attacks_are_one_line() -> None:
 
 
 def test_the_functions_are_listed_before_they_are_imported() -> None:
-    assert dir(defense) == ["attack", "evaluate", "score"]
+    assert dir(defense) == ["attack", "defend", "evaluate", "score", "treat"]
 
 
-def test_the_example_runs_and_the_package_is_light() -> None:
-    assert doctest.testmod(defense.api).failed == 0
+def test_the_package_is_light() -> None:
     program = "import sys, defense; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -517,10 +526,11 @@ def test_the_example_runs_and_the_package_is_light() -> None:
 @pytest.mark.parametrize("seed", [-1, "a", 0.5])
 def test_a_seed_of_scores_is_a_whole_number(seed: Any) -> None:
     with pytest.raises(InputError, match=r"^seed=.*: expected a whole number of at least 0$"):
-        defense.score(network(), (X, Y), (X_VAL, Y_VAL), seed=seed)
+        scores_by_row(network(), (X, Y), (X_VAL, Y_VAL), seed=seed)
 
 
-def test_scores_are_a_tensor_of_their_own(recwarn: pytest.WarningsRecorder) -> None:
+def test_scores_are_a_series_of_their_own(recwarn: pytest.WarningsRecorder) -> None:
     found = defense.score(network(), (X, Y), (X_VAL, Y_VAL), scorer="loss")
-    assert found.dtype == torch.float32
+    assert (found.dtype, found.name, found.index.name) == ("float32", "score", "id")
+    assert found.index.tolist() == list(range(20))
     assert not [each for each in recwarn if "writable" in str(each.message)]

@@ -14,6 +14,7 @@ from defense.config.choices import (
     AttackName,
     Harm,
     Keep,
+    Members,
     Method,
     Norm,
     Optimizer,
@@ -74,6 +75,7 @@ def check(config: Config) -> None:
     check_treatment(config.treatment, config.task)
     check_descent(config)
     check_train(train)
+    check_untrained(config)
     if train.optimizer is Optimizer.lbfgs:
         check_unread(train, scorer, data.harm)
     check_faithfulness(config)
@@ -98,7 +100,7 @@ def check(config: Config) -> None:
     precision = config.fabric.precision
     within("fabric.precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
     check_devices(config.fabric, train)
-    attacks = recipes_of(config) - {Recipe.standard} or train.keep is Keep.robust
+    attacks = recipes_of(config) - {Recipe.none, Recipe.standard} or train.keep is Keep.robust
     if attacks and precision == "16-mixed":  # the gradient of a picture, of a mean over the batch, becomes zero
         raise InputError("fabric.precision", precision, "not with attacks in training; expected bf16-mixed")
 
@@ -123,6 +125,30 @@ def check_train(train: Train) -> None:
     within("train.beta", train.beta, 0 < train.beta < inf, "a number above 0")
     ema = train.ema
     within("train.ema", ema, ema is None or 0 < ema < 1, "a decay between 0 and 1, as in 0.995, or null")
+
+
+UNTRAINED_TASKS = (Task.score, Task.detect, Task.order, Task.speed)
+TRAINED_METHODS = (Method.metagradient, Method.confident_learning)
+TRAINED_HARM = (Harm.boundary, Harm.poison, Harm.hypocritical)
+
+
+def check_untrained(config: Config) -> None:
+    """Raise InputError if the network is taken as it stands, and something asks for a training."""
+    scorer, model = config.scorer, config.model
+    within("scorer.proxy", scorer.proxy, scorer.proxy is not Recipe.none, "a recipe that trains, or null")
+    if config.train.recipe is not Recipe.none:
+        return
+    ours = str(model.get("_target_")).startswith("defense.")
+    begun = not ours or model.get("folder") is not None or model.get("weights") is not None
+    for field, value, valid, expected in (
+        ("task", config.task, config.task in UNTRAINED_TASKS, f"one of {', '.join(map(str, UNTRAINED_TASKS))}"),
+        ("model.weights", model.get("weights"), begun, "a file of weights"),
+        ("scorer.method", scorer.method, scorer.method not in TRAINED_METHODS, "another scorer"),
+        ("scorer.members", scorer.members, scorer.members is not Members.checkpoints, "another"),
+        ("scorer.seeds", scorer.seeds, scorer.seeds == 1, "1"),
+        ("data.harm", config.data.harm, config.data.harm not in TRAINED_HARM, "another"),
+    ):
+        within(field, value, valid, f"{expected}, with train=none, which trains nothing; or train=standard")
 
 
 def check_unread(train: Train, scorer: Scorer, harm: Harm) -> None:

@@ -86,6 +86,7 @@ class Source(Choice):
     )
     blobs = "blobs", reads("spread")
     moons = "moons", reads("spread")
+    given = "given"  # by `defense.defend`, from Python
 
 
 class Harm(Choice):
@@ -239,8 +240,9 @@ class Direction(Choice):
 
 
 class Recipe(Choice):
-    """The losses that training lowers."""
+    """The losses that training lowers; none: the network is taken as it stands."""
 
+    none = "none"
     standard = "standard"
     adversarial = "adversarial", reads("attack_steps", "validation_steps", "threat")
     fast = "fast", reads("validation_steps", "threat")

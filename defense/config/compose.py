@@ -6,7 +6,7 @@ Types and closed choices are checked by the schema while the run is composed; ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
@@ -25,7 +25,7 @@ from defense.config.choices import ObjectiveName
 from defense.config.reads import table_of_readers
 from defense.config.schema import Attack, Config, Data, Evaluation, Objective, Scorer, plain
 from defense.config.tasks import Speed
-from defense.errors import InputError
+from defense.errors import InputError, nearest_first
 
 OTHER = "not the settings of a run; expected a config whose defaults begin with config"
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -70,6 +70,22 @@ def checked(composed: DictConfig) -> Config:
         config.speed.scorers[name] = replace(typed, name=name)
     check(config)
     return config
+
+
+def composed_with(choices: Sequence[str], values: Mapping[str, Any]) -> Config:
+    """Return the settings composed with choices, as scorer=ekfac, and with values by the dotted names of settings.
+
+    Raises InputError for a name that is not there, a value that does not fit, and what `checked` refuses.
+    """
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        whole = compose("config", list(choices))
+    for name, value in values.items():
+        try:
+            OmegaConf.update(whole, name, value, merge=True)
+        except (OmegaConfBaseException, ValueError) as error:
+            raise InputError(name, value, str(error).splitlines()[0]) from error
+    return checked(whole)
 
 
 def refuse_other(composed: DictConfig, name: str) -> None:
@@ -124,7 +140,7 @@ def typed_scorer(field: str, spec: Any, base: Scorer) -> Scorer:
     known = [each.name for each in fields(Scorer)]
     for key, value in spec.items():
         if key not in known:
-            raise InputError(f"{field}.{key}", value, f"no such setting; expected one of {', '.join(known)}")
+            raise InputError(f"{field}.{key}", value, no_such("setting", key, known))
     try:
         return cast(Scorer, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), dict(spec))))
     except (OmegaConfBaseException, ValueError) as error:
@@ -140,7 +156,7 @@ def typed_objective(field: str, weights: Mapping[Any, Any], base: Objective) -> 
         raise InputError(field, dict(weights), "expected a weight for a term, as in {'utility': 1}")
     for term, weight in weights.items():
         if str(term) not in terms:
-            raise InputError(f"{field}.{term}", weight, f"no such term; expected one of {', '.join(terms)}")
+            raise InputError(f"{field}.{term}", weight, no_such("term", term, terms))
         if isinstance(weight, bool) or not isinstance(weight, Real) or not isfinite(weight):
             raise InputError(f"{field}.{term}", weight, "expected a finite number, the weight of the term")
     if not any(weights.values()):
@@ -200,8 +216,13 @@ def choice_of(group: str, name: str) -> str:
     """Return the name of a choice; raises InputError if conf/ has no such file."""
     names = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
     if name not in names:
-        raise InputError(group, repr(name), f"expected one of {', '.join(names)}")
+        raise InputError(group, repr(name), f"expected one of {', '.join(nearest_first(name, names))}")
     return name
+
+
+def no_such(what: str, name: object, known: Iterable[str]) -> str:
+    """Return what to say of a name that is not known: the known ones, the nearest first."""
+    return f"no such {what}; expected one of {', '.join(nearest_first(name, known))}"
 
 
 def refuse_unknown(found: Any, known: Any, prefix: str = "") -> None:
@@ -209,5 +230,5 @@ def refuse_unknown(found: Any, known: Any, prefix: str = "") -> None:
     if isinstance(found, dict) and isinstance(known, dict):
         for key, value in found.items():
             if str(key) not in known:
-                raise InputError(f"{prefix}{key}", value, f"no such setting; expected one of {', '.join(known)}")
+                raise InputError(f"{prefix}{key}", value, no_such("setting", key, known))
             refuse_unknown(value, known[str(key)], f"{prefix}{key}.")

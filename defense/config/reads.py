@@ -147,6 +147,8 @@ def readers_missed(config: Config, name: str) -> list[str]:
     own, resolved = getattr(settings, field), getattr(resolve(settings), field)
     if own is not None and own != resolved:
         return readers_of_treatment(settings, field)
+    if part == "train" and recipes_of(config) == {Recipe.none} and field != "recipe":
+        return ["another train.recipe than none"]
     alike = [replace(settings, recipe=each) for each in recipes_of(config)] if part == "train" else [settings]
     if any(field in reading(each) for each in alike):
         return []

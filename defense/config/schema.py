@@ -186,7 +186,7 @@ class Train:
     @property
     def kept(self) -> Keep:
         """The epoch that is kept; null is last for standard, whose robust accuracy is mostly zero, else robust."""
-        return self.keep or (Keep.last if self.recipe is Recipe.standard else Keep.robust)
+        return self.keep or (Keep.last if self.recipe in (Recipe.none, Recipe.standard) else Keep.robust)
 
     def resolved(self) -> Train:
         """Return the recipe with the epoch that is kept in place of null."""

@@ -61,11 +61,11 @@ class TensorImages:
 
     def subset(self, indices: Tensor) -> TensorImages:
         """Return the pictures at `indices`, in that order."""
-        return TensorImages(self.pixels[indices.to(self.pixels.device)])
+        return type(self)(self.pixels[indices.to(self.pixels.device)])
 
     def to(self, device: torch.device) -> TensorImages:
         """Return the same pictures on `device`."""
-        return TensorImages(self.pixels.to(device))
+        return type(self)(self.pixels.to(device))
 
     def digest(self) -> str:
         """Return a hash of the pixels."""

@@ -37,27 +37,32 @@ def place_of(name: str) -> str:
 
 @contextmanager
 def loading(field: str, name: str) -> Iterator[str]:
-    """Yield the folder of the encoder `name`; turn what goes wrong while it is loaded into an InputError.
-
-    Bars of progress are off, for they would be shown for every arm.
-    """
+    """Yield the folder of the encoder `name`; turn what goes wrong while it is loaded into an InputError."""
     if find_spec("transformers") is None or find_spec("peft") is None:
         raise InputError(field, name, 'needs transformers and peft; expected pip install -e ".[text]"')
-    from transformers.utils import logging as spoken  # slow to import, and needed here alone
-
-    level = spoken.get_verbosity()
-    spoken.disable_progress_bar()
-    spoken.set_verbosity(logging.ERROR)
     try:
-        yield place_of(name)
+        with quiet_transformers():
+            yield place_of(name)
     except InputError:
         raise
     except (OSError, ValueError, KeyError) as error:  # a name that is not there; a folder of something else
         where = "no folder, installed package or model of Hugging Face that can be had"
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(field, name, f"{where} ({said[0]})") from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Let transformers log errors alone, and draw no bars of progress: they would be shown for every arm."""
+    from transformers.utils import logging as reports  # slow to import, and needed here alone
+
+    level = reports.get_verbosity()
+    reports.disable_progress_bar()
+    reports.set_verbosity(logging.ERROR)
+    try:
+        yield
     finally:
-        spoken.set_verbosity(level)
+        reports.set_verbosity(level)
 
 
 @cache

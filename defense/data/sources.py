@@ -52,6 +52,13 @@ def from_torchvision(spec: Data, *, name: str) -> Collection:
     return number_samples(parts, class_names=[str(c) for c in data.classes])
 
 
+def given(spec: Data) -> Collection:
+    """Raise InputError: samples that Python code has are not read from a source."""
+    raise InputError(
+        "data.source", spec.source, "its samples were given by a call of defense.defend; call it again"
+    )
+
+
 ROWS: dict[Source, Callable[[Data], pd.DataFrame]] = {  # of training, in order of id, for those who look at them
     Source.table: rows_of_table,
     Source.text: rows_of_texts,
@@ -66,4 +73,5 @@ SOURCES: dict[Source, Callable[[Data], Collection]] = {
     Source.image_folder: image_folder,
     Source.table: table,
     Source.text: text,
+    Source.given: given,
 }

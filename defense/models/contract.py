@@ -8,6 +8,7 @@ A network that draws noise, or looks at its batch as a whole, has no gradient of
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from defense.data.splits import Split
 from defense.errors import InputError, is_out_of_memory
+from defense.models.adapt import LOGITS
 from defense.models.modes import evaluating
 from defense.randomness import global_seed
 
@@ -68,22 +70,13 @@ def as_logits(output: object, count: int, field: str, name: str, mode: str = "")
     mode: the mode of the model, for the error, as in " in training".
     """
     if not isinstance(output, Tensor):
-        valid = f"gives a {type(output).__name__}{mode}; expected logits (n, classes)"
-        raise InputError(field, name, f"{valid}: wrap it in a module that returns {example(output)}")
+        names = f" of {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+        found = f"gives a {type(output).__name__}{names}{mode}; expected logits (n, classes)"
+        raise InputError(field, name, f"{found}, a tuple that begins with them or a dict with {LOGITS!r}")
     if output.ndim != 2 or len(output) != count or output.shape[1] < 2 or not output.is_floating_point():
         found = f"gives {tuple(output.shape)} of {output.dtype} for {count} pictures{mode}"
         raise InputError(field, name, f"{found}; expected logits ({count}, classes) of two classes or more")
     return output
-
-
-def example(output: object) -> str:
-    """Return how to get at the logits of an output that is no tensor, in Python."""
-    if hasattr(output, "logits"):
-        return "model(x).logits"
-    if isinstance(output, dict):
-        keys = [key for key, value in output.items() if isinstance(value, Tensor) and value.ndim == 2]
-        return f"model(x)[{keys[0] if keys else 'KEY'!r}]"
-    return "model(x)[0]"
 
 
 def check_logits(logits: Tensor, field: str, name: str) -> None:

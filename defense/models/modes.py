@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint
 
+from defense.models.adapt import logits_of
+
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")  # of a module
 
 
@@ -119,9 +121,11 @@ class CopiedInput:
 
 
 def exact_output(model: nn.Module, given: Any, output: Any) -> Any:
-    """Return logits of half precision in float32: losses are computed there; everything else as it is."""
-    half = isinstance(output, Tensor) and output.dtype in (torch.bfloat16, torch.float16)
-    return output.float() if half else output
+    """Return the logits in an output, those of half precision in float32: losses are computed there."""
+    logits = logits_of(output)
+    if isinstance(logits, Tensor) and logits.dtype in (torch.bfloat16, torch.float16):
+        return logits.float()
+    return logits
 
 
 class Through:

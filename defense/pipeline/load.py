@@ -5,8 +5,10 @@ Harm that takes a model is planted after that, at a model trained on the unharme
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric import Fabric
 
@@ -21,7 +23,7 @@ from defense.influence.members import single
 from defense.influence.objectives import check_objective
 from defense.influence.scorers import check_scorer
 from defense.metagradients.contract import check_differentiable
-from defense.models.build import Design, build
+from defense.models.build import Design
 from defense.models.states import prepared
 from defense.pipeline.descent import check_room_for_removal
 from defense.pipeline.run import Run
@@ -52,6 +54,20 @@ def load_run(
     runner = runner or StageRunner(Path(config.store))
     runtime = Runtime(fabric or make_fabric(config.fabric), ranks, runner=runner)
     data = rank_zero_first(ranks, lambda: load_once(config.data, seed=config.seed, cache=cache))
+    return checked_run(config, data, runtime, runner)
+
+
+def checked_run(
+    config: Config,
+    data: Dataset,
+    runtime: Runtime,
+    runner: StageRunner,
+    designs: Callable[[dict[str, Any], Dataset, int], Design] = Design,
+) -> Run:
+    """Return a run on these data, checked as far as that takes no training; designs: how its network is made.
+
+    Raises InputError for the first setting that does not fit the data or the network.
+    """
     if "treatment" in config.task.reads and config.treatment.holds_out:
         data = held_out(data, config.treatment.held_out, seed=config.seed)
     data = data.to(runtime.device)
@@ -61,14 +77,15 @@ def load_run(
         )
     if config.task is Task.detect and config.data.harm is Harm.none and data.train.labels.equal(data.train.truth):
         raise InputError("task", config.task, "expected data with known noise, as data.harm plants it")
-    model = build(config.model, data, seed=config.seed)  # fails here, before any compute, where it does not fit
+    design = designs(config.model, data, config.seed)
+    model = design.build()  # fails here, before any compute, where it does not fit
     used = {"attack": config.attack} if attacks_validation(config) else {}
     if "evaluation" in config.task.reads and config.data.source is not Source.text:
         used |= {f"evaluation.attacks.{name}": attack for name, attack in config.evaluation.attacks.items()}
     check_shape("threat.eps", used.items(), config.threat, data.shape)
     noise = data.noise_known
     if config.scorer.method is Method.metagradient:
-        check_differentiable(build(config.model, data, seed=config.seed), data.train)
+        check_differentiable(design.build(), data.train)
     check_scorer(model, data.validation, config.objective, config.scorer, classes=data.classes, noise_known=noise)
     if data.choice is not None and config.treatment.name is TreatmentName.optimize:
         try:
@@ -81,7 +98,7 @@ def load_run(
     if config.task is Task.order and config.order.reference is Direction.hessian:
         check_size(single(model, pattern=config.scorer.parameters).parameters, "order.reference")
     data = planted(config, prepared(config.model, data, model), runtime)
-    return Run(config, data, runtime, runner)
+    return Run(config, data, runtime, runner, designs=designs)
 
 
 FILES = ("path", "validation_path", "test_path", "given_path", "root")  # settings of data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,7 +42,7 @@ from defense.stages.evaluate import evaluate
 from defense.stages.measure import measure
 from defense.stages.metagradient import metagradient, smoothness
 from defense.stages.score import score, score_mean
-from defense.stages.train import train
+from defense.stages.train import train, untrained
 from defense.stages.trained import Trained
 from defense.stages.trajectory import plainly, trajectory
 from defense.stages.treat import control, treat, trusting, untreated
@@ -72,6 +73,7 @@ class Run:
     runtime: Runtime
     runner: StageRunner
     models: dict[str, ScoredModel] = field(default_factory=dict)  # by name, once they are trained
+    designs: Callable[[dict[str, Any], Dataset, int], Design] = Design  # how its network is made
 
     @property
     def writes(self) -> bool:
@@ -106,6 +108,8 @@ class Run:
         if treatment.table["treated"].any():
             recipe = replace(recipe, checkpoints=1)
         design = self.design(index)
+        if recipe.recipe is Recipe.none:
+            return Trained(design, untrained(design))
         found = train(self.runtime.named(arm), design, self.data, self.training(recipe), treatment)
         return Trained(design, found)
 
@@ -124,7 +128,7 @@ class Run:
     def design(self, index: int = 0) -> Design:
         """Return how the network of one of several trainings is made; the first has the seed of the run."""
         seed = derive(self.config.seed, "training", index) if index else self.config.seed
-        return Design(self.config.model, self.data, seed)
+        return self.designs(self.config.model, self.data, seed)
 
     def training(self, recipe: Train | None = None) -> Training:
         """Return a recipe with the threat model of the run."""

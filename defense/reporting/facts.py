@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from defense.config.choices import Harm, Norm
+from defense.config.choices import Harm, Norm, Source
 from defense.config.schema import Threat
 from defense.reporting.frame import OPTIMIZE, Setting, by
 from defense.reporting.reading import COMMAND, Result, effect_of
@@ -27,8 +27,17 @@ def command_of(results: Sequence[Result]) -> str:
 
 
 def alone(result: Result) -> str:
-    """Return the command that runs one result again."""
-    return shlex.join(["defense", *(part for part in result["overrides"] if not part.startswith("store="))])
+    """Return the command that runs one result again, or the call from Python."""
+    return call_of([part for part in result["overrides"] if not part.startswith("store=")], result["config"])
+
+
+def call_of(overrides: Sequence[str], config: dict[str, Any]) -> str:
+    """Return the command with these overrides; if model and samples were given from Python, the call there."""
+    if config.get("data", {}).get("source") != Source.given.value:
+        return shlex.join(["defense", *overrides])
+    pairs = [word.partition("=")[::2] for word in overrides]
+    words = ", ".join(f"{name!r}: {value if value.startswith('{') else repr(value)}" for name, value in pairs)
+    return f"defense.defend(model, train, validation, test{f', **{{{words}}}' if words else ''})"
 
 
 def made_of(results: Sequence[Result]) -> str:

@@ -1,4 +1,4 @@
-"""How far a long stage is: a bar on a terminal, a line now and then elsewhere."""
+"""How far a long stage is: a bar on a terminal or in a notebook, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def show_progress(label: str, console: Console | None = None) -> Iterator[Progre
     from rich.progress import Progress as Bars
 
     console = console or Console()
-    if not console.is_terminal:
+    if not (console.is_terminal or console.is_jupyter):
         yield plain_lines(label)
         return
     columns = (

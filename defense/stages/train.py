@@ -80,6 +80,12 @@ def train(
     )
 
 
+def untrained(design: Design) -> TrainedModel:
+    """Return the network of a design as it stands, with the history of no epoch."""
+    history = pd.DataFrame({"epoch": [0], "learning_rate": [0.0], "kept": [True]})
+    return TrainedModel(dict(design.build().state_dict()), {}, history)
+
+
 def training_set(train: Split, treatment: Treatment) -> TrainingSet:
     """Return the training split as a treatment leaves it."""
     table = treatment.table

@@ -16,6 +16,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
@@ -23,7 +24,7 @@ from types import ModuleType
 from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from defense.errors import InputError
-from defense.runtime.progress import no_progress, show_progress
+from defense.runtime.progress import Progress, no_progress, show_progress
 from defense.runtime.runtime import Runtime
 from defense.store.fingerprint import canonical, hash_of
 from defense.store.store import FileCheckpointer, Store, Stored, read
@@ -168,10 +169,13 @@ class StageRunner:
     """Takes stages from the store or has them computed, in sight, and keeps their times.
 
     Rank 0 has the store. The other ranks compute with it if a stage is shared, and read what it has stored.
+    showing: draws the progress of a stage by its label; None: as the command does.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.store = Store(root)
+    def __init__(
+        self, root: Path, showing: Callable[[str], AbstractContextManager[Progress]] | None = None
+    ) -> None:
+        self.store, self.showing = Store(root), showing or show_progress
         self.keys: dict[str, str] = {}  # of each stage, as in train/<key>
         self.seconds: dict[str, float] = {}
         self.reused: list[str] = []
@@ -194,7 +198,7 @@ class StageRunner:
 
     def lead(self, stage: Stage, runtime: Runtime, arguments: Arguments, label: str) -> Stored[Any]:
         """Return what the store holds, or compute it here, together with the others if the stage is shared."""
-        with show_progress(label) as progress:
+        with self.showing(label) as progress:
 
             def compute(checkpoint: FileCheckpointer) -> Any:
                 if stage.processes(runtime, arguments):

@@ -11,6 +11,7 @@ from tests.conftest import changed
 NEEDS = {
     "npz": ["data.path=x.npz"],
     "image_folder": ["data.path=x"],
+    "none": ["task=detect", "model.weights=x.pt"],
     "benchmark/cifar10n": ["data.path=x.npz"],
     "paper/noisy_labels": ["data.path=x.npz"],
     "table": ["data.path=x.csv", "data.target=y"],

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import defense
 from defense.config.choices import Direction, Members, Method
 from defense.config.compose import composed
 from defense.config.schema import Scorer
 from defense.errors import InputError
+from tests.calls import scores_by_row
 from tests.conftest import scorer
 from tests.habits import HABITS, Around, Attends, Counts, Remembers, Spectral, UnusedHead, small
 
@@ -99,7 +99,7 @@ SCORERS = {
 
 def scores(model: nn.Module, settings: str | Scorer, **more: Any) -> Tensor:
     settings = SCORERS[settings] if isinstance(settings, str) else settings
-    return defense.score(model, (X, Y), (XV, YV), objective=OBJECTIVE, scorer=settings, **more)
+    return scores_by_row(model, (X, Y), (XV, YV), objective=OBJECTIVE, scorer=settings, **more)
 
 
 @pytest.mark.parametrize("name", HABITS)

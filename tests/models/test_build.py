@@ -27,10 +27,10 @@ class Narrow(Own):
         super().__init__(classes=3)
 
 
-def tuples() -> nn.Module:
+def pairs() -> nn.Module:
     class Pair(Own):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return (self.layers(x), x)  # type: ignore[return-value]
+            return {"a": self.layers(x), "b": self.layers(x)}  # type: ignore[return-value]
 
     return Pair(classes=10)
 
@@ -66,7 +66,7 @@ def test_a_users_own_network(digits: Dataset) -> None:
         ({"_target_": "defense.models.networks.math"}, "expected a class or a function"),
         ({**MLP, "widht": 3}, "unexpected keyword argument 'widht'"),
         ({"_target_": "tests.models.test_build.Narrow"}, r"gives \(8, 3\) for 8 pictures; expected \(8, 10\)"),
-        ({"_target_": "tests.models.test_build.tuples"}, "gives a tuple; expected logits"),
+        ({"_target_": "tests.models.test_build.pairs"}, "gives a dict of a, b; expected logits"),
         ({"_target_": "types.SimpleNamespace"}, "no signature found"),
         ({"_target_": "fractions.Fraction"}, "made a Fraction; expected a torch.nn.Module"),
         ({"_target_": "torch.nn.Identity"}, r"gives \(8, 1, 8, 8\) of torch.float32 for 8 pictures"),

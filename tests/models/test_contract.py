@@ -102,10 +102,25 @@ class Output(NamedTuple):
     loss: Tensor
 
 
+OUTPUTS = {  # of which the logits z can be told
+    "a tuple": lambda z: (z, z.mean()),
+    "a list within a tuple": lambda z: ([z], z.mean()),
+    "a dict": lambda z: {"loss": z.mean(), "logits": z, "features": 2 * z},
+    "a dict of one matrix": lambda z: {"loss": z.mean(), "scores": z},
+    "an output object": lambda z: Output(z, z.mean()),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_logits_are_picked_out_of_an_output(name: str) -> None:
+    model = Does(after=OUTPUTS[name])
+    assert torch.equal(logits_on(model, X[:8], "model", "x"), logits_on(Does(), X[:8], "model", "x"))
+    assert not isinstance(model(X[:8]), Tensor)  # outside, it is as it was
+
+
 NO_LOGITS = {
-    "a tuple": (lambda z: (z, z.mean()), r"gives a tuple; expected logits .*returns model\(x\)\[0\]"),
-    "a dict": (lambda z: {"loss": z.mean(), "scores": z}, r"gives a dict; .*returns model\(x\)\['scores'\]"),
-    "an output object": (lambda z: Output(z, z.mean()), r"gives a Output; .*returns model\(x\)\.logits"),
+    "a dict of two": (lambda z: {"a": z, "b": 2 * z}, r"gives a dict of a, b; expected logits .* with 'logits'"),
+    "an empty tuple": (lambda z: (), "gives a tuple; expected logits"),
     "classes": (lambda z: z.argmax(1), r"gives \(8,\) of torch.int64 for 8 pictures"),
     "one logit": (lambda z: z[:, :1], r"gives \(8, 1\) .* of two classes or more"),
     "nothing": (lambda z: None, "gives a NoneType"),

@@ -97,6 +97,20 @@ def test_a_model_that_has_learned_nothing_is_said_first(tmp_path: Path) -> None:
     assert "nothing can be said about the scores of a trained model" in first
 
 
+def test_a_finished_network_is_scored_and_evaluated_as_it_stands(done: Path, tmp_path: Path) -> None:
+    """The weights of the baseline of a run, from a file: the same scores and accuracies, and no training."""
+    weights = done / "store" / result_of(done / "score")["keys"]["train_baseline"] / "weights.safetensors"
+    words = [*TINY, *CHECKED, f"store={tmp_path}", "task=score", "train=none", f"model.weights={weights}"]
+    run_in(tmp_path / "out", *words)
+    assert not [stage for stage in computed_in(tmp_path / "out") if stage.startswith("train")]
+    assert result_of(tmp_path / "out")["arms"] == result_of(done / "score")["arms"]
+    one, other = (pd.read_parquet(folder / "scores.parquet") for folder in (tmp_path / "out", done / "score"))
+    np.testing.assert_allclose(one["score"], other["score"], rtol=1e-5)
+    text = (tmp_path / "out/report.md").read_text("utf-8")
+    assert "## Training\n" not in text
+    assert f"model.weights={weights} task=defend" in text
+
+
 def test_a_sweep_shows_accuracies_by_scorer(done: Path) -> None:
     """The mean over seeds of each metric, by hand; a scorer without a sign has no share below 0."""
     one = result_of(done / "score")

@@ -18,6 +18,7 @@ from defense.pipeline.descent import descended, with_weights
 from defense.pipeline.run import Run
 from defense.pipeline.selection import choose
 from defense.robustness.checks import compared_under
+from defense.stages.trained import Trained
 from defense.stages.treat import untreated
 from defense.tasks.defend.result import Arm
 from defense.tasks.defend.result import Run as Finished
@@ -26,6 +27,12 @@ from defense.tasks.defend.run_page import write_report
 
 def defend(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Does treating the samples with the lowest scores help, by more than luck?"""
+    finished, _ = compare_arms(run, overrides)
+    return write_report(run.runtime, finished, output) if run.writes else {}
+
+
+def compare_arms(run: Run, overrides: list[str]) -> tuple[Finished, dict[str, Trained]]:
+    """Train, attack and check every arm; return the finished run, and the models by arm."""
     baseline = run.baseline()
     scored = run.scored_models()
     scores = run.scores(scored)
@@ -77,7 +84,7 @@ def defend(run: Run, output: Path, overrides: list[str]) -> dict[str, Any]:
         standing=plain(compared_under(attacked, clean)),
         further_controls=further,
     )
-    return write_report(run.runtime, finished, output) if run.writes else {}
+    return finished, models
 
 
 def evaluate_draw(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from defense.config.choices import Harm, TreatmentName
+from defense.config.choices import Harm, Source, TreatmentName
 from defense.reporting.arms import (
     accuracies,
     arm_in_words,
@@ -29,7 +28,7 @@ from defense.reporting.arms import (
 )
 from defense.reporting.charts import png
 from defense.reporting.exports import Text
-from defense.reporting.facts import about_runs, attacked, made_of
+from defense.reporting.facts import about_runs, attacked, call_of, made_of
 from defense.reporting.frame import WORST, settings_of
 from defense.reporting.page import Page, Picture, Section, write_page
 from defense.reporting.run import Scoring, named
@@ -49,7 +48,7 @@ from defense.tasks.writing import finish, record_section, stages_section, write_
 STRIP = 11  # samples in the strip of perturbations
 ONE_SEED = (
     "This is one seed ({seed}): the interval covers the choice of test samples, not the luck of retraining. "
-    "For that: {command}; the sweep has a page of its own."
+    "For that: {command}."
 )
 CHOSEN = (
     "Accuracy under adaptive attack on {count} validation samples that neither the objective nor the training "
@@ -96,23 +95,24 @@ def run_page(run: Run, numbers: dict[str, Any]) -> Page:
     return Page(
         f"{numbers['name']}: does {question(run)} help?",
         numbers["verdict"],
-        shlex.join(["defense", *run.overrides]),
+        call_of(run.overrides, run.settings),
         sections,
         made_of([numbers]),
         settings=json.dumps(run.settings, indent=2),
         notes=[
-            ONE_SEED.format(seed=numbers["seed"], command=in_seeds(run.overrides)),
+            ONE_SEED.format(seed=numbers["seed"], command=in_seeds(run)),
             *about_runs(settings_of([numbers]), attacked),
         ],
         warning=warning(checks, numbers["health"]),
     )
 
 
-def in_seeds(overrides: Sequence[str]) -> str:
-    """Return the command that runs the same in five seeds."""
-    return shlex.join(
-        ["defense", "-m", *(word for word in overrides if not word.startswith("seed=")), "seed=range(5)"]
-    )
+def in_seeds(run: Run) -> str:
+    """Return the command that runs the same in five seeds; of a run from Python, how to."""
+    if run.config.data.source is Source.given:
+        return "the same call with seed=0 to 4, each saved into runs/NAME/SEED, and then defense-report runs/NAME"
+    words = [word for word in run.overrides if not word.startswith("seed=")]
+    return f"{shlex.join(['defense', '-m', *words, 'seed=range(5)'])}; the sweep has a page of its own"
 
 
 def question(run: Run) -> str:

@@ -45,6 +45,7 @@ ABOUT = (
     "samples, whatever the scorer."
 )
 ABOUT_WHAT = "the scores of a trained model"
+NOT_SHARED = ("task=", "train=none", "train.recipe=none")  # with task=defend, which trains
 LIST = "To list the training samples of the lowest scores: defense-report samples {folder} --lowest 50"
 
 
@@ -94,7 +95,7 @@ def word_below(run: Scoring) -> str:
 
 def run_page(run: Scored, numbers: Result) -> Page:
     """Return the page of one run; numbers: as in result.json."""
-    arm, again = numbers["arms"][BASELINE], [word for word in run.overrides if not word.startswith("task=")]
+    arm, again = numbers["arms"][BASELINE], [word for word in run.overrides if not word.startswith(NOT_SHARED)]
     word, believed = word_below(run), []
     if has(arm, WORST):
         believed = [health_section(numbers), *eps_section(numbers["checks"], run.config.threat.eps)]
@@ -108,7 +109,7 @@ def run_page(run: Scored, numbers: Result) -> Page:
             class_section(run),
             accuracy_section(arm, numbers),
             *believed,
-            Section("curves", "Training", chart=training_curves({BASELINE: run.history})),
+            *curves_section(run.history),
             stages_section(numbers["seconds"]),
         ],
         made_of([numbers]),
@@ -154,6 +155,13 @@ def accuracy_section(arm: dict[str, Any], numbers: Result) -> Section:
     ]
     heading = f"Accuracy on {numbers['sizes']['test']} test samples, %"
     return Section("accuracy", heading, said, ("test accuracy, %", BASELINE), rows)
+
+
+def curves_section(history: pd.DataFrame) -> list[Section]:
+    """Return the curves of the training; no section of a network that is taken as it stands."""
+    if "train_loss" not in history:
+        return []
+    return [Section("curves", "Training", chart=training_curves({BASELINE: history}))]
 
 
 def class_section(run: Scored) -> Section:
