@@ -15,7 +15,7 @@ ROOMS = {  # and what each may import beside itself; none of them forms a circle
     "artifacts": [],
     "config": ["errors"],
     "runtime": ["config", "errors"],
-    "data": ["config", "errors", "randomness"],
+    "data": ["config", "errors", "randomness", "runtime"],
     "models": ["config", "data", "errors", "randomness", "runtime"],
     "robustness": ["config", "data", "errors", "models", "randomness", "runtime"],
     "influence": ["config", "data", "errors", "models", "randomness", "runtime"],

@@ -28,8 +28,9 @@ from defense.config.schema import Config, Devices, Objective, Scorer
 from defense.data.names import by_id, numbered
 from defense.data.splits import Dataset
 from defense.errors import InputError, nearest_first
-from defense.models.contract import FEW, as_logits, attempt, first_line
-from defense.models.modes import Scripted
+from defense.models.adapt import returns_all
+from defense.models.contract import FEW, as_logits, attempt, first_line, with_logits_alone
+from defense.models.modes import Scripted, attributes_of, buffers_of
 from defense.pipeline.load import checked_run
 from defense.randomness import global_seed
 from defense.reporting.arms import arms_of, lookup, shown_metrics, spoken
@@ -87,7 +88,7 @@ class Defended:
         """
         if arm not in self.trained:
             raise InputError("arm", arm, f"expected one of {', '.join(nearest_first(arm, self.trained))}")
-        return self.trained[arm].network
+        return returns_all(self.trained[arm].network)
 
     def save(self, folder: str | Path) -> Path:
         """Write the report of the command into a folder: report.html, result.json, scores.csv; return the page."""
@@ -157,11 +158,11 @@ def defend(
     network = as_model(model)
     data = as_dataset(network, {"train": train, "validation": validation, "test": test}, ids)
     config = given_in(config, network, data)
-    check_trainable(network, data)
+    network = trainable(network, data)
     if store is not None:
         check_source(network)
     fabric = fabric_on(data.train.labels.device, config.fabric)
-    designs = partial(GivenDesign, network=deepcopy(network).cpu())
+    designs = partial(GivenDesign, network=network.cpu())
     with ExitStack() as stack:
         root = store or stack.enter_context(TemporaryDirectory(prefix="defense-"))
         runner = StageRunner(Path(root), bars(progress))
@@ -208,8 +209,11 @@ def given_in(config: Config, model: nn.Module, data: Dataset) -> Config:
     return replace(config, name="given", data=spec, model={TARGET: path_of(type(model))})
 
 
-def check_trainable(model: nn.Module, data: Dataset) -> None:
-    """Raise InputError unless a copy of the model can be trained in float32, and gives logits in training mode."""
+def trainable(model: nn.Module, data: Dataset) -> nn.Module:
+    """Return a copy of the model that returns its logits alone.
+
+    Raises InputError unless it can be trained in float32, and gives logits in training mode.
+    """
     name = type(model).__name__
     if isinstance(model, Scripted):
         raise InputError("model", name, "TorchScript is not trained; expected the module that it was made of")
@@ -228,5 +232,7 @@ def check_trainable(model: nn.Module, data: Dataset) -> None:
             "model", name, f"cannot be copied ({type(error).__name__}: {first_line(error)})"
         ) from error
     x = data.train.images.take(torch.arange(min(FEW, len(data.train))))
-    with global_seed(0, "contract"), torch.no_grad():
+    with global_seed(0, "contract"), torch.no_grad(), buffers_of(copy), attributes_of(copy):
+        with_logits_alone(copy, x, "model", name)
         as_logits(attempt(copy.train(), x, "model", name), len(x), "model", name, " in training")
+    return copy

@@ -34,7 +34,7 @@ def arguments(words: Sequence[str]) -> list[str]:
     if given.experimental_rerun is not None:
         expected = "nothing is unpickled here; expected --config-path RUN/.hydra, which runs it again"
         raise InputError("--experimental-rerun", given.experimental_rerun, expected)
-    settings = with_primary(given, [kept_text(word) for word in settings])
+    settings = with_primary(given, with_source([kept_text(word) for word in settings]))
     return [*flags(given), *settings]
 
 
@@ -74,6 +74,15 @@ def with_launcher(word: str) -> str:
     group, _, name = word.partition("=")
     ours = group == "hydra/launcher" and (CONF / "launcher" / f"{name}.yaml").exists()
     return f"launcher={name}" if ours else word
+
+
+def with_source(settings: list[str]) -> list[str]:
+    """Return settings with data=dataset before them if they name Datasets of the user and choose no data.
+
+    The choice is a file of conf/, whose sizes and harm are not those of the usual data.
+    """
+    names = [word.partition("=")[0].lstrip("+") for word in settings]
+    return ["data=dataset", *settings] if "data._target_" in names and "data" not in names else settings
 
 
 def check_setting(word: str, *, sweep: bool) -> None:

@@ -301,7 +301,11 @@ def check_attack(field: str, attack: Attack) -> None:
 
 
 DEFAULTS = ("root", "length", "spread")  # set whatever the source
-UNSET: dict[str, object] = {"outliers": Outliers.refuse, "unreadable": Unreadable.refuse}  # others: null
+UNSET: dict[str, object] = {
+    "outliers": Outliers.refuse,
+    "unreadable": Unreadable.refuse,
+    "arguments": {},
+}  # others: null
 
 
 def check_source(data: Data) -> None:

@@ -49,6 +49,9 @@ class Way(Choice):
     adaptive = "adaptive"
 
 
+OF_TABLES = ("path", "validation_path", "test_path", "target", "ids")  # settings of sources that are tables
+
+
 class Source(Choice):
     """Where samples come from."""
 
@@ -58,31 +61,17 @@ class Source(Choice):
     cifar10 = "cifar10", reads("root")
     cifar100 = "cifar100", reads("root")
     npz = "npz", reads("path", "train_labels", "channels")
+    dataset = "dataset", reads("_target_", "arguments", "channels")
+    huggingface = "huggingface", reads("path", "target", "image", "ids", "image_size", "unreadable")
     image_folder = "image_folder", reads("path", "image_size", "unreadable")
+    image_table = "image_table", reads(*OF_TABLES, "file", "image_size", "unreadable")
     table = (
         "table",
-        reads(
-            *(
-                "path",
-                "validation_path",
-                "test_path",
-                "root",
-                "target",
-                "columns",
-                "drop",
-                "name",
-                "categories",
-                "numbers",
-            ),
-            *("outliers", "sensitive", "groups"),
-        ),
+        reads(*OF_TABLES, "root", "columns", "drop", "categories", "numbers", "outliers", "sensitive", "groups"),
     )
     text = (
         "text",
-        reads(
-            *("path", "validation_path", "test_path", "root", "target", "name", "text", "tokenizer", "length"),
-            *("given_path", "given_key", "given_text"),
-        ),
+        reads(*OF_TABLES, "root", "text", "tokenizer", "length", "given_path", "given_key", "given_text"),
     )
     blobs = "blobs", reads("spread")
     moons = "moons", reads("spread")

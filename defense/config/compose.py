@@ -37,8 +37,11 @@ def register() -> None:
     schema = OmegaConf.structured(Config)
     schema.model, schema.evaluation, schema.objective, schema.speed = {}, Evaluation, Objective, Speed
     schema.evaluation.attacks, schema.objective.weights, schema.speed.scorers = {}, {}, {}
+    schema.data = Data
+    schema.data.arguments = {}
     # keys that a person chooses: arguments of any class, names for attacks and scorers, terms of an objective
-    for chosen in (schema.model, schema.evaluation.attacks, schema.objective.weights, schema.speed.scorers):
+    free = (schema.model, schema.evaluation.attacks, schema.objective.weights, schema.speed.scorers)
+    for chosen in (*free, schema.data.arguments):
         OmegaConf.set_struct(chosen, False)
     ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver("readers", table_of_readers, replace=True)  # for --help

@@ -117,14 +117,18 @@ class Data:
     """Which samples, how many, and what harm is planted in them."""
 
     source: Source
+    _target_: str | None
+    arguments: dict[str, Any]
     path: str | None
     validation_path: str | None
     test_path: str | None
     root: str
     target: str | None
+    image: str | None
+    file: str | None
     columns: list[str] | None
     drop: list[str] | None
-    name: str | None
+    ids: str | None
     categories: list[str] | None
     numbers: list[str] | None
     outliers: Outliers

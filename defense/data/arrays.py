@@ -158,7 +158,9 @@ def check_every_class(labels: Tensor, field: str, classes: int, *, named: bool) 
     if missing == [*range(there[0])] and not named:
         raise InputError(field, found, f"expected labels from 0, as {field} - {there[0]}")
     valid = (
-        "expected one of each of class_names" if named else f"expected labels without a gap, as {numbered(field)}"
+        "expected a sample of each named class"
+        if named
+        else f"expected labels without a gap, as {numbered(field)}"
     )
     raise InputError(field, found, f"no sample has label {missing[0]}; {valid}")
 

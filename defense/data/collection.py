@@ -6,7 +6,7 @@ has some, then its test samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,11 @@ from defense.data.names import by_id, numbered
 from defense.data.splits import Split
 from defense.errors import InputError
 
+PARTS = {
+    "train": ("train",),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test",),
+}  # as people call them
 Encoder = Callable[[Mapping[str, Images]], dict[str, Images]]  # of samples by part, as those of train tell
 
 
@@ -75,6 +80,25 @@ def number_samples(
     return Collection(*own, class_names, by_id(called))
 
 
+def parts_among(names: Iterable[str], field: str, value: object) -> dict[str, str]:
+    """Return the name of each part that there is, as people call it: valid for validation.
+
+    field, value: the setting that has them, for the error. Raises InputError if none is train, or two name one
+    part.
+    """
+    given, found = [*names], dict[str, str]()
+    for part, known in PARTS.items():
+        there = [name for name in given if name in known]
+        if len(there) > 1:
+            raise InputError(field, value, f"has {' and '.join(there)}, each for {part}; expected one of them")
+        if there:
+            found[part] = there[0]
+    if "train" not in found:
+        valid = "expected train, and validation and test if they are there"
+        raise InputError(field, value, f"no train in it; it has {', '.join(given) or 'nothing'}; {valid}")
+    return found
+
+
 def existing(path: str | None, field: str, expected: str) -> Path:
     """Return the path that a setting names; raises InputError if it is not given or not there."""
     if path is None:
@@ -90,6 +114,8 @@ def decoded(path: str, field: str, expected: str) -> str:
         found = Path(path).read_bytes()
         if found.startswith(b"PK\x03\x04"):
             raise InputError(field, path, f"a workbook or another archive; expected {expected}: save it as text")
+        if found.startswith(b"PAR1"):
+            raise InputError(field, path, "a Parquet file; expected its name to end in .parquet")
         return found.decode("utf-8-sig")
     except OSError as error:
         raise InputError(field, path, f"expected {expected} ({error.strerror})") from error

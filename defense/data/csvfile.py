@@ -1,4 +1,4 @@
-"""CSV files as text: columns by the name in their header, cells without blanks around."""
+"""Files of tables as text: columns by the name in their header, cells without blanks around."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from defense.data.collection import decoded, existing
+from defense.data.parquet import is_parquet, read_parquet
 from defense.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -21,13 +22,25 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff" + string.whitespace + "\u00a0"  # around a value
 
 
-def read_csv(path: str | None, field: str, named: Sequence[str]) -> pd.DataFrame:
-    """Return the cells of a CSV file in UTF-8 as text, with single blanks inside alone, NaN if empty.
+def read_cells(path: str | None, field: str, named: Sequence[str], verbatim: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the cells of a CSV or Parquet file as text, with single blanks inside alone, NaN if empty.
 
-    named: columns that the file should have; they tell what separates its columns. Raises InputError if the file
-    cannot be read, two columns have one name, or no row is in it.
+    named: columns that the file should have; they tell what separates those of a CSV file. verbatim: columns whose
+    cells are as they stand in the file. Raises InputError if the file cannot be read, two columns have one name,
+    or no row is in it.
     """
-    expected = "a CSV file with a header"
+    found = read_parquet(path, field) if is_parquet(path) else read_csv(path, field, named)
+    twice = found.columns[found.columns.duplicated()]
+    if len(twice):
+        raise InputError(field, path, f"has two columns named {twice[0]}; expected a name for each")
+    if found.empty:
+        raise InputError(field, path, "no row in it; expected samples below a line of column names")
+    return found.apply(lambda cells: cells if cells.name in verbatim else stripped(cells))
+
+
+def read_csv(path: str | None, field: str, named: Sequence[str]) -> pd.DataFrame:
+    """Return the cells of a CSV file in UTF-8 as they stand there; its first line names the columns."""
+    expected = "a CSV file with a header, or a Parquet file"
     text = decoded(str(existing(path, field, expected)), field, expected)
     sign = separator(text, named)
     if sign != ",":
@@ -37,15 +50,9 @@ def read_csv(path: str | None, field: str, named: Sequence[str]) -> pd.DataFrame
         cells = pd.read_csv(io.StringIO(text), **usual)
     except ValueError as error:  # pandas' errors of parsing are ValueErrors
         raise InputError(field, path, f"not a readable CSV file ({error})") from error
-    cells = cells.apply(stripped)
-    header = [name if isinstance(name, str) else f"Unnamed: {place}" for place, name in enumerate(cells.iloc[0])]
-    twice = pd.Index(header)[pd.Index(header).duplicated()]
-    if len(twice):
-        raise InputError(field, path, f"has two columns named {twice[0]}; expected a name for each")
-    found = cells.iloc[1:].set_axis(header, axis="columns").reset_index(drop=True)
-    if found.empty:
-        raise InputError(field, path, "no row in it; expected samples below a line of column names")
-    return found
+    names = stripped(cells.iloc[0])
+    header = [name if isinstance(name, str) else f"Unnamed: {place}" for place, name in enumerate(names)]
+    return cells.iloc[1:].set_axis(header, axis="columns").reset_index(drop=True)
 
 
 def stripped(column: pd.Series) -> pd.Series:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from defense.config.schema import Data
-from defense.data.collection import Collection, existing, number_samples
+from defense.data.collection import PARTS, Collection, existing, number_samples
 from defense.data.images import FolderImages
 from defense.data.spelling import two_spellings
 from defense.errors import InputError, printable
@@ -24,7 +24,6 @@ from defense.errors import InputError, printable
 log = logging.getLogger(__name__)
 
 EXPECTED = "expected PATH/train/<class>/<picture>"
-FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 HIDDEN = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "__pycache__", "lost+found"}
 NO_PICTURES = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF")  # formats that Pillow recognises but does not decode
 UNKNOWN = {".heic", ".heif", ".hif", ".avif", ".jxl", ".svg", ".dcm", ".exr", ".dng", ".cr2", ".nef", ".arw"}
@@ -76,7 +75,7 @@ def folders_of(path: Path) -> dict[str, Path]:
         inside = f"has the folders {', '.join(names[:10])}" if names else "has no folder"
         raise InputError("data.path", path, f"no folder train in it, it {inside}; {EXPECTED}{nearer}")
     found = {}
-    for part, known in FOLDERS.items():
+    for part, known in PARTS.items():
         there = [name for name in known if name in names]
         if len(there) > 1:
             raise InputError("data.path", path, f"has the folders {' and '.join(there)}; expected one of them")

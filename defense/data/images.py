@@ -6,7 +6,7 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from defense.errors import InputError
 
 MOST = 10**8  # pixels of a picture that is scaled
+DECODING = 2  # raise it if files become other pixels: stages on them are computed anew
+DEEP = ("PNG", "PPM")  # formats whose mode I is of 16 bits: others leave open which number is white
 STILLS = ("MPO", "PSD")  # formats whose first frame is the picture: others are previews, depths or layers
 
 
@@ -88,7 +90,8 @@ class FolderImages:
         chosen = [self.paths[i] for i in indices.tolist()]
         with ThreadPoolExecutor() as pool:
             pixels = np.stack(list(pool.map(partial(decode, size=self.size), chosen)))
-        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
+        batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+        return batch.contiguous().float() / 255  # as from memory: noise is drawn in the order of memory
 
     def subset(self, indices: Tensor) -> FolderImages:
         """Return the pictures at `indices`, in that order."""
@@ -103,7 +106,7 @@ class FolderImages:
 
         Raises InputError for a file that is gone.
         """
-        found = hashlib.sha256(f"({self.size}, [".encode())  # of repr((size, files)), one file at a time
+        found = hashlib.sha256(f"({DECODING}, {self.size}, [".encode())  # of a tuple's repr, one file at a time
         for number, path in enumerate(self.paths):
             try:
                 about = path.stat()
@@ -123,14 +126,13 @@ def decode(path: Path, *, size: int) -> np.ndarray:
         raise InputError("data.path", path, f"not a readable picture ({reason(error)})") from error
 
 
-def fitted(path: Path, *, size: int) -> np.ndarray:
+def fitted(file: Path | BinaryIO, *, size: int) -> np.ndarray:
     """Return one picture as uint8 (size, size, 3): short side scaled to `size`, then the middle cut out.
 
-    Raises ValueError if it is no single picture of 8 bits per channel, and what its decoder raises.
+    Raises ValueError for one that `as_seen` refuses, and what its decoder raises.
     """
-    with Image.open(path) as picture:
-        check_picture(picture)
-        rgb = ImageOps.exif_transpose(picture).convert("RGB")
+    with Image.open(file) as picture:
+        rgb = as_seen(picture).convert("RGB")
     scale = size / min(rgb.size)
     width, height = (max(size, round(side * scale)) for side in rgb.size)
     if width * height > MOST:
@@ -140,12 +142,24 @@ def fitted(path: Path, *, size: int) -> np.ndarray:
     return np.asarray(scaled.crop((left, top, left + size, top + size)))
 
 
-def check_picture(picture: Image.Image) -> None:
-    """Raise ValueError for several frames, and for more than 8 bits per channel."""
-    if picture.mode.startswith(("I", "F")):
-        raise ValueError(f"a picture of mode {picture.mode}; expected 8 bits per channel")
+def as_seen(picture: Image.Image) -> Image.Image:
+    """Return a picture in 8 bits, of mode L if it is grey and RGB otherwise, as a viewer shows it on a white page.
+
+    It is turned as its EXIF data say; 16 bits are brought to 8, of which 65535 is 255. Raises ValueError for
+    several frames, and for numbers that leave open which of them is white.
+    """
     if getattr(picture, "is_animated", False) and picture.format not in STILLS:
         raise ValueError(f"{getattr(picture, 'n_frames', 'several')} frames; expected one")
+    deep = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in DEEP)
+    if picture.mode.startswith(("I", "F")) and not deep:
+        raise ValueError(f"a picture of mode {picture.mode}; expected 8 or 16 bits per channel")
+    turned = ImageOps.exif_transpose(picture)
+    if deep:
+        return Image.fromarray(np.rint(np.asarray(turned) / 257).astype(np.uint8))
+    if turned.has_transparency_data:
+        clear = turned.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    return turned.convert("L" if turned.mode in ("1", "L") else "RGB")
 
 
 def reason(error: Exception) -> str:

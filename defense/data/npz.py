@@ -14,13 +14,12 @@ import pandas as pd
 
 from defense.config.schema import Data
 from defense.data.arrays import as_images, as_labels, check_pictures, pixel_scale
-from defense.data.collection import Collection, existing, number_samples
+from defense.data.collection import PARTS, Collection, existing, number_samples
 from defense.data.names import check_names
 from defense.errors import InputError, printable
 
 log = logging.getLogger(__name__)
 
-NAMES = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 PAIRS = (  # of pictures and labels: ours, MedMNIST's, Keras's and scikit-learn's
     ("{}_x", "{}_y"),
     ("{}_images", "{}_labels"),
@@ -55,7 +54,7 @@ def collected(file: np.lib.npyio.NpzFile, spec: Data) -> Collection:
     twice = sorted(name for name, count in Counter(file.files).items() if count > 1)
     if twice:
         raise InputError("data.path", spec.path, f"has two arrays named {twice[0]}; expected a name for each")
-    names = {part: pair for part in NAMES if (pair := names_in(file, part, spec))}
+    names = {part: pair for part in PARTS if (pair := names_in(file, part, spec))}
     pictures = {x: array_in(file, x, spec) for x, _ in names.values()}
     for x, array in pictures.items():
         check_pictures(array, x, spec.channels)
@@ -94,7 +93,7 @@ def names_in(file: np.lib.npyio.NpzFile, part: str, spec: Data) -> tuple[str, st
 
     Raises InputError if one of both is missing, there are two of them, or none for training.
     """
-    pairs = [(x.format(name), y.format(name)) for name in NAMES[part] for x, y in PAIRS]
+    pairs = [(x.format(name), y.format(name)) for name in PARTS[part] for x, y in PAIRS]
     there = [pair for pair in pairs if set(pair) <= set(file.files)]
     halves = [pair for pair in pairs if set(pair) & set(file.files)]
     if len({x for x, _ in there}) > 1:
@@ -132,7 +131,7 @@ def array_of_names(file: np.lib.npyio.NpzFile, part: str, spec: Data) -> str | N
 
     Raises InputError if there are two.
     """
-    there = [name for alias in NAMES[part] if (name := f"{alias}_names") in file.files]
+    there = [name for alias in PARTS[part] if (name := f"{alias}_names") in file.files]
     if len(there) > 1:
         said = f"has {' and '.join(there)}, each for {part}; expected one of them"
         raise InputError("data.path", spec.path, said)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ import torch
 from defense.config.choices import Unreadable
 from defense.config.schema import Data
 from defense.data.collection import Collection
-from defense.data.images import FolderImages, fitted, reason
+from defense.data.images import DECODING, FolderImages, fitted, reason
 from defense.data.splits import Split
 from defense.errors import InputError, printable
 
@@ -31,26 +31,47 @@ FOLDER = "readable"  # in the cache
 
 
 def readable(collection: Collection, spec: Data, cache: Path | None) -> Collection:
-    """Return the collection without pictures that cannot be read, if `data.unreadable` says so.
+    """Return the collection without pictures that cannot be read, if `data.unreadable` says so; see `without`.
 
-    Each file is decoded once; `cache` is a folder that keeps the result until one of the files changes. Raises
-    InputError that names the files if they are not to be left out.
+    Each file is decoded once; `cache` is a folder that keeps the result until one of the files changes.
     """
     own = {"train": collection.train, "validation": collection.validation, "test": collection.test}
     parts = {name: split for name, split in own.items() if split and isinstance(split.images, FolderImages)}
     files = [path for split in parts.values() for path in paths_of(split)]
     broken = broken_files(files, spec.image_size or 1, cache) if files else {}
-    if not broken:
+    told = {path: f"{shown(path, Path(str(spec.path)))} ({why})" for path, why in broken.items()}
+    rows = {
+        name: {row: told[path] for row, path in enumerate(paths_of(split)) if path in told}
+        for name, split in parts.items()
+    }
+    return without(collection, rows, spec)
+
+
+def shown(path: Path, source: Path) -> str:
+    """Return the path of a picture as it is below the folder of its source, or whole if it is elsewhere."""
+    root = source if source.is_dir() else source.parent
+    return printable(str(path.relative_to(root) if path.is_relative_to(root) else path))
+
+
+def without(collection: Collection, broken: Mapping[str, Mapping[int, str]], spec: Data) -> Collection:
+    """Return the collection without its broken pictures, if `data.unreadable` says so.
+
+    broken: by part and row, the name of the picture with the reason. Raises InputError that names them if they are
+    not to be left out, or if a class is left out whole.
+    """
+    parts: dict[str, Split] = {name: getattr(collection, name) for name in broken}
+    named = [text for rows in broken.values() for text in rows.values()]
+    if not named:
         return collection
-    root = Path(str(spec.path))
-    named = [f"{printable(str(path.relative_to(root)))} ({broken[path]})" for path in files if path in broken]
     said = ", ".join(named[:TOLD]) + (f" and {len(named) - TOLD} others" if len(named) > TOLD else "")
-    found = f"{len(named)} of {len(files)} pictures cannot be read: {said}"
+    found = f"{len(named)} of {sum(map(len, parts.values()))} pictures cannot be read: {said}"
     if spec.unreadable is Unreadable.refuse:
         raise InputError("data.path", spec.path, f"{found}; mend them, or data.unreadable=skip leaves them out")
     log.info("data.unreadable=skip: %s", found)
-    kept: dict[str, Any] = {name: without(split, broken) for name, split in parts.items()}
+    kept: dict[str, Any] = {}
     for name, split in parts.items():
+        rows = [row for row in range(len(split)) if row not in broken[name]]
+        kept[name] = split.subset(torch.tensor(rows, dtype=torch.int64))
         lost = sorted(set(split.labels.tolist()) - set(kept[name].labels.tolist()))
         if lost:
             said = (
@@ -99,17 +120,11 @@ def complaint(path: Path, *, size: int) -> str | None:
 
 def key_of(files: Sequence[Path], size: int) -> str:
     """Return a hash of names, sizes and times of change, and of what decodes them."""
-    found = hashlib.sha256(f"{PIL.__version__} {size}".encode())
+    found = hashlib.sha256(f"{PIL.__version__} {DECODING} {size}".encode())
     for path in files:
         about = path.stat() if path.exists() else None  # a link that leads nowhere
         found.update(repr((path.as_posix(), about and (about.st_size, about.st_mtime_ns))).encode())
     return found.hexdigest()[:24]
-
-
-def without(split: Split, broken: Container[Path]) -> Split:
-    """Return the samples whose file is not broken, each with its id."""
-    rows = [row for row, path in enumerate(paths_of(split)) if path not in broken]
-    return split.subset(torch.tensor(rows, dtype=torch.int64))
 
 
 def paths_of(split: Split) -> list[Path]:

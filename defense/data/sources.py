@@ -14,9 +14,12 @@ from defense.config.schema import Data
 from defense.data.arrays import as_images, as_labels
 from defense.data.collection import Collection, number_samples
 from defense.data.folder import image_folder
+from defense.data.huggingface import huggingface
+from defense.data.image_table import image_table
 from defense.data.npz import npz
 from defense.data.table import rows_of_table, table
 from defense.data.text import rows_of_texts, text
+from defense.data.torch_dataset import dataset
 from defense.errors import InputError
 
 
@@ -70,7 +73,10 @@ SOURCES: dict[Source, Callable[[Data], Collection]] = {
     Source.cifar10: partial(from_torchvision, name="CIFAR10"),
     Source.cifar100: partial(from_torchvision, name="CIFAR100"),
     Source.npz: npz,
+    Source.dataset: dataset,
+    Source.huggingface: huggingface,
     Source.image_folder: image_folder,
+    Source.image_table: image_table,
     Source.table: table,
     Source.text: text,
     Source.given: given,

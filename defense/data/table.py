@@ -1,4 +1,4 @@
-"""Tables: CSV files whose columns are numbers and categories, checked before any row is a sample.
+"""Tables: CSV or Parquet files whose columns are numbers and categories, checked before any row is a sample.
 
 What a column is, its training rows say; what they leave open is refused in one line that names the setting which
 says it: `data.drop`, `data.categories`, `data.numbers`.
@@ -26,7 +26,7 @@ from defense.data.cells import (
     typed,
 )
 from defense.data.collection import Collection, number_samples
-from defense.data.csvfile import read_csv
+from defense.data.csvfile import read_cells
 from defense.data.kinds import Column, Kind, feature, label
 from defense.data.names import check_names
 from defense.data.outliers import without_outliers
@@ -38,11 +38,11 @@ log = logging.getLogger(__name__)
 
 
 def table(spec: Data) -> Collection:
-    """Return the rows of a CSV file in UTF-8, and of others for validation and test if they are named.
+    """Return the rows of a CSV or Parquet file, and of others for validation and test if they are named.
 
     `data.target` is the column of the classes, named by its values in order; `data.sensitive` is the column of the
     groups that fairness objectives compare, `data.groups` those of its values that are: rows of others are left
-    out; `data.columns` are those that the model sees, null: all others, without those in `data.drop`; `data.name`
+    out; `data.columns` are those that the model sees, null: all others, without those in `data.drop`; `data.ids`
     is the column of the names of the samples, null: their rows in the file. What a column is in training, it is
     in all files.
 
@@ -72,14 +72,14 @@ def table(spec: Data) -> Collection:
 
 
 def names_in(rows: pd.DataFrame, part: str, spec: Data) -> pd.Series:
-    """Return the names of the samples of a part: the cells of `data.name`, or the rows that they have in the file.
+    """Return the names of the samples of a part: the cells of `data.ids`, or the rows that they have in the file.
 
     rows: those that are samples, by their row in the file. Raises InputError if a name is missing or there twice.
     """
-    if spec.name is None:
+    if spec.ids is None:
         return rows.index.astype(str).to_series()
-    check_names(rows[spec.name], "data.name", spec.name, str(file_of(part, spec)[1]))
-    return rows[spec.name]
+    check_names(rows[spec.ids], "data.ids", spec.ids, str(file_of(part, spec)[1]))
+    return rows[spec.ids]
 
 
 def collected(tables: Tables, names: list[str], called: Mapping[str, pd.Series], spec: Data) -> Collection:
@@ -113,11 +113,11 @@ def rows_of_table(spec: Data) -> pd.DataFrame:
 
 
 def read(part: str, spec: Data) -> pd.DataFrame:
-    """Return the cells of one CSV file as text; raises InputError if a column that is named is not in it."""
+    """Return the cells of one file as text; raises InputError if a column that is named is not in it."""
     field, path = file_of(part, spec)
     labels = {"target": spec.target, "sensitive": spec.sensitive}
-    found = read_csv(path, field, [name for name in labels.values() if name is not None])
-    single = {**labels, "name": spec.name}
+    found = read_cells(path, field, [name for name in labels.values() if name is not None])
+    single = {**labels, "ids": spec.ids}
     named = [(f"data.{setting}", column) for setting, column in single.items() if column is not None]
     named += [("data.columns", column) for column in spec.columns or []]
     if part == "train":
@@ -132,7 +132,7 @@ def read(part: str, spec: Data) -> pd.DataFrame:
 def columns_of(train: pd.DataFrame, spec: Data) -> list[str]:
     """Return the columns that the model sees: those named, or all but the target and the sensitive one.
 
-    Neither those in `data.drop` nor that in `data.name` are among them.
+    Neither those in `data.drop` nor that in `data.ids` are among them.
     """
     if spec.columns is not None and (not spec.columns or len(set(spec.columns)) < len(spec.columns)):
         raise InputError("data.columns", spec.columns, "expected columns, each once; null takes all others")
@@ -145,9 +145,9 @@ def columns_of(train: pd.DataFrame, spec: Data) -> list[str]:
     found = [name for name in spec.columns or named if name not in (spec.drop or [])]
     if not found:
         raise InputError("data.drop", spec.drop, "leaves no column that the model sees; expected fewer")
-    found = [name for name in found if name != spec.name]
+    found = [name for name in found if name != spec.ids]
     if not found:
-        raise InputError("data.name", spec.name, "is the one column that the model sees; expected another")
+        raise InputError("data.ids", spec.ids, "is the one column that the model sees; expected another")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Texts as token ids: a table of tab-separated values, its columns of text cut into the tokens of an encoder."""
+"""Texts as token ids: the columns of text of a table, cut into the tokens of an encoder."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import csv
 import hashlib
 import io
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,10 +17,12 @@ from torch import Tensor
 
 from defense.config.schema import Data
 from defense.data.collection import Collection, decoded, existing, number_samples
+from defense.data.csvfile import separator
 from defense.data.given import Given, origins_of
+from defense.data.labels import classes_of, labels_of
 from defense.data.names import by_id, check_names, numbered
+from defense.data.parquet import is_parquet, read_parquet
 from defense.data.pretrained import loading
-from defense.data.spelling import NO_VALUE, is_word, two_spellings
 from defense.data.splits import Split
 from defense.errors import InputError
 
@@ -66,38 +68,55 @@ class Texts:
         return hashlib.sha256(form.encode() + self.tokens.cpu().numpy().tobytes()).hexdigest()
 
 
-def read_table(path: str, field: str, columns: Sequence[str], name: str | None = None) -> list[Row]:
-    """Return the rows of a file of tab-separated values in UTF-8 whose first line names its columns.
+def read_table(path: str, field: str, columns: Sequence[str], ids: str | None = None) -> list[Row]:
+    """Return the rows of a file whose first line names its columns; see `lines_of`.
 
-    Quotes are characters like others. Raises InputError if the file, one of `columns` or a cell is missing, or two
-    of them have one name; so it does for the column `name`, whose cells may be empty.
+    Raises InputError if the file, one of `columns` or a cell is missing, or two of them have one name; so it does
+    for the column `ids`, whose cells may be empty.
     """
-    lines = io.StringIO(decoded(path, field, "a file of text"), newline=None)  # whatever they end in
-    try:
-        header, *rows = [*csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)] or [[]]
-    except csv.Error as error:
-        raise InputError(field, path, f"not a readable table ({error})") from error
-    header = [name.strip() for name in header]
-    if name is not None and name not in header:
-        raise InputError("data.name", name, f"no such column in {path}; it has {', '.join(header) or 'none'}")
-    for column in (*columns, *([name] if name is not None else [])):
+    header, rows, line = lines_of(path, field, columns)
+    if ids is not None and ids not in header:
+        raise InputError("data.ids", ids, f"no such column in {path}; it has {', '.join(header) or 'none'}")
+    for column in (*columns, *([ids] if ids is not None else [])):
         if column not in header:
             told = f"no column {column!r} in it; it has {', '.join(header) or 'none'}"
             raise InputError(field, path, told + ("; expected tabs between columns" if len(header) == 1 else ""))
         if header.count(column) > 1:
             raise InputError(field, path, f"has two columns named {column}; expected a name for each")
     table = []
-    for number, cells in enumerate(rows, start=2):
+    for number, cells in enumerate(rows, start=2 if line == "line" else 1):
         if not any(map(str.strip, cells)):
             continue
         if len(cells) != len(header):
-            said = f"line {number} has {len(cells)} cells; expected {len(header)}, one a column"
+            said = f"{line} {number} has {len(cells)} cells; expected {len(header)}, one a column"
             raise InputError(field, path, said)
         table.append(dict(zip(header, cells, strict=True)))
-        filled(table[-1], columns, field, path, f"line {number}")
+        filled(table[-1], columns, field, path, f"{line} {number}")
     if not table:
         raise InputError(field, path, "no row in it; expected samples below a line of column names")
     return table
+
+
+def lines_of(path: str, field: str, columns: Sequence[str]) -> tuple[list[str], list[list[str]], str]:
+    """Return the names of the columns, the cells of each row, "" if empty, and how a row is called in the file.
+
+    In a file named .csv, cells may be quoted, and `columns` tell what separates them. In others than .csv and
+    .parquet they are separated by tabs, and quotes are characters like others.
+    """
+    if is_parquet(path):
+        found = read_parquet(path, field).fillna("")
+        return list(found), found.to_numpy().tolist(), "row"
+    quoted = Path(path).suffix.lower() == ".csv"
+    text = decoded(path, field, "a file of text")
+    form: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    if quoted:
+        form = {"delimiter": separator(text, columns)}
+    try:
+        lines = io.StringIO(text, newline="" if quoted else None)  # else whatever they end in
+        header, *rows = [*csv.reader(lines, **form)] or [[]]
+    except csv.Error as error:
+        raise InputError(field, path, f"not a readable table ({error})") from error
+    return [name.strip() for name in header], rows, "row" if quoted else "line"
 
 
 def read_records(path: str, field: str, key: str | None, columns: Sequence[str]) -> list[Row]:
@@ -143,12 +162,12 @@ def filled(row: dict[str, Any], columns: Sequence[str], field: str, path: str, w
 
 
 def text(spec: Data) -> Collection:
-    """Return the texts of files of tab-separated values: `data.path` and, where given, of validation and test.
+    """Return the texts of tables, .tsv, .csv or .parquet: `data.path` and, where given, of validation and test.
 
     The classes are the labels of the training file: whole numbers in their order, others in that of the alphabet.
-    `data.name` is the column of the names of the samples; those of `data.given_path` are named by their row.
+    `data.ids` is the column of the names of the samples; those of `data.given_path` are named by their row.
     """
-    existing(spec.path, "data.path", "a file of tab-separated values, its first line the names of the columns")
+    existing(spec.path, "data.path", "a table (.tsv, .csv, .parquet), its first line the names of the columns")
     files = {"train": spec.path, "validation": spec.validation_path, "test": spec.test_path}
     columns, target, parts = texts_of(spec), str(spec.target), {}
     names: dict[str, pd.Series] = {}
@@ -156,9 +175,10 @@ def text(spec: Data) -> Collection:
     for part, path in files.items():
         if path is None and part != "train":
             continue
-        rows = read_table(str(path), FIELDS[part], [target, *columns], spec.name)
-        classes = classes or classes_of(rows, target, FIELDS[part], str(path))
-        labels = labels_of(rows, target, classes, FIELDS[part], str(path))
+        rows = read_table(str(path), FIELDS[part], [target, *columns], spec.ids)
+        words = [row[target] for row in rows]
+        classes = classes or classes_of(words, target, FIELDS[part], str(path))
+        labels = labels_of(words, classes, FIELDS[part], str(path))
         parts[part] = (tokens_of(rows, columns, spec), labels, labels)
         names[part] = names_in(rows, str(path), spec)
     given = given_of(spec, classes, first=sum(len(labels) for _, labels, _ in parts.values()))
@@ -174,14 +194,14 @@ def rows_of_texts(spec: Data) -> pd.DataFrame:
 
 
 def names_in(rows: Sequence[Row], path: str, spec: Data) -> pd.Series:
-    """Return the names of samples: the cells of `data.name`, without blanks around, or their rows in the file.
+    """Return the names of samples: the cells of `data.ids`, without blanks around, or their rows in the file.
 
     Raises InputError if a name is missing or there twice.
     """
-    if spec.name is None:
+    if spec.ids is None:
         return numbered(len(rows))
-    names = pd.Series([row[spec.name].strip() for row in rows], dtype=str)
-    check_names(names, "data.name", spec.name, path)
+    names = pd.Series([row[spec.ids].strip() for row in rows], dtype=str)
+    check_names(names, "data.ids", spec.ids, path)
     return names
 
 
@@ -197,7 +217,7 @@ def given_of(spec: Data, classes: Sequence[str], *, first: int) -> Given | None:
         rows = read_records(path, field, spec.given_key, [target, *columns])
     else:
         rows = read_table(path, field, [target, *columns])
-    labels = labels_of(rows, target, classes, field, path)
+    labels = labels_of([row[target] for row in rows], classes, field, path)
     split = Split(torch.arange(first, first + len(rows)), tokens_of(rows, columns, spec), labels, labels)
     return Given(split, origins_of([" ".join(row[column] for column in columns) for row in rows]))
 
@@ -224,29 +244,3 @@ def tokens_of(rows: Sequence[Row], columns: Sequence[str], spec: Data) -> Texts:
     cut = {"padding": "max_length", "truncation": True, "max_length": spec.length}
     ids = [tokenizer([row[column] for row in rows], **cut)["input_ids"] for column in columns]
     return Texts(torch.tensor(ids).transpose(0, 1).contiguous())
-
-
-def labels_of(rows: Sequence[Row], target: str, classes: Sequence[str], field: str, path: str) -> Tensor:
-    """Return the place of each label among `classes`: int64 (n,); raises InputError for another label."""
-    places = {name: place for place, name in enumerate(classes)}
-    for number, row in enumerate(rows, start=1):
-        if row[target].strip() not in places:
-            valid = f"sample {number} has label {row[target]!r}; expected one of {', '.join(classes)}"
-            raise InputError(field, path, valid)
-    return torch.tensor([places[row[target].strip()] for row in rows])
-
-
-def classes_of(rows: Sequence[Row], target: str, field: str, path: str) -> list[str]:
-    """Return the labels that there are, whole numbers in their order, others in that of the alphabet.
-
-    Raises InputError if one is a word for no value, or two are spellings of one.
-    """
-    found = Counter(row[target].strip() for row in rows)
-    words = [name for name in found if is_word(name, NO_VALUE)]
-    if words:
-        said = f"column {target} has the value {words[0]} in {found[words[0]]} rows, a word for no value"
-        raise InputError(field, path, f"{said}; expected a class in every row")
-    if alike := two_spellings(found):
-        each = " and ".join(f"{name} ({found[name]} rows)" for name in alike)
-        raise InputError(field, path, f"column {target} has {each}: one class in two spellings; write one of them")
-    return sorted(found, key=int) if all(name.isdecimal() for name in found) else sorted(found)

@@ -52,6 +52,20 @@ def as_colour(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
     return (x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x, *rest)
 
 
+def returns_logits_alone(model: nn.Module) -> nn.Module:
+    """Let a network return its logits alone from now on, and return it."""
+    model.register_forward_hook(logits_alone)
+    return model
+
+
+def returns_all(model: nn.Module) -> nn.Module:
+    """Let a network return its whole output again, and return it."""
+    for number, hook in list(model._forward_hooks.items()):
+        if hook is logits_alone:
+            del model._forward_hooks[number]
+    return model
+
+
 def logits_alone(model: nn.Module, given: tuple[Any, ...], output: object) -> object:
     """Return the logits in the output of a network; a hook."""
     return logits_of(output)

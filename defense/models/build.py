@@ -8,12 +8,20 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from defense.data.splits import Dataset
 from defense.errors import InputError
-from defense.models.adapt import logits_alone, normalize_inputs
-from defense.models.contract import FEW, as_logits, attempt, check_logits, check_made, first_line, logits_on
+from defense.models.adapt import normalize_inputs
+from defense.models.contract import (
+    FEW,
+    as_logits,
+    attempt,
+    check_logits,
+    check_made,
+    first_line,
+    with_logits_alone,
+)
 from defense.models.language import encoder_digest
 from defense.models.libraries import HUGGINGFACE, LIBRARIES, digest_of, statistics_of
 from defense.models.modes import attributes_of, bare, buffers_of
@@ -114,13 +122,9 @@ def check_output(model: nn.Module, data: Dataset, path: str) -> None:
 
     It is tried on training pictures.
     """
-    field, outputs = "model._target_", list[object]()
+    field = "model._target_"
     x = data.train.images.take(torch.arange(min(FEW, len(data.train)))).cpu()
-    watch = model.register_forward_hook(lambda _, given, output: outputs.append(output))
-    logits = logits_on(model, x, field, path)
-    watch.remove()
-    if not isinstance(outputs[0], Tensor):
-        model.register_forward_hook(logits_alone)
+    logits = with_logits_alone(model, x, field, path)
     check_made(model)
     if logits.shape[1] != data.classes:
         found = f"gives {tuple(logits.shape)} for {len(x)} pictures; expected ({len(x)}, {data.classes})"

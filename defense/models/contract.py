@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from defense.data.splits import Split
 from defense.errors import InputError, is_out_of_memory
-from defense.models.adapt import LOGITS
+from defense.models.adapt import LOGITS, returns_logits_alone
 from defense.models.modes import evaluating
 from defense.randomness import global_seed
 
@@ -51,6 +51,22 @@ def logits_on(model: nn.Module, x: Tensor, field: str, name: str, what: str = "p
     with evaluating(model), torch.no_grad():
         output = attempt(model, x, field, name, what)
     return as_logits(output, len(x), field, name)
+
+
+def with_logits_alone(model: nn.Module, x: Tensor, field: str, name: str) -> Tensor:
+    """Return the logits (b, classes) of pictures x (b, ...), and let the model return nothing else from now on.
+
+    A model that returns a tensor stays as it is. field, name: of the model. Raises InputError; see `logits_on`.
+    """
+    outputs: list[object] = []
+    watch = model.register_forward_hook(lambda _, given, output: outputs.append(output))
+    try:
+        logits = logits_on(model, x, field, name)
+    finally:
+        watch.remove()
+    if not isinstance(outputs[0], Tensor):
+        returns_logits_alone(model)
+    return logits
 
 
 def attempt(model: nn.Module, x: Tensor, field: str, name: str, what: str = "pictures") -> object:

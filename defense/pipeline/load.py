@@ -108,7 +108,7 @@ _last: dict[str, Dataset] = {}  # what this process has loaded last, by a hash o
 def load_once(spec: Data, *, seed: int, cache: Path | None) -> Dataset:
     """Return `load`; the same object again if settings and files are those of the last call.
 
-    What is read from a folder is loaded anew: to see what has changed there takes as long.
+    What is read from a folder, or by code of the user, is loaded anew: to see what has changed takes as long.
     """
     files = files_named(spec)
     if files is None:
@@ -122,10 +122,15 @@ def load_once(spec: Data, *, seed: int, cache: Path | None) -> Dataset:
 
 
 def files_named(spec: Data) -> list[Path] | None:
-    """Return the files that data are read from; None if they are read from a folder."""
+    """Return the files that data are read from; None if they are read from a folder, or by code of the user.
+
+    Such code may read any file, so that it is called for every run.
+    """
     named = {name: value for name, value in read(spec).items() if name in FILES and value is not None}
     files = [Path(value) for value in named.values()]
-    return None if "root" in named or not all(file.is_file() for file in files) else files
+    if spec.source in (Source.dataset, Source.image_table) or "root" in named:
+        return None
+    return files if all(file.is_file() for file in files) else None
 
 
 def planted(config: Config, data: Dataset, runtime: Runtime) -> Dataset:

@@ -283,3 +283,24 @@ def test_wrong_input_is_one_line_before_any_compute(name: str, given: dict[str, 
     with pytest.raises(InputError, match=said) as error:
         defense.defend(**{**given, **SETTINGS, **options})
     assert len(str(error.value).splitlines()) == 1
+
+
+class Dicts(nn.Module):
+    """A network whose output is a dict."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.network(x), "features": x.flatten(1)}
+
+
+def test_a_network_of_dicts_is_trained_on_its_logits(given: dict[str, Any], found: Defended) -> None:
+    wrapped = defense.defend(**given | {"model": Dicts(given["model"])}, **SETTINGS)
+    pd.testing.assert_frame_equal(wrapped.table, found.table, atol=2.6)  # two of 80 samples
+    x, _ = given["test"]
+    output = wrapped.model()(x)
+    assert set(output) == {"logits", "features"}
+    torch.testing.assert_close(output["logits"], found.model()(x))
+    assert not given["model"]._forward_hooks

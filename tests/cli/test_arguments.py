@@ -41,6 +41,8 @@ def schema() -> None:
         ("-m hydra/launcher=joblib seed=0", "--multirun launcher=joblib seed=0"),
         ("hydra/launcher=basic seed=0", "hydra/launcher=basic seed=0"),
         ("model={_target_:my.Net} data=npz,digits -m", "--multirun model={_target_:my.Net} data=npz,digits"),
+        ("seed=1 data._target_=my.sets", "data=dataset seed=1 data._target_=my.sets"),
+        ("data=npz data._target_=my.sets", "data=npz data._target_=my.sets"),
         ("scorer=glob(ip*) -m", "--multirun scorer=glob(ip*)"),
         ("", ""),
     ],

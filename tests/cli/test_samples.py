@@ -54,13 +54,35 @@ def write_sources(folder: Path) -> None:
         Image.new("RGB", (5, 4), (int(number),) * 3).save(file)
     rows = pd.DataFrame({"id": ORDER, "=score": ORDER % 7, "note": "=1+1", "income": ORDER % 3})
     rows.to_csv(folder / "my.csv", index=False)
+    rows.to_parquet(folder / "my.parquet", index=False)
+    files = [file.relative_to(folder).as_posix() for file in (folder / "pictures").rglob("*.png")]
+    listed = pd.DataFrame({"file": files, "kind": [file.split("/")[2] for file in files]})
+    listed.to_csv(folder / "list.csv", index=False)
+    (folder / "samples_of_mine.py").write_text(MINE, encoding="utf-8")
 
 
+MINE = """
+import numpy as np, torch
+from torch.utils.data import TensorDataset
+
+def make():
+    arrays = np.load("my.npz")
+    return TensorDataset(torch.tensor(arrays["train_x"][:, None]), torch.tensor(arrays["train_y"]))
+"""
 RUNS = {
     "pictures": ["data=image_folder", "data.path=pictures", "data.image_size=4"],
     "arrays": ["data=npz", "data.path=my.npz"],
     "treated": ["data=npz", "data.path=my.npz", "task=defend", "data.harm=symmetric"],
     "table": ["data=table", "data.path=my.csv", "data.target=income", "data.drop=[id,note]"],
+    "listed": [
+        "data=image_table",
+        "data.path=list.csv",
+        "data.file=file",
+        "data.target=kind",
+        "data.image_size=4",
+    ],
+    "dataset": ["data=dataset", "data._target_=samples_of_mine.make"],
+    "parquet": ["data=table", "data.path=my.parquet", "data.target=income", "data.drop=[id,note]"],
     "points": ["data=moons", "data.train_size=30"],
     "trigger": ["data=npz", "data.path=my.npz", "data.harm=trigger"],
 }
@@ -153,19 +175,21 @@ def test_the_csv_has_plain_values_and_disarmed_names(made: Path, tmp_path: Path,
     assert (code, len(pd.read_csv(tmp_path / "a.csv"))) == (0, 2)
 
 
+@pytest.mark.parametrize("run", ["pictures", "listed"])
 def test_pictures_in_files_are_copied_byte_for_byte(
-    made: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    made: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, run: str
 ) -> None:
     """From any folder: paths of the run are of the folder that it was started in. Equal names stay apart."""
     monkeypatch.chdir(tmp_path)
-    code, out, error = call(made / "runs/pictures", "--lowest", 48, "--copy", "worst")
+    code, out, error = call(made / "runs" / run, "--lowest", 48, "--copy", "worst")
     assert (code, error) == (0, "")
     assert out == "36 pictures, and samples.csv: worst\n"
-    listed, scores = pd.read_csv("worst/samples.csv"), scores_of(made / "runs/pictures")
+    listed, scores = pd.read_csv("worst/samples.csv"), scores_of(made / "runs" / run)
+    root = made / "pictures" if run == "pictures" else made
     assert listed["id"].tolist() == scores["id"].tolist()
     assert listed["name"].tolist() == scores["name"].tolist()
     for rank, (file, name) in enumerate(zip(listed["file"], scores["name"], strict=True), start=1):
-        assert (Path("worst") / file).read_bytes() == (made / "pictures" / name).read_bytes()
+        assert (Path("worst") / file).read_bytes() == (root / name).read_bytes()
         assert file.startswith(f"{rank:02d}_{Path(name).name[:8]}")
         assert file.endswith(".png")
     assert sorted(os.listdir("worst")) == sorted([*listed["file"], "samples.csv"])
@@ -189,12 +213,20 @@ def test_pictures_are_without_the_patch_that_the_run_planted(made: Path, tmp_pat
         assert np.asarray(Image.open(file))[1:].min() == 255
 
 
-def test_rows_of_a_table_have_all_their_columns(made: Path, tmp_path: Path, call: Call) -> None:
+def test_items_of_a_dataset_become_pictures(made: Path, tmp_path: Path, call: Call) -> None:
+    """Its file is found where the run was started."""
+    assert call(made / "runs/dataset", "--lowest", 3, "--copy", tmp_path / "out")[0] == 0
+    for row in pd.read_csv(tmp_path / "out/samples.csv").itertuples():
+        assert np.asarray(Image.open(tmp_path / "out" / row.file))[0, 0] == ORDER[row.id]
+
+
+@pytest.mark.parametrize("run", ["table", "parquet"])
+def test_rows_of_a_table_have_all_their_columns(made: Path, tmp_path: Path, call: Call, run: str) -> None:
     """Columns that are named as those of the list, or that the model does not see, are there as in the file."""
-    code, out, _ = call(made / "runs/table", "--lowest", 6, "--copy", tmp_path / "rows")
+    code, out, _ = call(made / "runs" / run, "--lowest", 6, "--copy", tmp_path / "rows")
     assert (code, out.startswith("6 rows: ")) == (0, True)
     listed, rows = (pd.read_csv(tmp_path / "rows" / name) for name in ("samples.csv", "rows.csv"))
-    assert listed["id"].tolist() == scores_of(made / "runs/table").head(6)["id"].tolist()
+    assert listed["id"].tolist() == scores_of(made / "runs" / run).head(6)["id"].tolist()
     assert rows.columns.tolist() == ["id", "'=score", "note", "income"]
     assert rows["id"].tolist() == ORDER[listed["id"]].tolist()
     assert rows["income"].tolist() == listed["label"].tolist()

@@ -131,7 +131,7 @@ def test_all_scorers_of_leave_one_out_are_about_the_same_training() -> None:
         ),
         (
             ["data.unreadable=skip"],
-            "data.unreadable=skip: not read by data=digits; expected refuse, or data=image_f",
+            "data.unreadable=skip: not read by data=digits; expected refuse, or data=hugging",
         ),
         (["data.channels=first"], "data.channels=first: not read by data=digits; expected null, or data=npz"),
         (["data.drop=[a]"], r"data.drop=\['a'\]: not read by data=digits; expected null, or data=table"),

@@ -206,6 +206,12 @@ FOLDER = [
     "data=image_folder", "data.path=inputs/folder", "data.validation_size=10", "data.image_size=8", "task=detect",
     "scorer=loss", "data.harm=symmetric",
 ]  # fmt: skip
+LISTED = [
+    "data=image_table", "data.path=inputs/list.csv", "data.validation_size=10", "data.test_size=10",
+    "data.image_size=8", "task=detect", "scorer=loss", "data.harm=symmetric",
+]  # fmt: skip
+STORED = ["data=huggingface", "data.path=inputs/stored", "data.image=picture", *LISTED[2:]]
+SETS = ["data=dataset", "data._target_=tests.sets.noise", "data.validation_size=12", *LISTED[5:]]
 AUTO = [*SIZES, "treatment.budget=auto", "data.validation_size=40"]
 OPTIMIZE = [*SIZES, "treatment=optimize", "data.validation_size=40"]
 HALVES = [*SIZES, "task=faithfulness", "faithfulness.count=3"]
@@ -241,13 +247,20 @@ CASES = [
     case("seed", 1, ALL),
     case("task", "detect", {"treat", "control", "train", "evaluate"}),
     case("data.source", "blobs", ALL),
+    case("data._target_", "tests.sets.other_noise", {"train", "score"}, SETS),
+    case("data.arguments", "{seed:2}", {"train", "score"}, SETS),
+    case("data.file", "other", {"train", "score"}, LISTED),
+    case("data.ids", "who", set(), LISTED),
+    case("data.test_path", "inputs/apart.csv data.test_size=null", {"train", "score"}, LISTED),
+    case("data.image", "other", {"train", "score"}, STORED),
+    case("data.target", "colour", {"train", "score"}, STORED),
     case("data.path", "inputs/other.csv", REPAIRED | TREATED, TABLE),
     case("data.validation_path", "inputs/other.csv", REPAIRED | TREATED, TABLE),
     case("data.test_path", "inputs/other.csv", {"measure"}, [*TABLE, "data.test_path=inputs/third.csv",
          "data.test_size=null"]),
     case("data.target", "sex", REPAIRED | TREATED, TABLE),
     case("data.columns", "[age]", REPAIRED, TABLE),
-    case("data.name", "key", REPAIRED, [*TABLE, "data.path=inputs/named.csv"]),
+    case("data.ids", "key", REPAIRED, [*TABLE, "data.path=inputs/named.csv"]),
     case("data.drop", "[job]", REPAIRED, TABLE),
     case("data.categories", "[age]", REPAIRED, TABLE),
     case("data.numbers", "[age] data.categories=null", REPAIRED, [*TABLE, "data.path=inputs/commas.csv",
@@ -432,7 +445,36 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(count // 3):
                 picture = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
                 picture.save(inputs / f"folder/{part}/{name}/{number}.png")
+    listed = [file.relative_to(inputs).as_posix() for file in sorted(inputs.glob("folder/train/*/*.png"))]
+    columns = {"file": listed, "other": listed[::-1], "who": range(100, 100 + len(listed))}
+    pd.DataFrame(columns | {"label": [Path(name).parts[2] for name in listed]}).to_csv(
+        inputs / "list.csv", index=False
+    )
+    apart = [file.relative_to(inputs).as_posix() for file in sorted(inputs.glob("folder/test/*/*.png"))]
+    pd.DataFrame({"file": apart, "label": [Path(name).parts[2] for name in apart]}).to_csv(
+        inputs / "apart.csv", index=False
+    )
     return folder
+
+
+@pytest.fixture(scope="module")
+def stored(files: Path) -> Path:
+    """The same folder with pictures that the package datasets has stored."""
+    import datasets
+
+    pictures = [str(file) for file in sorted(files.glob("inputs/folder/train/*/*.png"))]
+    columns = {"picture": pictures, "other": pictures[::-1], "label": [n % 2 for n in range(len(pictures))]}
+    kinds = {
+        "picture": datasets.Image(),
+        "other": datasets.Image(),
+        "label": datasets.ClassLabel(names=["a", "b"]),
+    }
+    kinds["colour"] = datasets.Value("int64")
+    found = datasets.Dataset.from_dict(
+        columns | {"colour": [n // 2 % 2 for n in range(len(pictures))]}, datasets.Features(kinds)
+    )
+    found.save_to_disk(str(files / "inputs/stored"))
+    return files
 
 
 @pytest.fixture(scope="module")
@@ -470,11 +512,13 @@ def moved(walk: Any, context: list[str], change: str) -> set[str]:
 def marked(each: Case) -> Any:
     """Return a case that is skipped without the packages that it needs, and given the files that it needs."""
     of_texts = each.context[:1] == TEXT[:1]
-    packages = ("transformers", "peft") if of_texts else ()
+    of_stored = each.context[:1] == STORED[:1]
+    packages = ("transformers", "peft") if of_texts else ("datasets",) if of_stored else ()
     packages += ("cleanlab",) if "scorer.method=confident_learning" in each.context else ()
     packages += ("fairlearn",) if "data.sensitive" in str(each) else ()
     marks = [pytest.mark.extra(*packages)] if packages else []
-    return pytest.param(each, "texts" if of_texts else "files", marks=marks, id=str(each))
+    inputs = "texts" if of_texts else "stored" if of_stored else "files"
+    return pytest.param(each, inputs, marks=marks, id=str(each))
 
 
 @pytest.mark.parametrize(("each", "inputs"), map(marked, CASES))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from defense.data.csvfile import read_csv, separator
+from defense.data.csvfile import read_cells, separator
 from defense.errors import InputError
 from tests.data.test_table import loaded, people
 
@@ -53,12 +53,12 @@ def test_the_header_tells_what_separates(header: str, sign: str) -> None:
 def test_two_columns_of_one_name_are_refused(tmp_path: Path, header: str) -> None:
     (tmp_path / "twice.csv").write_text(f"{header}\n1,2,3\n".replace(",", ";" if ";" in header else ","))
     with pytest.raises(InputError, match=r"data\.path=.*has two columns named job"):
-        read_csv(str(tmp_path / "twice.csv"), "data.path", ["y"])
+        read_cells(str(tmp_path / "twice.csv"), "data.path", ["y"])
 
 
 def test_cells_are_texts_without_blanks_around(tmp_path: Path) -> None:
     text = '\ufeffa , b,c\n 01 ," x  y ",\n\u00a0TRUE\u200b,?, \n'
     (tmp_path / "cells.csv").write_text(text, encoding="utf-8")
-    found = read_csv(str(tmp_path / "cells.csv"), "data.path", [])
+    found = read_cells(str(tmp_path / "cells.csv"), "data.path", [])
     assert list(found) == ["a", "b", "c"]
     assert found.fillna("empty").to_numpy().tolist() == [["01", "x y", "empty"], ["TRUE", "?", "empty"]]

@@ -20,7 +20,7 @@ from PIL import Image, PngImagePlugin
 
 from defense.config.choices import Harm, Source, Unreadable
 from defense.data import readable
-from defense.data.images import FolderImages, decode
+from defense.data.images import FolderImages, TensorImages, decode
 from defense.data.load import load
 from defense.data.sources import SOURCES
 from defense.data.splits import Dataset
@@ -149,10 +149,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (lambda path: path.write_bytes(jpeg()[:900]), "runcated"),
     "text": (text_chunk, "Decompressed data too large"),
     "frames": (frames, "3 frames; expected one"),
-    "16 bits": (
-        lambda path: Image.fromarray(np.full((9, 9), 999, dtype=np.uint16)).save(path, "PNG"),
-        "mode I;16",
-    ),
+    "32 bits": (lambda path: Image.new("I", (9, 9), 70_000).save(path, "TIFF"), "mode I; expected 8 or 16 bits"),
     "floats": (lambda path: Image.fromarray(np.ones((9, 9), dtype=np.float32)).save(path, "TIFF"), "mode F"),
     "bomb": (many_pixels, "DecompressionBombError"),
     "narrow": (lambda path: Image.new("RGB", (1, 60_000)).save(path, "BMP"), "too narrow"),
@@ -315,3 +312,11 @@ def test_a_class_that_is_not_in_utf_8_is_named(folder: Path) -> None:
     with pytest.raises(InputError, match=r"train/B\\xe4r: its name is not in UTF-8") as caught:
         loaded(folder)
     str(caught.value).encode()  # can be printed
+
+
+def test_a_batch_lies_in_memory_as_one_of_arrays_does(folder: Path) -> None:
+    """Noise of the same seed then falls on the same pixels."""
+    train = loaded(folder).train
+    batch = train.images.take(torch.arange(len(train)))
+    assert batch.is_contiguous()
+    assert torch.equal(batch, TensorImages((255 * batch).round().byte()).take(torch.arange(len(train))))

@@ -58,14 +58,14 @@ def people(**changes: Any) -> pd.DataFrame:
 def table(folder: Path, rows: pd.DataFrame | None = None, **changes: Any) -> Data:
     """A table, by default named by the column who."""
     (people() if rows is None else rows).to_csv(folder / "my.csv", index=False)
-    own = {"target": "income", "name": "who", "numbers": ["age"], "harm": Harm.none, **SIZES}
+    own = {"target": "income", "ids": "who", "numbers": ["age"], "harm": Harm.none, **SIZES}
     return data(source=Source.table, path=str(folder / "my.csv"), **own | changes)
 
 
 def grouped(folder: Path) -> Data:
     """A table of which rows are left out, without names: those of the file count."""
     sizes = {"train_size": 24, "validation_size": 9, "test_size": 9}
-    return table(folder, people().drop(columns="who"), name=None, sensitive="sex", groups=["f", "m"], **sizes)
+    return table(folder, people().drop(columns="who"), ids=None, sensitive="sex", groups=["f", "m"], **sizes)
 
 
 def numbers_of(split: Split) -> list[float]:
@@ -132,19 +132,19 @@ def test_a_file_of_its_own_has_rows_and_names_of_its_own(tmp_path: Path) -> None
     test.to_csv(tmp_path / "test.csv", index=False)
     spec = table(tmp_path, test_path=str(tmp_path / "test.csv"), test_size=None)
     assert parts_of(load(spec, seed=0))["test"][1] == test["who"].tolist()
-    unnamed = replace(spec, name=None, drop=["who"])
+    unnamed = replace(spec, ids=None, drop=["who"])
     assert parts_of(load(unnamed, seed=0))["test"][1] == [str(row) for row in range(12)]
     arrays = {"test_x": np.full((6, 4, 4), 255, dtype=np.uint8), "test_y": np.arange(6) % 3}
     numbered = replace(npz(tmp_path, **arrays, test_names=np.arange(6) + 100), test_size=None)
     assert parts_of(load(numbered, seed=0))["test"][1] == ["100", "101", "102", "103", "104", "105"]
 
 
-def texts(folder: Path, encoder: str, name: str | None = "who", **changes: Any) -> Data:
+def texts(folder: Path, encoder: str, ids: str | None = "who", **changes: Any) -> Data:
     """Texts of words; the number is that of the first word."""
     cells = {number: f" text {number} " for number in range(20)} | changes.pop("cells", {})
     rows = [f"{number % 2}\t{cells[number]}\tword{number} good" for number in ORDER[ORDER < 20].tolist()]
     (folder / "my.tsv").write_text("\n".join(["label\twho\ttext", *rows]) + "\n")
-    own = {"target": "label", "text": ["text"], "tokenizer": encoder, "length": 4, "harm": Harm.none, "name": name}
+    own = {"target": "label", "text": ["text"], "tokenizer": encoder, "length": 4, "harm": Harm.none, "ids": ids}
     sizes = {"train_size": 8, "validation_size": 4, "test_size": 4}
     return data(source=Source.text, path=str(folder / "my.tsv"), **own | sizes | changes)
 
@@ -154,7 +154,7 @@ def test_a_name_leads_back_to_the_text(tmp_path: Path, encoder: str) -> None:
     first = 10  # the token of word0, see tests.texts
     for split, names in parts_of(load(texts(tmp_path, encoder), seed=0)).values():
         assert names == [f"text {token - first:.0f}" for token in numbers_of(split)]
-    for split, names in parts_of(load(texts(tmp_path, encoder, name=None), seed=0)).values():
+    for split, names in parts_of(load(texts(tmp_path, encoder, ids=None), seed=0)).values():
         assert [float(ORDER[ORDER < 20][int(name)]) + first for name in names] == numbers_of(split)
 
 
@@ -162,11 +162,11 @@ def test_a_name_leads_back_to_the_text(tmp_path: Path, encoder: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"name": "whom"}, "data.name=whom: no such column in {path}; it has label, who, text"),
-        ({"cells": {3: ""}}, "data.name=who: 1 of 20 samples in {path} have no name, the first is number "),
+        ({"ids": "whom"}, "data.ids=whom: no such column in {path}; it has label, who, text"),
+        ({"cells": {3: ""}}, "data.ids=who: 1 of 20 samples in {path} have no name, the first is number "),
         (
             {"cells": {3: "text 4"}},
-            "data.name=who: the name text 4 is there twice in {path}; expected one for each",
+            "data.ids=who: the name text 4 is there twice in {path}; expected one for each",
         ),
     ],
 )
@@ -184,18 +184,18 @@ ROW_OF_7 = ORDER.tolist().index(7) + 1
 @pytest.mark.parametrize(
     ("rows", "changes", "said"),
     [
-        (people(), {"name": "whom"}, "data.name=whom: no such column in {path}; it has age, who, sex, income"),
+        (people(), {"ids": "whom"}, "data.ids=whom: no such column in {path}; it has age, who, sex, income"),
         (
             people(who=[None if number == 7 else f"p{number}" for number in ORDER]),
             {},
-            f"data.name=who: 1 of 60 samples in {{path}} have no name, the first is number {ROW_OF_7}; expected",
+            f"data.ids=who: 1 of 60 samples in {{path}} have no name, the first is number {ROW_OF_7}; expected",
         ),
         (
             people(who=["twin" if number in (7, 9) else f"p{number}" for number in ORDER]),
             {},
-            "data.name=who: the name twin is there twice in {path}; expected one for each sample",
+            "data.ids=who: the name twin is there twice in {path}; expected one for each sample",
         ),
-        (people(), {"columns": ["who"]}, "data.name=who: is the one column that the model sees; expected another"),
+        (people(), {"columns": ["who"]}, "data.ids=who: is the one column that the model sees; expected another"),
     ],
 )
 def test_rows_without_a_name_each_are_refused(
@@ -208,7 +208,7 @@ def test_rows_without_a_name_each_are_refused(
 
 def test_names_may_be_missing_or_alike_in_rows_that_are_left_out(tmp_path: Path) -> None:
     rows = people(who=[None if number % 5 == 4 else f"p-{number}" for number in ORDER])
-    spec = replace(grouped(tmp_path), path=table(tmp_path, rows).path, name="who")
+    spec = replace(grouped(tmp_path), path=table(tmp_path, rows).path, ids="who")
     assert {name[:2] for _, names in parts_of(load(spec, seed=0)).values() for name in names} == {"p-"}
 
 
@@ -239,7 +239,7 @@ def test_arrays_that_do_not_name_each_sample_are_refused(
 
 def test_no_digest_holds_a_name(tmp_path: Path) -> None:
     found = [load(npz(tmp_path, train_names=names), seed=0) for names in (None, [f"n{each}" for each in ORDER])]
-    found += [load(table(tmp_path), seed=0), load(table(tmp_path, name=None, drop=["who"]), seed=0)]
+    found += [load(table(tmp_path), seed=0), load(table(tmp_path, ids=None, drop=["who"]), seed=0)]
     digests = [[split.digests for split in dataset.splits.values()] for dataset in found]
     assert digests[0] == digests[1]
     assert digests[2] == digests[3]
@@ -268,7 +268,7 @@ def test_reports_call_samples_by_name_and_no_stage_is_computed_again_for_it(tmp_
     ]
     arguments += ["objective=utility"] if task == "repair" else []
     run_in(tmp_path / "unnamed", *arguments, "data.drop=[who]")
-    run_in(tmp_path / "named", *arguments, "data.name=who")
+    run_in(tmp_path / "named", *arguments, "data.ids=who")
     assert computed_in(tmp_path / "named") == set()
     before, after = (pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("unnamed", "named"))
     assert after.columns[:2].tolist() == ["id", "name"]

@@ -108,7 +108,7 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "minus": ({"train_y": LABELS - 1}, "train_y=label -1: expected integers from 0 up, as np.unique(train_y"),
     "names": (
         {"class_names": np.array(list("abcd"))},
-        "no sample has label 3; expected one of each of class_names",
+        "no sample has label 3; expected a sample of each named class",
     ),
     "two": (
         {"x_train": BYTES, "y_train": LABELS},

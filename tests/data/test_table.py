@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from defense.config.choices import Harm, Source
-from defense.data.csvfile import read_csv
+from defense.data.csvfile import read_cells
 from defense.data.load import load
 from defense.data.splits import Dataset
 from defense.errors import InputError
@@ -224,7 +224,7 @@ def test_a_column_is_of_one_kind_however_long_it_is(tmp_path: Path) -> None:
     """Pandas would else decide for every 262,144 rows of three columns: 0, 1 and 2 as text and as numbers."""
     text = "age,sex,income\n" + "3,f,0\n3,m,1\n4,f,2\n" * 90_000 + "4,m,x\n"
     (tmp_path / "long.csv").write_text(text)
-    found = read_csv(str(tmp_path / "long.csv"), "data.path", ["income"])
+    found = read_cells(str(tmp_path / "long.csv"), "data.path", ["income"])
     assert found["income"].value_counts().to_dict() == {"0": 90_000, "1": 90_000, "2": 90_000, "x": 1}
 
 

@@ -9,9 +9,10 @@ import torch
 
 from defense.config.choices import Harm, Source
 from defense.config.schema import Data
+from defense.data.labels import classes_of, labels_of
 from defense.data.load import load
 from defense.data.pretrained import place_of
-from defense.data.text import Texts, classes_of, labels_of, read_records, read_table
+from defense.data.text import Texts, read_records, read_table
 from defense.errors import InputError
 from tests.conftest import data as default_data
 from tests.texts import write_given, write_reviews
@@ -204,17 +205,16 @@ def test_given_records_that_cannot_be_read_are_one_line(tmp_path: Path, encoder:
     ],
 )
 def test_a_class_too_many_is_refused(labels: list[str], said: str) -> None:
-    rows = [{"label": name} for name in [labels[0], *labels]]
     with pytest.raises(InputError) as caught:
-        classes_of(rows, "label", "data.path", "my.tsv")
+        classes_of([labels[0], *labels], "label", "data.path", "my.tsv")
     assert said in str(caught.value)
 
 
 def test_blanks_around_a_label_are_none_of_it() -> None:
-    rows = [{"label": " yes"}, {"label": "no "}, {"label": "yes"}]
-    classes = classes_of(rows, "label", "data.path", "my.tsv")
+    labels = [" yes", "no ", "yes"]
+    classes = classes_of(labels, "label", "data.path", "my.tsv")
     assert classes == ["no", "yes"]
-    assert labels_of(rows, "label", classes, "data.path", "my.tsv").tolist() == [1, 0, 1]
+    assert labels_of(labels, classes, "data.path", "my.tsv").tolist() == [1, 0, 1]
 
 
 def test_a_class_with_a_single_text_is_named(tmp_path: Path, encoder: str) -> None:
