@@ -91,6 +91,7 @@ def cells() -> dict[str, list[str]]:
     for name in ("standard", "adversarial", "fast", "trades"):
         words = [f"train={name}", "train.attack_steps=2", "train.crop=1", "train.flip=true"]
         found[f"recipe-{name}"] = [*DIGITS, "task=detect", "scorer=loss", *words]
+    found["recipe-none"] = [*DIGITS, "task=detect", "train=none", "model.weights=inputs/mlp.safetensors"]
     for name in ("none", "symmetric", "pair", "trigger", "boundary", "poison", "hypocritical"):
         found[f"harm-{name}"] = [*DIGITS, f"data.harm={name}", "data.harm_rate=0.1", "evaluation.checked=0"]
     return found | {
@@ -212,9 +213,11 @@ RENAMINGS = [
             "scorer=(own|file)": "scorer=ip",
             "attack=own": "attack=pgd",
             "treatment=own": "treatment=remove",
+            "train=none": "train=standard",
+            r"model\.weights=.*": "seed=0",
             r"\w+\.(_target_|path)=inputs[./](my_parts|scores)\..*": "seed=0",
         },
-        differ={"(scorer-own|scorer-file|attack-own|treatment-own)/.*": "there was no such choice"},
+        differ={"(scorer-own|scorer-file|attack-own|treatment-own|recipe-none)/.*": "there was no such choice"},
     ),
 ]
 
@@ -305,9 +308,10 @@ def differences(now: dict[str, dict[str, str]], before: dict[str, dict[str, str]
 
 
 def write_inputs(folder: Path) -> None:
-    """Write a small table, pictures, functions of a user and scores for digits into `folder`."""
+    """Write a small table, pictures, functions of a user, and scores and weights for digits into `folder`."""
     import numpy as np
     import pandas as pd
+    from safetensors.numpy import save_file
 
     folder.mkdir(parents=True)
     shutil.copy(ROOT / "examples/my_parts.py", folder)
@@ -315,6 +319,10 @@ def write_inputs(folder: Path) -> None:
         folder / "scores.csv", index=False
     )
     rng = np.random.default_rng(0)
+    shapes = {"0.mean": (1, 1, 1), "0.std": (1, 1, 1), "2.weight": (8, 64), "2.bias": (8,), "5.weight": (10, 8)}
+    drawn = np.random.default_rng(1)
+    weights = {name: drawn.uniform(0.1, 0.5, shape) for name, shape in {**shapes, "5.bias": (10,)}.items()}
+    save_file({name: x.astype(np.float32) for name, x in weights.items()}, folder / "mlp.safetensors")
     rows = 200
     age, hours = rng.integers(18, 70, rows), rng.normal(40, 9, rows).round(1)
     rich = age + hours + rng.normal(0, 12, rows) > 85

@@ -276,6 +276,7 @@ class Task(Choice):
     evade = "evade", reads("treatment", "evade")
     order = "order", reads("order", "objective")
     speed = "speed", reads("speed")
+    score = "score", reads("evaluation")
 
 
 class Measure(Choice):

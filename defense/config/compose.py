@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from defense.config.checks import check
 from defense.config.choices import AttackName, Method, ObjectiveName
+from defense.config.dotted import OF_A_PATH
 from defense.config.parts import by_path, parts_by_path
 from defense.config.reads import table_of_readers
 from defense.config.schema import Attack, Config, Data, Evaluation, Objective, Scorer, Treat, plain
@@ -132,6 +133,15 @@ def typed_attack(field: str, spec: Any) -> Attack:
         raise InputError(field, spec, str(error).splitlines()[0]) from error
 
 
+def typed_data(spec: Any) -> Data:
+    """Return the settings of data as result.json holds them; raises InputError if they are of another version."""
+    try:
+        return cast(Data, OmegaConf.to_object(OmegaConf.merge(Data, spec)))
+    except (OmegaConfBaseException, ValueError) as error:
+        said = f"not the settings of this version of defense ({str(error).splitlines()[0]})"
+        raise InputError("config.data", spec, said) from error
+
+
 def typed_scorer(field: str, spec: Any, base: Scorer) -> Scorer:
     """Return `base` with the settings of `spec`, a mapping; raises InputError if they do not fit."""
     if not isinstance(spec, Mapping):
@@ -226,7 +236,8 @@ def choice_of(group: str, name: str) -> str:
 
 def no_such(what: str, name: object, known: Iterable[str]) -> str:
     """Return what to say of a name that is not known: the known ones, the nearest first."""
-    return f"no such {what}; expected one of {', '.join(nearest_first(name, known))}"
+    last = sorted(known, key=OF_A_PATH.__contains__)
+    return f"no such {what}; expected one of {', '.join(nearest_first(name, last))}"
 
 
 def refuse_unknown(found: Any, known: Any, prefix: str = "") -> None:

@@ -81,7 +81,7 @@ def checked_run(
     design = designs(config.model, data, config.seed)
     model = design.build()  # fails here, before any compute, where it does not fit
     used = {"attack": config.attack} if attacks_validation(config) else {}
-    if config.task is Task.defend:
+    if "evaluation" in config.task.reads and config.data.source is not Source.text:
         used |= {f"evaluation.attacks.{name}": attack for name, attack in config.evaluation.attacks.items()}
     check_shape("threat.eps", used.items(), config.threat, data.shape)
     check_parts(config, model, data, used)

@@ -384,6 +384,7 @@ CASES = [
     case("evaluation.masked", "[square]", {"evaluate"}, [*SIZES, "evaluation=standard"]),
     case("evaluation.batch_size", 8, {"attack", "evaluate"}),
     case("evaluation.checked", 6, {"check"}, [*SIZES, "evaluation.checked=5"]),
+    case("evaluation.checked", 6, {"check"}, [*SIZES, "evaluation.checked=5", "task=score"]),
     case("evaluation.trusted", "false", {"train"}),  # the walk evaluates one model: all have the same weights
     case("evaluation.trusted_weights", "[3]", {"train"}),
     case("evaluation.controls", 2, {"control", "train", "evaluate"}),

@@ -11,12 +11,12 @@ import pandas as pd
 from defense.config.choices import TreatmentName
 from defense.config.reads import reading
 from defense.config.schema import Config
-from defense.reporting.arms import training_on, trusted_of
+from defense.reporting.arms import accuracies, training_on, trusted_of
 from defense.reporting.frame import WORST
 from defense.reporting.reading import proxy_of
 from defense.reporting.run import Scoring
 from defense.reporting.statistics import Mean
-from defense.tasks.defend.result import Run, accuracies, arm_accuracies, difference, draw_accuracies, treated
+from defense.tasks.defend.result import Run, arm_accuracies, difference, draw_accuracies, treated
 from defense.tasks.descent import rounds_as_json
 from defense.tasks.health import Health, health_of, verdict_of
 from defense.tasks.selection import of_one_class, one_class, selection
