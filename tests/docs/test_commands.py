@@ -15,6 +15,7 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import open_dict
 
@@ -83,23 +84,21 @@ def test_a_command_composes(command: Command, composer: CellComposer) -> None:
     if INFORMING & set(words) or "--config-path" in words:  # the first end there, the second needs a run
         return
     settings = [word for word in arguments(words) if not word.startswith("--")]
-    for cell in cells_of(settings):
+    for cell in cells_of(OverridesParser.create(composer.loader).parse_overrides(settings)):
         found = composer.compose(cell, 0)
         with open_dict(found):
             del found["hydra"]
         checked(found)
 
 
-def cells_of(settings: Sequence[str]) -> Iterator[list[str]]:
+def cells_of(parsed: Sequence[Override]) -> Iterator[list[str]]:
     """Return cells of a sweep in which every value of every setting is once."""
-    parsed = OverridesParser.create().parse_overrides(list(settings))
     values = []
     for each in parsed:
         several = each.is_sweep_override() and not each.is_hydra_override()
         name = each.get_key_element()
-        values.append(
-            [f"{name}={value}" for value in each.sweep_string_iterator()] if several else [each.input_line]
-        )
+        found = [f"{name}={value}" for value in each.sweep_string_iterator()] if several else [each.input_line]
+        values.append([word for word in found if word])
     yield [first for first, *_ in values]
     for place, (_, *others) in enumerate(values):
         for other in others:
@@ -120,7 +119,7 @@ def test_a_report_command_is_parsed(command: Command, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_alone)
     with pytest.raises(Parsed):
-        report.main(command.words[1:])
+        report.main(list(command.words[1:]))
 
 
 @pytest.fixture(scope="module")
