@@ -77,12 +77,10 @@ def test_commands_are_found() -> None:
 @pytest.fixture(scope="module")
 def composer() -> Iterator[CellComposer]:
     """What composes a command: files are read once, and groups that several commands choose are composed once."""
-    parsed = cache(lambda text: yaml.load(text, Loader=get_yaml_loader()))
+    load = yaml.load
+    parsed = cache(lambda text: load(text, Loader=get_yaml_loader()))
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(
-        "omegaconf.omegaconf.yaml.load",
-        lambda file, Loader: parsed(file if isinstance(file, str) else file.read()),
-    )
+    monkeypatch.setattr(yaml, "load", lambda file, Loader: parsed(file if isinstance(file, str) else file.read()))
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
