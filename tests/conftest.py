@@ -46,6 +46,13 @@ TINY = [
     "evaluation.attacks.apgd_t.steps=5",
 ]
 
+LAUNCHERS = {  # of conf/launcher, by the package that it needs
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "ray": "hydra_plugins.hydra_ray_launcher",
+    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    "submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
+}
+
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:

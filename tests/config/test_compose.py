@@ -6,7 +6,7 @@ import pytest
 
 from defense.config.compose import CONF, composed
 from defense.errors import InputError
-from tests.conftest import changed
+from tests.conftest import LAUNCHERS, changed
 
 NEEDS = {
     "npz": ["data.path=x.npz"],
@@ -20,12 +20,6 @@ NEEDS = {
         for group in ("attack", "objective", "scorer", "treatment")
     },
     **{name: ["task=repair", "objective=utility"] for name in ("text", "sst2", "mrpc", "advglue")},
-}
-LAUNCHERS = {
-    "joblib": "hydra_plugins.hydra_joblib_launcher",
-    "ray": "hydra_plugins.hydra_ray_launcher",
-    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
-    "submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
 }
 CHOICES = [
     pytest.param(

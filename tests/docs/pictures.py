@@ -55,7 +55,8 @@ def parts(page: Page, first: int, last: int) -> bytes:
     """Return a picture of some parts of a page, which are counted from 1."""
     boxes = page.locator("main > header, main > section").all()[first - 1 : last]
     top, bottom = boxes[0].bounding_box(), boxes[-1].bounding_box()
-    assert top is not None and bottom is not None
+    assert top is not None
+    assert bottom is not None
     height = min(bottom["y"] + bottom["height"] - top["y"] + 2 * SPACE, TALLEST)
     clip = {"x": 0, "y": top["y"] - SPACE, "width": 1060, "height": height}
     return page.screenshot(full_page=True, clip=clip)
