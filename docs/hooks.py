@@ -1,7 +1,7 @@
-"""What the site takes from outside docs/: the reports of runs, the settings, CONTRIBUTING and CHANGELOG.
+"""What the site takes from outside docs/: reports of runs, settings, examples, CONTRIBUTING and CHANGELOG.
 
-Links of the pages hold in the repository: they leave docs/ as ../runs/reports/... In the site these files are beside
-the pages, so that a link loses its first step.
+Links of the pages hold in the repository: they leave docs/ as ../runs/reports/... In the site these files are
+beside the pages, so that a link loses its first step.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = "runs/reports/"
-TAKEN = ["CONTRIBUTING.md", "CHANGELOG.md", "conf/**/*.yaml", f"{REPORTS}**/*.*"]
-OUTSIDE = re.compile(rf"(\]\()\.\./(?={REPORTS}|conf/|CONTRIBUTING\.md|CHANGELOG\.md)")
+TAKEN = ["CONTRIBUTING.md", "CHANGELOG.md", "conf/**/*.yaml", "examples/*.py", f"{REPORTS}**/*.*"]
+OUTSIDE = re.compile(rf"(\]\()\.\./(?={REPORTS}|conf/|examples/|CONTRIBUTING\.md|CHANGELOG\.md)")
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#:\s]+)\)")  # neither a picture nor an address
 
 
