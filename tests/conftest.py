@@ -33,6 +33,8 @@ from defense.data.load import load
 from defense.data.splits import Dataset, Split
 from tests.texts import tiny_encoder
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "examples"))  # functions of a user, as my_parts.margin
 DEFAULT = composed()
 TINY = [
     "data.train_size=200",

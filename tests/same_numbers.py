@@ -20,6 +20,7 @@ import json
 import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -54,15 +55,18 @@ SCORERS = {
     "ip_ensemble": ["scorer.count=3"],
     "ip_gaussian": ["scorer.count=2"],
     "confident_learning": ["scorer.folds=2"],
+    "own": ["scorer._target_=inputs.my_parts.alignment", "objective._target_=inputs.my_parts.margin"],
+    "file": ["scorer.path=inputs/scores.csv"],
 }
 ATTACKS = {
     "fgsm": [], "pgd": [], "apgd_ce": [], "apgd_t": [], "fab_t": [], "square": ["attack.queries=20"], "cw": [],
     "deepfool": [], "autoattack": ["attack.queries=20"], "pma": [],
+    "own": ["attack._target_=inputs.my_parts.ascent"],
 }  # fmt: skip
 ALL_ATTACKS = [
     f"+evaluation.attacks.{name}={{name: {name}, steps: 2, queries: 20, restarts: 2}}"
     for name in ATTACKS
-    if name not in ("fgsm", "pgd", "apgd_t", "pma")
+    if name not in ("fgsm", "pgd", "apgd_t", "pma", "own")
 ]
 FEW_STEPS = [f"evaluation.attacks.{name}.steps=2" for name in ("apgd_ce", "pma")]
 SPEED = [
@@ -81,11 +85,13 @@ def cells() -> dict[str, list[str]]:
         found[f"attack-{name}"] = [*DIGITS, "task=detect", f"attack={name}", "attack.steps=2", *words]
     for name in ("remove", "relabel", "reweight"):
         found[f"treatment-{name}"] = [*DIGITS, f"treatment={name}"]
+    found["treatment-own"] = [*DIGITS, "treatment=own", "treatment._target_=inputs.my_parts.correct_or_drop"]
     more = ["treatment=optimize", "treatment.rounds=2", "data.validation_size=50"]
     found["treatment-optimize"] = [*DIGITS, *more]
     for name in ("standard", "adversarial", "fast", "trades"):
         words = [f"train={name}", "train.attack_steps=2", "train.crop=1", "train.flip=true"]
         found[f"recipe-{name}"] = [*DIGITS, "task=detect", "scorer=loss", *words]
+    found["recipe-none"] = [*DIGITS, "task=detect", "train=none", "model.weights=inputs/mlp.safetensors"]
     for name in ("none", "symmetric", "pair", "trigger", "boundary", "poison", "hypocritical"):
         found[f"harm-{name}"] = [*DIGITS, f"data.harm={name}", "data.harm_rate=0.1", "evaluation.checked=0"]
     return found | {
@@ -201,6 +207,18 @@ RENAMINGS = [
             ),
         },
     ),
+    Renaming(
+        "6ae8e00",
+        overrides={
+            "scorer=(own|file)": "scorer=ip",
+            "attack=own": "attack=pgd",
+            "treatment=own": "treatment=remove",
+            "train=none": "train=standard",
+            r"model\.weights=.*": "seed=0",
+            r"\w+\.(_target_|path)=inputs[./](my_parts|scores)\..*": "seed=0",
+        },
+        differ={"(scorer-own|scorer-file|attack-own|treatment-own|recipe-none)/.*": "there was no such choice"},
+    ),
 ]
 
 
@@ -290,12 +308,21 @@ def differences(now: dict[str, dict[str, str]], before: dict[str, dict[str, str]
 
 
 def write_inputs(folder: Path) -> None:
-    """Write a small table and pictures into `folder`."""
+    """Write a small table, pictures, functions of a user, and scores and weights for digits into `folder`."""
     import numpy as np
     import pandas as pd
+    from safetensors.numpy import save_file
 
     folder.mkdir(parents=True)
+    shutil.copy(ROOT / "examples/my_parts.py", folder)
+    pd.DataFrame({"id": range(1797), "score": np.arange(1797) * 7 % 1797}).to_csv(
+        folder / "scores.csv", index=False
+    )
     rng = np.random.default_rng(0)
+    shapes = {"0.mean": (1, 1, 1), "0.std": (1, 1, 1), "2.weight": (8, 64), "2.bias": (8,), "5.weight": (10, 8)}
+    drawn = np.random.default_rng(1)
+    weights = {name: drawn.uniform(0.1, 0.5, shape) for name, shape in {**shapes, "5.bias": (10,)}.items()}
+    save_file({name: x.astype(np.float32) for name, x in weights.items()}, folder / "mlp.safetensors")
     rows = 200
     age, hours = rng.integers(18, 70, rows), rng.normal(40, 9, rows).round(1)
     rich = age + hours + rng.normal(0, 12, rows) > 85

@@ -37,13 +37,20 @@ ROOMS = {  # and what each may import beside itself; none of them forms a circle
     "__main__": ["cli", "config", "errors", "runtime"],
     "__init__": ["api"],
 }  # fmt: skip
-SETTINGS = {"config.choices", "config.reads", "config.schema", "config.tasks"}  # of config, what knows no Hydra
+SETTINGS = {
+    "config.choices",
+    "config.dotted",
+    "config.reads",
+    "config.schema",
+    "config.tasks",
+}  # of config, what knows no Hydra
 SHARED = {
     "runtime.checkpoint",
     "runtime.distributed",
     "runtime.progress",
     "runtime.runtime",
     "runtime.source",
+    "runtime.user_function",
 }  # of runtime, what mathematics may know
 HYDRA = {"__main__", "cli", "config.compose"}  # rooms and modules that may import it
 TOP = {"__init__", "__main__", "artifacts", "errors", "randomness"}  # modules directly in the package

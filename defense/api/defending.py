@@ -33,13 +33,13 @@ from defense.models.contract import FEW, as_logits, attempt, first_line, with_lo
 from defense.models.modes import Scripted, attributes_of, buffers_of
 from defense.pipeline.load import checked_run
 from defense.randomness import global_seed
-from defense.reporting.arms import arms_of, lookup, spoken
+from defense.reporting.arms import arms_of, lookup, shown_metrics, spoken
 from defense.runtime.devices import make_fabric
 from defense.runtime.runtime import Runtime
 from defense.runtime.source import TARGET
 from defense.stages.trained import Trained
 from defense.store.stage import StageRunner
-from defense.tasks.defend.result import Run, arm_accuracies, difference, shown_metrics
+from defense.tasks.defend.result import Run, arm_accuracies, difference
 from defense.tasks.defend.run import compare_arms
 from defense.tasks.defend.run_page import write_report
 from defense.tasks.defend.verdict import result
@@ -64,8 +64,9 @@ class Defended:
     @property
     def table(self) -> pd.DataFrame:
         """Test accuracy in percent, a column an arm, and defended - control in points with its interval."""
-        run, metrics = self.finished, shown_metrics(self.finished)
-        arms, gains = arm_accuracies(run), [difference(run, metric) for metric in metrics]
+        run, arms = self.finished, arm_accuracies(self.finished)
+        metrics = shown_metrics(arms["baseline"])
+        gains = [difference(run, metric) for metric in metrics]
         columns = {name: [lookup(arms[name], metric) for metric in metrics] for name in arms_of(run.arms)}
         columns |= {name: [getattr(gain, end) for gain in gains] for name, end in GAIN.items()}
         return pd.DataFrame(columns, index=pd.Index([spoken(metric) for metric in metrics], name="accuracy, %"))

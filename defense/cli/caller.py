@@ -22,5 +22,10 @@ def enter_folder_of_caller() -> None:
         except OSError as error:
             where = f"{settings.runtime.cwd}, which relative paths are of: {error.strerror}"
             raise InputError("hydra.job.chdir", True, f"cannot go back to {where}; expected false") from error
+    find_modules_here()
+
+
+def find_modules_here() -> None:
+    """Let modules in the current folder be imported, after all others."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

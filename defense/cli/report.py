@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from defense.reporting.archive import Cells, Units
     from defense.reporting.page import Failure, Page
 
-STORE = (
+COMMANDS = (
+    "defense-report samples RUN lists the training samples of the lowest scores, and copies their pictures. "
     "defense-report store --list shows what is in the store, --prune removes what no run needs, --why A B shows "
     "how two entries differ."
 )
@@ -29,23 +30,8 @@ STORE = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what a person can mend is one line on stderr and exit code 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["store"]:
-        store_main(arguments[1:])
-        return
-    parser = argparse.ArgumentParser(prog="defense-report", description=__doc__, epilog=STORE)
-    parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="folder of a sweep, or of runs, or a cells.parquet"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="where the page goes; else into the one sweep"
-    )
-    parser.add_argument("--version", action="version", version=f"defense {version('defense')}")
-    chosen = parser.parse_args(arguments)
     try:
-        cells = find_cells(chosen.paths)
-        output = chosen.output or own_folder(chosen.paths)
-        print(published(cells, output) if output else text_of(page_of_cells(cells)))
+        print(answer(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except InputError as error:
         print(f"defense-report: {error}", file=sys.stderr)
@@ -54,15 +40,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def store_main(arguments: Sequence[str]) -> None:
-    """Run `defense-report store`."""
-    from defense.cli.store import run_store_command
+def answer(arguments: Sequence[str]) -> str:
+    """Carry out a command and return its output; raises InputError."""
+    if arguments[:1] == ["store"]:
+        from defense.cli.store import run_store_command
 
-    try:
-        print(run_store_command(arguments))
-    except InputError as error:
-        print(f"defense-report: {error}", file=sys.stderr)
-        sys.exit(2)
+        return run_store_command(arguments[1:])
+    if arguments[:1] == ["samples"]:
+        from defense.cli.samples import run_samples_command
+
+        return for_terminal(run_samples_command(arguments[1:]))
+    parser = argparse.ArgumentParser(prog="defense-report", description=__doc__, epilog=COMMANDS)
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="folder of a sweep, or of runs, or a cells.parquet"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where the page goes; else into the one sweep"
+    )
+    parser.add_argument("--version", action="version", version=f"defense {version('defense')}")
+    chosen = parser.parse_args(arguments)
+    cells = find_cells(chosen.paths)
+    output = chosen.output or own_folder(chosen.paths)
+    return published(cells, output) if output else text_of(page_of_cells(cells))
 
 
 def own_folder(paths: Sequence[Path]) -> Path | None:

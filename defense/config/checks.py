@@ -127,7 +127,7 @@ def check_train(train: Train) -> None:
     within("train.ema", ema, ema is None or 0 < ema < 1, "a decay between 0 and 1, as in 0.995, or null")
 
 
-UNTRAINED_TASKS = (Task.detect, Task.order, Task.speed)
+UNTRAINED_TASKS = (Task.score, Task.detect, Task.order, Task.speed)
 TRAINED_METHODS = (Method.metagradient, Method.confident_learning)
 TRAINED_HARM = (Harm.boundary, Harm.poison, Harm.hypocritical)
 
@@ -332,6 +332,7 @@ def check_source(data: Data) -> None:
         raise InputError("data.groups", data.groups, "expected data.sensitive, the column that they are values of")
 
 
+OF_TEXTS = (Task.detect, Task.repair, Task.score)  # tasks that need no attack
 OF_PICTURES = (Harm.trigger, Harm.poison, Harm.hypocritical)
 
 
@@ -344,7 +345,7 @@ def check_text(config: Config) -> None:
     within("data.tokenizer", data.tokenizer, data.tokenizer is not None, "the name of an encoder")
     robust = config.objective.reads_adversarial
     for field, value, valid, expected in (
-        ("task", config.task, config.task in (Task.detect, Task.repair), "detect or repair"),
+        ("task", config.task, config.task in OF_TEXTS, "detect, repair or score"),
         ("objective.weights", "robustness", not robust or data.given_path is not None, "data.given_path"),
         ("train.recipe", train.recipe, train.recipe is Recipe.standard, "standard"),
         ("train.keep", train.keep, train.keep is not Keep.robust, "last or clean"),

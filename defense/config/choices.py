@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from defense.config.dotted import OF_A_PATH
+
 
 def reads(*settings: str) -> frozenset[str]:
     """Return the names of settings that a member of a choice reads."""
@@ -138,6 +140,7 @@ class AttackName(Choice):
     cw = "cw", reads("steps")
     deepfool = "deepfool", reads("steps")
     autoattack = "autoattack", reads("steps", "queries")
+    own = "own", reads(*OF_A_PATH)
 
 
 class Tracker(Choice):
@@ -154,6 +157,7 @@ class ObjectiveName(Choice):
     utility = "utility"
     demographic_parity = "demographic_parity", reads("positive")
     equal_opportunity = "equal_opportunity", reads("positive")
+    own = "own", reads(*OF_A_PATH, "attacked")
 
 
 class Method(Choice):
@@ -181,6 +185,8 @@ class Method(Choice):
     )
     random = "random", reads(), "a random number, at no cost: the control"
     oracle = "oracle", reads(), "what is known of the noise, at no cost"
+    own = "own", reads(*OF_A_PATH, "objective"), "by the function {_target_}"
+    file = "file", reads("path"), "as a file has it, at no cost"
 
 
 class Members(Choice):
@@ -270,6 +276,7 @@ class Task(Choice):
     evade = "evade", reads("treatment", "evade")
     order = "order", reads("order", "objective")
     speed = "speed", reads("speed")
+    score = "score", reads("evaluation")
 
 
 class Measure(Choice):
@@ -346,6 +353,7 @@ class TreatmentName(Choice):
         reads("rounds", "rate", "confidence", "discrete", "budget", "balance"),
         "Weighing samples by metagradient descent, the same weights shuffled",
     )
+    own = "own", reads(*OF_A_PATH, "budget"), "Treating, the same treatment of samples drawn at random"
 
     @property
     def weighs(self) -> bool:

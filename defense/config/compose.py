@@ -21,11 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from defense.config.checks import check
-from defense.config.choices import ObjectiveName
+from defense.config.choices import AttackName, Method, ObjectiveName
+from defense.config.dotted import OF_A_PATH
+from defense.config.parts import by_path, parts_by_path
 from defense.config.reads import table_of_readers
-from defense.config.schema import Attack, Config, Data, Evaluation, Objective, Scorer, plain
+from defense.config.schema import Attack, Config, Data, Evaluation, Objective, Scorer, Treat, plain
 from defense.config.tasks import Speed
-from defense.errors import InputError, nearest_first
+from defense.errors import InputError, nearest_first, within
 
 OTHER = "not the settings of a run; expected a config whose defaults begin with config"
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -37,12 +39,13 @@ def register() -> None:
     schema = OmegaConf.structured(Config)
     schema.model, schema.evaluation, schema.objective, schema.speed = {}, Evaluation, Objective, Speed
     schema.evaluation.attacks, schema.objective.weights, schema.speed.scorers = {}, {}, {}
-    schema.data = Data
+    schema.attack, schema.scorer, schema.treatment, schema.data = Attack, Scorer, Treat, Data
     schema.data.arguments = {}
+    with_arguments = (schema.attack, schema.objective, schema.scorer, schema.treatment, schema.data)
     # keys that a person chooses: arguments of any class, names for attacks and scorers, terms of an objective
     free = (schema.model, schema.evaluation.attacks, schema.objective.weights, schema.speed.scorers)
-    for chosen in (*free, schema.data.arguments):
-        OmegaConf.set_struct(chosen, False)
+    for settings in (*free, *(part.arguments for part in with_arguments)):
+        OmegaConf.set_struct(settings, False)
     ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver("readers", table_of_readers, replace=True)  # for --help
 
@@ -65,6 +68,7 @@ def checked(composed: DictConfig) -> Config:
     refuse_other(composed, "another")
     config = cast(Config, OmegaConf.to_object(composed))
     refuse_unknown(OmegaConf.to_container(composed, resolve=False), plain(config))
+    parts_by_path(config)
     attacks = config.evaluation.attacks
     for name, spec in attacks.items():
         attacks[name] = typed_attack(f"evaluation.attacks.{name}", spec)
@@ -119,12 +123,23 @@ def typed_attack(field: str, spec: Any) -> Attack:
     """Return one attack from its settings, a mapping or an Attack; raises InputError if they do not fit."""
     if not isinstance(spec, dict | Attack):
         raise InputError(field, spec, "expected the settings of an attack, as in {name: pgd, steps: 20}")
+    if isinstance(spec, dict) and spec.get("_target_") is not None:
+        spec = {"name": AttackName.own} | spec
     try:
-        return cast(Attack, OmegaConf.to_object(OmegaConf.merge(Attack, spec)))
+        return by_path(cast(Attack, OmegaConf.to_object(OmegaConf.merge(Attack, spec))), field)
     except InputError as error:
         raise InputError(f"{field}.{error.field.rpartition('.')[2]}", error.value, error.expected) from error
     except (OmegaConfBaseException, ValueError) as error:
         raise InputError(field, spec, str(error).splitlines()[0]) from error
+
+
+def typed_data(spec: Any) -> Data:
+    """Return the settings of data as result.json holds them; raises InputError if they are of another version."""
+    try:
+        return cast(Data, OmegaConf.to_object(OmegaConf.merge(Data, spec)))
+    except (OmegaConfBaseException, ValueError) as error:
+        said = f"not the settings of this version of defense ({str(error).splitlines()[0]})"
+        raise InputError("config.data", spec, said) from error
 
 
 def typed_scorer(field: str, spec: Any, base: Scorer) -> Scorer:
@@ -136,11 +151,12 @@ def typed_scorer(field: str, spec: Any, base: Scorer) -> Scorer:
         if key not in known:
             raise InputError(f"{field}.{key}", value, no_such("setting", key, known))
     try:
-        return cast(Scorer, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), dict(spec))))
+        typed = cast(Scorer, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), dict(spec))))
     except (OmegaConfBaseException, ValueError) as error:
         key = getattr(error, "key", None)
         named, value = (f"{field}.{key}", spec[key]) if key in spec else (field, dict(spec) or base)
         raise InputError(named, value, str(error).splitlines()[0]) from error
+    return by_path(typed, field)
 
 
 def typed_objective(field: str, weights: Mapping[Any, Any], base: Objective) -> Objective:
@@ -176,6 +192,7 @@ def objective_of(given: Any, named: Objective) -> Objective:
     if isinstance(given, str):
         return named
     if isinstance(given, Objective):
+        given = by_path(given, "objective")
         return typed_objective("objective", given.weights, given)
     if isinstance(given, Mapping):
         return typed_objective("objective", given, named)
@@ -184,15 +201,18 @@ def objective_of(given: Any, named: Objective) -> Objective:
 
 
 def scorer_of(given: Any, named: Scorer) -> Scorer:
-    """Return a scorer as settings, `named` if it is a name; raises InputError if it is none."""
-    if isinstance(given, str):
-        return named
-    if isinstance(given, Scorer):
-        return typed_scorer("scorer", {}, given)
-    if isinstance(given, Mapping):
-        return typed_scorer("scorer", given, named)
-    said = "expected a name, a Scorer, or settings over ip, as in {'cosine': True}"
-    raise InputError("scorer", shown(given), said)
+    """Return a scorer as settings, `named` if it is a name; raises InputError if it is none that computes."""
+    found = named
+    if isinstance(given, Mapping | Scorer):
+        base, changes = (given, {}) if isinstance(given, Scorer) else (named, given)
+        found = typed_scorer("scorer", changes, base)
+    elif not isinstance(given, str):
+        said = "expected a name, a Scorer, or settings over ip, as in {'cosine': True}"
+        raise InputError("scorer", shown(given), said)
+    within(
+        "scorer", found.name, found.method is not Method.file, "one that computes scores: a file has them already"
+    )
+    return found
 
 
 def shown(value: Any) -> str:
@@ -216,7 +236,8 @@ def choice_of(group: str, name: str) -> str:
 
 def no_such(what: str, name: object, known: Iterable[str]) -> str:
     """Return what to say of a name that is not known: the known ones, the nearest first."""
-    return f"no such {what}; expected one of {', '.join(nearest_first(name, known))}"
+    last = sorted(known, key=OF_A_PATH.__contains__)
+    return f"no such {what}; expected one of {', '.join(nearest_first(name, last))}"
 
 
 def refuse_unknown(found: Any, known: Any, prefix: str = "") -> None:

@@ -152,7 +152,7 @@ def readers_missed(config: Config, name: str) -> list[str]:
     alike = [replace(settings, recipe=each) for each in recipes_of(config)] if part == "train" else [settings]
     if any(field in reading(each) for each in alike):
         return []
-    if part == "scorer" and settings.method is not Method.alignment and field != "folds":
+    if part == "scorer" and settings.method is not Method.alignment and field not in ("folds", "path"):
         return [ALIGNMENT]  # its own name and method go together: a changed method would keep the old name
     kind: type = type(settings)
     readers = readers_of(kind)[field]

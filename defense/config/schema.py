@@ -32,6 +32,7 @@ from defense.config.choices import (
     TreatmentName,
     Unreadable,
 )
+from defense.config.dotted import ByPath, named
 from defense.config.tasks import Evade, Faithfulness, Order, Speed
 from defense.errors import within
 
@@ -87,7 +88,7 @@ class Threat:
 
 
 @dataclass
-class Attack:
+class Attack(ByPath):
     """One attack inside the threat model."""
 
     name: AttackName
@@ -206,26 +207,32 @@ class Training:
 
 
 @dataclass
-class Objective:
+class Objective(ByPath):
     """The objective that scores are aligned with: a weighted sum of terms."""
 
     weights: dict[ObjectiveName, float]
     positive: int
+    attacked: bool = True
 
     @property
     def reads_adversarial(self) -> bool:
         """Whether a term looks at attacked validation samples."""
-        return any("adversarial" in name.reads for name in self.weights)
+        return any(map(self.looks_at_attacked, self.weights))
+
+    def looks_at_attacked(self, name: ObjectiveName) -> bool:
+        """Return whether a term looks at attacked validation samples."""
+        return self.attacked if name is ObjectiveName.own else "adversarial" in name.reads
 
     def __str__(self) -> str:
         """'robustness', or '0.5 utility + 0.5 robustness'."""
-        if len(self.weights) == 1:
-            return str(next(iter(self.weights)))
-        return " + ".join(f"{weight:g} {name}" for name, weight in self.weights.items())
+        weights = {named(str(name), self._target_): weight for name, weight in self.weights.items()}
+        if len(weights) == 1:
+            return next(iter(weights))
+        return " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
 
 
 @dataclass
-class Scorer:
+class Scorer(ByPath):
     """A method, and where it is an alignment its members and direction; see conf/config.yaml."""
 
     name: str
@@ -248,6 +255,7 @@ class Scorer:
     iterations: int
     tolerance: float
     scale: float | None
+    path: str | None = None
 
     def __str__(self) -> str:
         """'ip', or 'ip (at a proxy trained by adversarial, mean of 5 trainings)'."""
@@ -257,7 +265,7 @@ class Scorer:
 
 
 @dataclass
-class Treat:
+class Treat(ByPath):
     """The treatment, and which training samples it touches."""
 
     name: TreatmentName
@@ -278,6 +286,11 @@ class Treat:
         return self.name.effect("discrete" in self.name.reads and self.discrete)
 
     @property
+    def title(self) -> str:
+        """What pages call it."""
+        return named(str(self.name), self._target_)
+
+    @property
     def holds_out(self) -> bool:
         """Whether it is chosen on a part of validation that is set aside for that."""
         return self.budget == AUTO or self.name is TreatmentName.optimize
@@ -288,7 +301,8 @@ class Treat:
             return self
         own = replace(self, budgets=[], names=[])
         own = own if self.holds_out else replace(own, held_out=0.0)
-        spends = self.threshold is None and self.effect is not TreatmentName.optimize
+        ranks = self.name is not TreatmentName.own  # by the scores, so that a threshold counts
+        spends = (self.threshold is None or not ranks) and self.effect is not TreatmentName.optimize
         return own if spends else replace(own, budget=None, balance="none")
 
 

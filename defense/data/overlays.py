@@ -111,10 +111,16 @@ class Joined:
         return hashlib.sha256(text.encode() + self.rows.numpy().tobytes()).hexdigest()
 
 
-def in_files(images: Images) -> bool:
-    """Return whether pictures, changed or not, are read from files batch by batch; of two lots, any of them."""
+def unchanged(images: Images) -> Images:
+    """Return pictures as their source has them."""
     while isinstance(images, Overlaid | Stamped):
         images = images.base
+    return images
+
+
+def in_files(images: Images) -> bool:
+    """Return whether pictures, changed or not, are read from files batch by batch; of two lots, any of them."""
+    images = unchanged(images)
     if isinstance(images, Joined):
         return in_files(images.first) or in_files(images.second)
     return isinstance(images, FolderImages)

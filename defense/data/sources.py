@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from defense.config.choices import Source
 from defense.config.schema import Data
@@ -16,8 +17,8 @@ from defense.data.folder import image_folder
 from defense.data.huggingface import huggingface
 from defense.data.image_table import image_table
 from defense.data.npz import npz
-from defense.data.table import table
-from defense.data.text import text
+from defense.data.table import rows_of_table, table
+from defense.data.text import rows_of_texts, text
 from defense.data.torch_dataset import dataset
 from defense.errors import InputError
 
@@ -61,6 +62,10 @@ def given(spec: Data) -> Collection:
     )
 
 
+ROWS: dict[Source, Callable[[Data], pd.DataFrame]] = {  # of training, in order of id, for those who look at them
+    Source.table: rows_of_table,
+    Source.text: rows_of_texts,
+}
 SOURCES: dict[Source, Callable[[Data], Collection]] = {
     Source.digits: digits,
     Source.mnist: partial(from_torchvision, name="MNIST"),

@@ -107,6 +107,11 @@ def collected(tables: Tables, names: list[str], called: Mapping[str, pd.Series],
     return replace(collection, encoder=partial(encoded, spec=spec), group_names=named, origins=origins)
 
 
+def rows_of_table(spec: Data) -> pd.DataFrame:
+    """Return the rows of the training file in order of id, all of its columns as text; NaN if a cell is empty."""
+    return compared({"train": read("train", spec)}, spec)["train"].reset_index(drop=True)
+
+
 def read(part: str, spec: Data) -> pd.DataFrame:
     """Return the cells of one file as text; raises InputError if a column that is named is not in it."""
     field, path = file_of(part, spec)

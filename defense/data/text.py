@@ -188,6 +188,11 @@ def text(spec: Data) -> Collection:
     return replace(found, given=given, origins=origins, names=called)
 
 
+def rows_of_texts(spec: Data) -> pd.DataFrame:
+    """Return the rows of the training file in order of id, all of its columns as text."""
+    return pd.DataFrame(read_table(str(spec.path), FIELDS["train"], [str(spec.target), *texts_of(spec)]))
+
+
 def names_in(rows: Sequence[Row], path: str, spec: Data) -> pd.Series:
     """Return the names of samples: the cells of `data.ids`, without blanks around, or their rows in the file.
 

@@ -27,9 +27,9 @@ class Validation:
         """Return the validation samples at `rows`."""
         return Validation(self.clean.subset(rows), self.adversarial.subset(rows) if self.adversarial else None)
 
-    def seen_by(self, name: ObjectiveName) -> Split:
+    def seen_by(self, name: ObjectiveName, *, attacked: bool) -> Split:
         """Return the samples that a term looks at; raises InputError if they were not attacked for it."""
-        split = self.adversarial if "adversarial" in name.reads else self.clean
+        split = self.adversarial if attacked else self.clean
         if split is None:
             raise InputError("objective.weights", name, "expected a validation set that was attacked")
         return split

@@ -26,6 +26,7 @@ from defense.influence.batching import with_auto_batch_size
 from defense.influence.finite import finite
 from defense.influence.members import Member, Parameters, installed
 from defense.influence.per_sample import backward, differentiating
+from defense.influence.user_objective import check_user_objective, values_of
 from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
 from defense.runtime.distributed import SINGLE_PROCESS, Ranks, raise_on_all, shard_batches
@@ -96,26 +97,41 @@ def objective_value(logits: Mapping[str, Tensor], validation: Validation, object
     """Return v for logits (v, classes) of the validation pictures: `clean`, and `adversarial`."""
     total = 0.0
     for name, weight in objective.weights.items():
-        seen = logits["adversarial" if "adversarial" in name.reads else "clean"]
-        total += weight * OBJECTIVES[name](seen, validation.seen_by(name), objective.positive).item()
+        total += weight * term(name, objective)(*seen(logits, validation, objective, name)).item()
     return total
+
+
+def seen(
+    logits: Mapping[str, Tensor], validation: Validation, objective: Objective, name: ObjectiveName
+) -> tuple[Tensor, Split]:
+    """Return the logits (v, classes), by `clean` and `adversarial`, and the samples that a term looks at."""
+    attacked = objective.looks_at_attacked(name)
+    return logits["adversarial" if attacked else "clean"], validation.seen_by(name, attacked=attacked)
+
+
+def term(name: ObjectiveName, objective: Objective) -> Callable[[Tensor, Split], Tensor]:
+    """Return v of one term, as a function of all logits and their samples."""
+    if name is ObjectiveName.own:
+        return lambda logits, split: values_of(logits, split, objective).mean()
+    return partial(OBJECTIVES[name], positive=objective.positive)
 
 
 def contributions(logits: Mapping[str, Tensor], validation: Validation, objective: Objective) -> Tensor:
     """Return the contribution (v,) of each validation sample to v: their mean is v, their spread its uncertainty.
 
-    logits: (v, classes), as of `objective_value`. The contribution to a mean is the loss of the sample. That to a
+    logits: (v, classes), as of `objective_value`. The contribution to a mean is the value of the sample. That to a
     gap is the infinitesimal jackknife: v and its derivative by the share of the sample (Jaeckel 1972).
     """
     total = torch.zeros(len(validation.clean), dtype=torch.float64, device=validation.clean.labels.device)
     for name, weight in objective.weights.items():
-        seen = logits["adversarial" if "adversarial" in name.reads else "clean"].double()
-        split = validation.seen_by(name)
-        if OBJECTIVES[name] is mean_loss:
-            total += weight * cross_entropy(seen, split.labels)
+        own, split = seen(logits, validation, objective, name)
+        if name is ObjectiveName.own:
+            total += weight * values_of(own.double(), split, objective)
+        elif OBJECTIVES[name] is mean_loss:
+            total += weight * cross_entropy(own.double(), split.labels)
         else:
-            gap = OBJECTIVES[name](seen, split, objective.positive)
-            total += weight * (gap + gap_derivative(seen, split, objective.positive, name))
+            gap = OBJECTIVES[name](own.double(), split, objective.positive)
+            total += weight * (gap + gap_derivative(own.double(), split, objective.positive, name))
     return total
 
 
@@ -134,8 +150,9 @@ def check_objective(objective: Objective, split: Split, classes: int) -> None:
     """Raise InputError if a term of `objective` cannot be computed on the validation samples of `split`."""
     blank = torch.zeros((len(split), classes), device=split.labels.device)
     for name in objective.weights:
-        function = OBJECTIVES[name]
-        if function is not mean_loss:
+        if name is ObjectiveName.own:
+            check_user_objective(objective, split, classes)
+        elif (function := OBJECTIVES[name]) is not mean_loss:
             if objective.positive >= classes:
                 raise InputError("objective.positive", objective.positive, f"expected a class, 0 to {classes - 1}")
             function(blank, split, objective.positive)
@@ -153,15 +170,9 @@ def parts_of(
     """Return every term of `objective` with its gradient at `member`, in eval mode. ranks: shares the batches."""
     parts = []
     for name, weight in objective.weights.items():
-        function = OBJECTIVES[name]
-        split = validation.seen_by(name)
+        split = validation.seen_by(name, attacked=objective.looks_at_attacked(name))
         value, gradient = value_and_gradient(
-            model,
-            member,
-            split,
-            partial(function, positive=objective.positive),
-            batch_size=batch_size,
-            ranks=ranks,
+            model, member, split, term(name, objective), batch_size=batch_size, ranks=ranks
         )
         parts.append(Part(name, weight, value, gradient))
     return parts

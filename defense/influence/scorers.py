@@ -29,6 +29,7 @@ from defense.influence.objectives import Part, check_objective, parts_of
 from defense.influence.per_sample import length_of, squared_norms
 from defense.influence.precision import check_precision, rank_correlation
 from defense.influence.problem import ScoreResult, ScoringContext
+from defense.influence.user_scorer import own
 from defense.models.contract import check_function
 from defense.models.loss import cross_entropy
 from defense.models.modes import evaluating
@@ -249,4 +250,5 @@ METHODS: dict[Method, Callable[[ScoringContext], ScoreResult]] = {
     Method.confident_learning: confident_learning,
     Method.random: random,
     Method.oracle: oracle,
+    Method.own: own,
 }

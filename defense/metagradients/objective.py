@@ -11,7 +11,7 @@ from defense.config.schema import Objective
 from defense.data.validation import Validation
 from defense.influence.batching import with_auto_batch_size
 from defense.influence.members import Parameters
-from defense.influence.objectives import OBJECTIVES, gradient_by
+from defense.influence.objectives import gradient_by, term
 from defense.metagradients.norms import open_statistics
 from defense.models.modes import evaluating
 
@@ -30,10 +30,9 @@ def final_gradients(
         leaves: list[Tensor] = [*weights.values(), *statistics.values()]
         total = [torch.zeros_like(leaf) for leaf in leaves]
         for name, share in objective.weights.items():
-            function = partial(OBJECTIVES[name], positive=objective.positive)
-            split = validation.seen_by(name)
-            term = partial(gradient_by, model, leaves, split, function)
-            values[str(name)], found = with_auto_batch_size(batch_size, split, term)
+            split = validation.seen_by(name, attacked=objective.looks_at_attacked(name))
+            one_pass = partial(gradient_by, model, leaves, split, term(name, objective))
+            values[str(name)], found = with_auto_batch_size(batch_size, split, one_pass)
             total = [whole + share * part for whole, part in zip(total, found, strict=True)]
     names = [*weights, *statistics]
     both = dict(zip(names, (part.detach() for part in total), strict=True))

@@ -82,6 +82,23 @@ def attributes_of(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def weights_of(model: nn.Module) -> Iterator[None]:
+    """Put back what is written into parameters; inside they have no gradient yet."""
+    before = {each: (each.detach().clone(), each.grad, each.requires_grad) for each in model.parameters()}
+    for weight in before:
+        weight.grad = None
+    try:
+        yield
+    finally:
+        for weight, (value, gradient, asked) in before.items():
+            with torch.no_grad():
+                if not torch.equal(weight, value):
+                    weight.copy_(value)
+            weight.grad = gradient
+            weight.requires_grad_(asked)
+
+
+@contextmanager
 def called_alike(model: nn.Module) -> Iterator[None]:
     """Let every call see its own copy of the pictures, take the same path and return exact logits.
 

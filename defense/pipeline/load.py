@@ -26,6 +26,7 @@ from defense.metagradients.contract import check_differentiable
 from defense.models.build import Design
 from defense.models.states import prepared
 from defense.pipeline.descent import check_room_for_removal
+from defense.pipeline.parts import check_parts
 from defense.pipeline.run import Run
 from defense.randomness import derive
 from defense.robustness.suite import check_shape
@@ -80,9 +81,10 @@ def checked_run(
     design = designs(config.model, data, config.seed)
     model = design.build()  # fails here, before any compute, where it does not fit
     used = {"attack": config.attack} if attacks_validation(config) else {}
-    if config.task is Task.defend:
+    if "evaluation" in config.task.reads and config.data.source is not Source.text:
         used |= {f"evaluation.attacks.{name}": attack for name, attack in config.evaluation.attacks.items()}
     check_shape("threat.eps", used.items(), config.threat, data.shape)
+    check_parts(config, model, data, used)
     noise = data.noise_known
     if config.scorer.method is Method.metagradient:
         check_differentiable(design.build(), data.train)

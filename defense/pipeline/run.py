@@ -21,9 +21,10 @@ from defense.artifacts import (
     Smoothness,
     Treatment,
 )
-from defense.config.choices import Harm, Optimizer, Recipe
+from defense.config.choices import Harm, Optimizer, Recipe, TreatmentName
 from defense.config.reads import attacks_validation, reading
 from defense.config.schema import Config, Scorer, Train, Training, Treat, plain
+from defense.data.given_scores import read_scores
 from defense.data.harm import stamped
 from defense.data.images import TensorImages
 from defense.data.splits import Dataset, Split
@@ -41,11 +42,12 @@ from defense.stages.descent import Adversary, descent
 from defense.stages.evaluate import evaluate
 from defense.stages.measure import measure
 from defense.stages.metagradient import metagradient, smoothness
-from defense.stages.score import score, score_mean
+from defense.stages.score import score, score_by_file, score_mean
 from defense.stages.train import train, untrained
 from defense.stages.trained import Trained
 from defense.stages.trajectory import plainly, trajectory
 from defense.stages.treat import control, treat, trusting, untreated
+from defense.stages.treat_user import control_of_user, treat_by_user
 from defense.store.stage import StageRunner
 
 
@@ -176,6 +178,9 @@ class Run:
         names = reading(scorer)
         if "trajectory" in names:
             return self.metagradient(scored, target, validation)
+        if "path" in names:
+            given, here = read_scores(scorer.path, self.data), self.runtime.named(scored.label)
+            return score_by_file(here, scored.model, train_split, given, batch_size=scorer.batch_size)
         looks = "objective" in names
         attacks = "attacked" in names or ("attacked_train" in names and scorer.attacked_train)
         return score(
@@ -266,14 +271,18 @@ class Run:
 
     def treat(self, scores: Scores, spec: Treat, label: str = "") -> Treatment:
         """Treat the training split by its scores."""
-        runtime = self.runtime.named("defended", label)
-        return treat(runtime, self.data.train, scores, spec, classes=self.data.classes)
+        runtime, train, classes = self.runtime.named("defended", label), self.data.train, self.data.classes
+        if spec.name is TreatmentName.own:
+            seed = derive(self.config.seed, "user treatment")
+            return treat_by_user(runtime, train, scores, spec, classes=classes, seed=seed)
+        return treat(runtime, train, scores, spec, classes=classes)
 
     def control(
         self, scores: Scores, defended: Treatment, spec: Treat, label: str = "", *, index: int = 0
     ) -> Treatment:
         """Treat as many samples at random."""
-        return control(
+        draw = control_of_user if spec.name is TreatmentName.own else control
+        return draw(
             self.runtime.named(label),
             self.data.train,
             scores,

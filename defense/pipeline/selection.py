@@ -63,7 +63,7 @@ def choose(run: Run, scores: Scores) -> Chosen:
     best = max([without, *worthy], key=lambda candidate: candidate.defended)
     rows = [
         {
-            "treatment": "none" if candidate is without else str(candidate.spec.name),
+            "treatment": "none" if candidate is without else candidate.spec.title,
             "budget": candidate.spec.budget,
             "control": candidate.control,
             "defended": candidate.defended,

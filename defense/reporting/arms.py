@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import pandas as pd
+
+from defense.reporting.statistics import percent
+
 # trusted: trained on trusted samples too, which in trusted_3 weigh 3 times as much
 # proxy: the model of another recipe that scores come from
 ARMS = ("baseline", "control", "defended", "trusted", "proxy")
@@ -41,11 +45,38 @@ def header(arms: Collection[str]) -> tuple[str, ...]:
     return ("test accuracy, %", *map(arm_in_words, arms_of(arms)), "defended - control (95 %)")
 
 
+def accuracies(evaluation: pd.DataFrame) -> dict[str, Any]:
+    """Return {clean, triggered, transfer, adaptive: {attack: ..., worst: ...}} in percent.
+
+    triggered: if there is a planted trigger.
+    """
+    nested: dict[str, Any] = {}
+    for column in evaluation.columns.drop(["id", "prediction"]):
+        kind, _, attack = str(column).partition(".")
+        share = percent(evaluation[column].sum(), len(evaluation))
+        if attack:
+            nested.setdefault(kind, {})[attack] = share
+        else:
+            nested[kind] = share
+    return nested
+
+
 def metrics(arm: dict[str, Any]) -> list[str]:
     """Return the dotted names of an arm's accuracies, adaptive at worst first."""
     adaptive = sorted(arm["adaptive"], key=lambda attack: attack != "worst")
     others = [name for name in ("clean", "triggered", "transfer") if name in arm]
     return [*(f"adaptive.{attack}" for attack in adaptive), *others]
+
+
+def last_attack(arm: dict[str, Any]) -> str:
+    """Return the attack that all others come before: what survives it is the accuracy at worst."""
+    *_, last = (name for name in arm["adaptive"] if name != "worst")
+    return str(last)
+
+
+def shown_metrics(arm: dict[str, Any]) -> list[str]:
+    """Return the metrics that a page shows, at worst first: without the last attack, which is that again."""
+    return [metric for metric in metrics(arm) if metric != f"adaptive.{last_attack(arm)}"]
 
 
 def lookup(arm: dict[str, Any], metric: str) -> float:

@@ -1,4 +1,4 @@
-"""Names that a user chose, as each kind of file has to have them: Markdown, LaTeX, a chart, a terminal.
+"""Names that a user chose, as each kind of file has to have them: Markdown, LaTeX, CSV, a chart, a terminal.
 
 Whatever is in a name, a report is written; a sign that a form cannot show is there as its escape, as in `\\n`.
 """
@@ -35,6 +35,9 @@ LATEX = {
     "\N{MINUS SIGN}": "$-$",
 }
 NOT_LATIN = re.compile("[^\x00-\u017f\u2010-\u2027\u20ac]+")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet takes a cell that begins so for a formula
+FIGURE = r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+FIGURES = re.compile(rf"-|{FIGURE}(?: to {FIGURE}| \({FIGURE} to {FIGURE}\))?")  # as tables of pages have them
 MINUS = (  # of a number below zero, and between two names; a sign of a name is none
     (re.compile(r"(?<![\w.$-])-(?=\d)"), "$-$"),
     (re.compile(r"(?<= )-(?= )"), "$-$"),
@@ -68,6 +71,14 @@ def numbered(found: re.Match[str]) -> str:
     """Return letters that XeLaTeX and LuaLaTeX print, and for pdfLaTeX, which knows Latin alone, their numbers."""
     numbers = " ".join(f"U+{ord(letter):04X}" for letter in found[0])
     return rf"{{\ifdefined\Umathcode {found[0]}\else {numbers}\fi}}"
+
+
+def for_csv(text: str) -> str:
+    """Return a text that a spreadsheet shows as it is: after an apostrophe if it would be taken for a formula.
+
+    Numbers stay, also those with an interval. The rule is that of OWASP, "CSV injection".
+    """
+    return f"'{text}" if text.startswith(FORMULA) and not FIGURES.fullmatch(text) else text
 
 
 def for_chart(text: str) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from defense.reporting.escaping import UTF8, for_latex, write
+from defense.reporting.escaping import UTF8, for_csv, for_latex, write
 from defense.reporting.reading import FOLDER
 
 Printed = tuple[Sequence[str], Sequence[Sequence[str]]]  # the header and the rows of a table
@@ -45,6 +45,18 @@ def relative(target: Path, output: Path) -> str:
     return quote(os.fsencode(Path(os.path.relpath(target.resolve(), output.resolve())).as_posix()))
 
 
+def write_csv(table: pd.DataFrame, file: Path) -> None:
+    """Write a table as CSV in UTF-8, its texts and the names of its columns as `for_csv` returns them."""
+
+    def shown(column: pd.Series) -> pd.Series:
+        if pd.api.types.is_numeric_dtype(column):
+            return column
+        return column.map(lambda value: for_csv(value) if isinstance(value, str) else value)
+
+    safe = table.apply(shown).rename(columns=lambda name: for_csv(str(name)))
+    safe.to_csv(file, index=False, encoding=UTF8, errors="backslashreplace", lineterminator="\n")
+
+
 def write_tables(
     folder: Path,
     name: str,
@@ -63,7 +75,8 @@ def write_tables(
     file = folder / f"{name}.csv"
     if data is None:
         with file.open("w", newline="", encoding=UTF8, errors="backslashreplace") as out:
-            csv.writer(out, lineterminator="\n").writerows([header, *rows])
+            cells = ([for_csv(cell) for cell in row] for row in (header, *rows))
+            csv.writer(out, lineterminator="\n").writerows(cells)
     else:
         own = data.copy()
         if FOLDER in own:
@@ -71,7 +84,7 @@ def write_tables(
             own[FOLDER] = [
                 None if found is None else os.path.relpath(found, page.resolve()) for found in own[FOLDER]
             ]
-        own.to_csv(file, index=False, encoding=UTF8)
+        write_csv(own, file)
         own.to_parquet(folder / f"{name}.parquet", index=False)
     write(folder / f"{name}.tex", latex(*(paper or (header, rows)), caption=caption, label=f"tab:{name}"))
 

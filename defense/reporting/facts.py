@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from defense.config.choices import Harm, Norm, Source
+from defense.config.choices import Harm, Norm, Source, TreatmentName
+from defense.config.dotted import last_name
 from defense.config.schema import Threat
 from defense.reporting.frame import OPTIMIZE, Setting, by
 from defense.reporting.reading import COMMAND, Result, effect_of
@@ -121,6 +122,8 @@ def treated(settings: Sequence[Setting]) -> str:
         how = f" by metagradient descent in {counted(spec['rounds'], 'round')}" if descends else ""
         if effect_of(spec).weighs:
             treatments.append(f"weights{how}" if how else str(spec["name"]))
+        elif effect_of(spec) is TreatmentName.own:
+            treatments.append(f"{last_name(spec['_target_'])} {100 * spec['budget']:g} %")
         elif spec.get("threshold") is not None:
             treatments.append(f"{spec['name']} what scores below {spec['threshold']:g}")
         else:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from defense.config.choices import AUTO, Task, TreatmentName
+from defense.config.dotted import last_name, named
 from defense.errors import InputError
 from defense.reporting.arms import arms_of, has, lookup
 from defense.reporting.reading import (
@@ -186,6 +187,7 @@ def scorer_of(result: Result, shared: Shared) -> str:
     """
     config = result["config"]
     own = [part.removeprefix("scorer.") for part in swept(result, shared) if part.startswith("scorer.")]
+    own = [part.removeprefix("arguments.") for part in own if not part.startswith("_target_=")]
     if proxy_of(config) is None:
         own = [part for part in own if not part.startswith("proxy=")]
     return " ".join([config["scorer"]["name"], *(part for part in own if not part.endswith("=null"))])
@@ -195,6 +197,7 @@ def row_of(result: Result, shared: Shared, own: tuple[str, ...]) -> str:
     """Return the scorer with what else was swept and decides which samples are treated: 'ip, utility'."""
     parts = swept(result, shared)
     more = [part.removeprefix(f"{OBJECTIVE}=") for part in parts if part.startswith(OBJECTIVE)]
+    more = [last_name(part) if part.startswith(f"{OBJECTIVE}._target_=") else part for part in more]
     more = more if objective_of(result["config"]) else []
     more += [part.removeprefix(TREATMENT).removeprefix("treatment.") for part in parts if part.startswith(own)]
     return ", ".join([scorer_of(result, shared), *more])
@@ -281,11 +284,12 @@ def by(items: Sequence[T], key: Callable[[T], str]) -> dict[str, list[T]]:
 
 def described(setting: Setting) -> dict[str, Value]:
     """Return a setting by column: its scorer, objective, treatment, and everything else that was swept."""
-    objective = objective_of(setting.config)
+    objective, treatment = objective_of(setting.config), setting.config["treatment"]
+    terms = [named(term, objective.get("_target_")) for term in objective["weights"]] if objective else []
     return {
         "scorer": setting.row,
-        "objective": " + ".join(objective["weights"]) if objective else None,
-        "treatment": setting.config["treatment"]["name"],
+        "objective": " + ".join(terms) or None,
+        "treatment": named(treatment["name"], treatment.get("_target_")),
         **{name: value for name, value in setting.knobs.items() if name not in ("name", "treatment")},
     }
 

@@ -29,7 +29,7 @@ def check_result(result: dict[str, Any]) -> None:
         if not isinstance(result[field], kind):
             raise TypeError(f"{field} is no {kind.__name__}")
     int(result["seed"])
-    arms = {Task.defend, Task.repair, Task.evade}
+    arms = {Task.defend, Task.repair, Task.evade, Task.score}
     if Task(result["task"]) in arms and not isinstance(result["arms"], dict):
         raise TypeError("arms is no dict")
     missing = {"scorer", "treatment", "objective", "train"} - result["config"].keys()

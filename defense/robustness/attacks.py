@@ -23,10 +23,11 @@ from defense.config.schema import Attack, Threat, usual_step
 from defense.errors import InputError
 from defense.randomness import derive, global_seed
 from defense.robustness.aiming import at_each_target, margin, margin_ratio
-from defense.robustness.ball import distance, project
+from defense.robustness.ball import check_inside, project
 from defense.robustness.fab import fab
 from defense.robustness.probability_margin import margin_attack
 from defense.robustness.square import square_attack, tiles
+from defense.robustness.user_attack import own
 
 TorchAttack = Callable[[Tensor, Tensor], Tensor]
 PGD = {Norm.Linf: torchattacks.PGD, Norm.L2: torchattacks.PGDL2}
@@ -47,7 +48,7 @@ def perturb_batch(
 
     They are inside the ball and in [0, 1]; what apgd_t, fab_t or square does not break comes back as it was.
     purpose: the seed, and what its draws are for; the same gives the same pictures. Raises RuntimeError when the
-    attack leaves the threat model.
+    attack leaves the threat model, InputError when a function of the user does.
     """
     x = x.float()  # torchattacks keeps pictures in float32
     run = ATTACKS[attack.name](model, attack, threat, classes, derive(*purpose))
@@ -67,16 +68,6 @@ def gradient_names(model: nn.Module) -> Iterator[None]:
             found = type(model).__name__
             raise InputError("model", found, "its logits have no gradient by the pictures") from error
         raise
-
-
-def check_inside(x: Tensor, adversarial: Tensor, threat: Threat) -> None:
-    """Raise RuntimeError unless `adversarial` is finite, in [0, 1] and within the ball around `x` (b, ...)."""
-    moved = distance(x, adversarial, threat.norm).max()
-    tolerance = 1e-6 + 1e-5 * threat.eps
-    if not bool(moved <= threat.eps + tolerance):  # written so that NaN fails
-        raise RuntimeError(f"the attack moved a sample by {moved:g}, eps is {threat.eps:g}")
-    if adversarial.min() < 0 or adversarial.max() > 1:
-        raise RuntimeError("the attack left the pixel range [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -215,6 +206,7 @@ ATTACKS: dict[AttackName, Callable[[nn.Module, Attack, Threat, int, int], TorchA
     AttackName.square: square,
     AttackName.cw: cw,
     AttackName.deepfool: deepfool,
+    AttackName.own: own,
 }
 
 AUTOATTACK = (AttackName.apgd_ce, AttackName.apgd_t, AttackName.fab_t, AttackName.square)  # as the reference does

@@ -21,6 +21,16 @@ def distance(before: Tensor, after: Tensor, norm: Norm) -> Tensor:
     return length((after - before).flatten(1), norm)
 
 
+def check_inside(x: Tensor, adversarial: Tensor, threat: Threat) -> None:
+    """Raise RuntimeError unless `adversarial` is finite, in [0, 1] and within the ball around `x` (b, ...)."""
+    moved = distance(x, adversarial, threat.norm).max()
+    tolerance = 1e-6 + 1e-5 * threat.eps
+    if not bool(moved <= threat.eps + tolerance):  # written so that NaN fails
+        raise RuntimeError(f"the attack moved a sample by {moved:g}, eps is {threat.eps:g}")
+    if adversarial.min() < 0 or adversarial.max() > 1:
+        raise RuntimeError("the attack left the pixel range [0, 1]")
+
+
 def farthest(norm: Norm, shape: tuple[int, ...]) -> float:
     """Return the distance of the farthest two pictures of `shape` (C, H, W) with pixels in [0, 1]."""
     return {Norm.Linf: 1.0, Norm.L2: math.sqrt(math.prod(shape))}[norm]

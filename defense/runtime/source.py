@@ -32,10 +32,11 @@ hashed: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()  # by module, w
 known: dict[str, tuple[Any, dict[str, str]]] = {}  # by settings: the object and its hashes, one for all stages
 
 
-def source_digest(settings: dict[str, Any], part: str) -> dict[str, str]:
+def source_digest(settings: dict[str, Any], part: str, *, holder: str = "") -> dict[str, str]:
     """Return the hashes of the code and files that a part is made of, by module or setting; the same all through.
 
-    settings: of the part, with its dotted path under `_target_`; part: of the settings of a run, as model.
+    settings: of the part, with its dotted path under `_target_`; part: of the settings of a run, as model; holder:
+    the settings that `_version_` is given in, the part itself unless said.
     For code of this package there are none: versions of stages stand for it.
     """
     path = str(settings.get(TARGET))
@@ -45,7 +46,8 @@ def source_digest(settings: dict[str, Any], part: str) -> dict[str, str]:
     if name not in known or known[name][0] is not target:
         known[name] = target, {module.__name__: hash_once(module) for module in modules_of(path, target)}
         if not known[name][1] and VERSION not in settings:
-            advice = f"a change of it is not noticed; give +{part}.{VERSION}=1, and raise it with every change"
+            version = f"+{holder or part}.{VERSION}=1"
+            advice = f"a change of it is not noticed; give {version}, and raise it with every change"
             log.warning("%s._target_=%s has no source file: %s", part, path, advice)
     return known[name][1] | files_named(settings, part)
 

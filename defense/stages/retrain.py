@@ -75,7 +75,7 @@ def retrain(
     """
     ranks, size = runtime.ranks, 4 * training.recipe.batch_size
     mine, part = shard(ranks, len(parts)), rank_name(ranks, "retrainings")
-    at_baseline = validation.seen_by(ObjectiveName.robustness)
+    at_baseline = validation.seen_by(ObjectiveName.robustness, attacked=True)
 
     def retrained(number: int) -> nn.Module:
         own = replace(design, seed=derive(design.seed, "retraining", number)) if spec.fresh else design

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import pandas as pd
+from torch import Tensor
 
 from defense import influence, models
 from defense.artifacts import HeldOut, Scores
@@ -48,18 +49,25 @@ def score(
     )
     scored = METHODS[scorer.method](problem)
     prediction, losses = predict_with_losses(network, train, scorer.batch_size, ranks=runtime.ranks)
-    table = pd.DataFrame(
-        {
-            "id": train.ids.numpy(),
-            "score": scored.total.numpy(),
-            "label": train.labels.cpu().numpy(),
-            "truth": train.truth.cpu().numpy(),
-            "prediction": prediction.numpy(),
-            "loss": losses.numpy(),
-            **{f"score.{name}": values.numpy() for name, values in (scored.parts | scored.members).items()},
-        }
-    )
-    return Scores(table, as_table(scored.record))
+    table = as_scores(train, scored.total, prediction, losses)
+    parts = {f"score.{name}": values.numpy() for name, values in (scored.parts | scored.members).items()}
+    return Scores(table.assign(**parts), as_table(scored.record))
+
+
+def as_scores(train: Split, scores: Tensor, prediction: Tensor, losses: Tensor) -> pd.DataFrame:
+    """Return the table of scores, a row for each training sample."""
+    columns = {"id": train.ids, "score": scores, "label": train.labels, "truth": train.truth}
+    columns |= {"prediction": prediction, "loss": losses}
+    return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
+
+
+@stage(version=1, code=(influence, models), shared=True)
+def score_by_file(
+    runtime: Runtime, model: Model, train: Split, given: Tensor, *, batch_size: int | None
+) -> Scores:
+    """Return scores (n,) that somebody else has made, with the model's prediction and loss beside them."""
+    prediction, losses = predict_with_losses(model.network, train, batch_size, ranks=runtime.ranks)
+    return Scores(as_scores(train, given, prediction, losses), as_table({}))
 
 
 @stage(version=2, code=(influence, models))

@@ -17,8 +17,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from defense.config.reads import PARTS, read, reading
+from defense.config.reads import NAMES, PARTS, read, reading
 from defense.config.schema import Evaluation, Training
+from defense.runtime.source import TARGET
+from defense.runtime.user_function import source_of
 
 
 def key_of(identity: dict[str, Any]) -> str:
@@ -30,9 +32,10 @@ def canonical(value: Any, name: str = "key") -> Any:
     """Return a value as JSON can hold it; `name` says in errors where it stands.
 
     Equal numbers have one form, be they int, float, numpy's or -0.0. Enums count by their value, paths by their
-    text, settings by the fields that they read. Tensors and arrays count by dtype, shape and bytes, pictures by
-    their digest. An object with `digests` or an `identity` counts by these. Tensors by name, and a table, are one
-    hash. Order counts in lists, tuples and the attacks of a suite. Raises TypeError for any other, as a function.
+    text, settings by the fields that they read, with the code that these name. Tensors and arrays count by dtype,
+    shape and bytes, pictures by their digest. An object with `digests` or an `identity` counts by these. Tensors
+    by name, and a table, are one hash. Order counts in lists, tuples and the attacks of a suite. Raises TypeError
+    for any other, as a function.
     """
     if value is None or isinstance(value, bool | str):
         return value
@@ -59,7 +62,7 @@ def canonical(value: Any, name: str = "key") -> Any:
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, PARTS):
-        return canonical(read(value), name)
+        return canonical(read(value) | source_in(value), name)
     if isinstance(value, Training):
         threat = value.threat if "threat" in reading(value.recipe) else None
         return canonical({"recipe": value.recipe, "threat": threat}, name)
@@ -76,6 +79,14 @@ def canonical(value: Any, name: str = "key") -> Any:
     if isinstance(value, list | tuple):
         return [canonical(each, f"{name}.{number}") for number, each in enumerate(value)]
     raise TypeError(f"{name}: a {type(value).__name__} cannot be part of a key")
+
+
+def source_in(settings: Any) -> dict[str, Any]:
+    """Return the hashes of the code of a function of the user, if settings choose one; else nothing."""
+    if TARGET not in reading(settings):
+        return {}
+    part = next(part for kind, part in NAMES.items() if isinstance(settings, kind))
+    return {"source": source_of(settings, part)}
 
 
 def named(key: Any) -> str:

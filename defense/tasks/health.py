@@ -11,8 +11,10 @@ from defense.reporting.arms import arm_in_words, arms_of
 from defense.reporting.escaping import visible
 from defense.reporting.exports import Text
 from defense.reporting.frame import named_by_sweep, shared_overrides
+from defense.reporting.page import Section
 from defense.reporting.reading import Result, is_rival
 from defense.reporting.statistics import percent
+from defense.tasks.curves import eps_curves
 from defense.tasks.metagradient import rough
 
 Health = Mapping[str, Any]  # as in result.json
@@ -22,6 +24,11 @@ EPS = {Doubt.too_strong.value: "smaller", Doubt.too_weak.value: "larger"}  # tha
 LEARNED_NOTHING = "clean accuracy is not told from chance"
 SCORED = "scored model"  # the only arm of tasks that retrain none, or many; judged by its training samples
 Checks = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by arm and check, as in result.json
+CHECKED = (
+    "Each row counts samples that should not be there: signs of an attack that fails for another reason than "
+    "robustness, as masked gradients are.\n"
+    "allowed: as many as an honest model shows by chance once in a thousand times."
+)
 
 
 def warning(checks: Checks, health: Mapping[str, Any] | None = None) -> str:
@@ -212,3 +219,24 @@ def untold(results: Sequence[Result], about: str = "the treatment", *, shown: in
     return (
         f"Nothing can be said about {len(idle)} of {len(results)} runs ({why}): {'; '.join(named[:shown])}{more}."
     )
+
+
+def health_section(numbers: dict[str, Any]) -> Section:
+    """Return what the health checks count, an arm a column, and what clean accuracy is without learning."""
+    checks, heading, chance = numbers["checks"], "Can these numbers be believed?", chance_of(numbers["health"])
+    if not checks:
+        said = "The health checks were left out (evaluation.checked=0)."
+        return Section("health", heading, f"{chance}\n{said}")
+    head = (f"of {looked_at(checks)} test samples", *map(arm_in_words, arms_of(checks)), "allowed")
+    nothing = "" if warning(checks, numbers["health"]) else "Nothing is flagged. "
+    said = f"{nothing}{CHECKED}\n{reach(checks)}"
+    return Section("health", heading, f"{chance}\n{said}", head, check_rows(checks))
+
+
+def eps_section(checks: Checks, eps: float) -> list[Section]:
+    """Return accuracy against eps of the arms that were checked; no section without."""
+    falls = {arm: found["falls"]["numbers"] for arm, found in checks.items()}
+    if not falls:
+        return []
+    text = f"On the {looked_at(checks)} checked test samples alone. The axis of eps is not to scale."
+    return [Section("checks", "Accuracy under PGD as eps grows", text, chart=eps_curves(falls, eps))]

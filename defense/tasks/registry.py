@@ -19,6 +19,7 @@ from defense.tasks.evade.run import evade
 from defense.tasks.faithfulness.run import faithfulness
 from defense.tasks.order.run import order
 from defense.tasks.repair.run import repair
+from defense.tasks.score.run import score
 from defense.tasks.speed.run import speed
 
 TASKS: dict[Task, Callable[[Run, Path, list[str]], dict[str, Any]]] = {
@@ -29,6 +30,7 @@ TASKS: dict[Task, Callable[[Run, Path, list[str]], dict[str, Any]]] = {
     Task.evade: evade,
     Task.order: order,
     Task.speed: speed,
+    Task.score: score,
 }
 
 

@@ -16,6 +16,7 @@ from defense.tasks.faithfulness.report import by_target, faithfulness_page
 from defense.tasks.order.report import by_damping, order_page
 from defense.tasks.repair.report import repair_page
 from defense.tasks.rows import by_arm, scored
+from defense.tasks.score.report import score_page
 from defense.tasks.speed.report import by_work, timing_page
 
 
@@ -35,4 +36,5 @@ REPORTS: dict[Task, Report] = {
     Task.evade: Report(evaded_page, by_share),
     Task.order: Report(order_page, scored(by_damping)),
     Task.speed: Report(timing_page, scored(by_work)),
+    Task.score: Report(score_page, by_arm),
 }

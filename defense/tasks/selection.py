@@ -89,7 +89,8 @@ def one_class_said(found: dict[str, Any] | None, total: int, treatment: dict[str
 
 def advice(treatments: Sequence[dict[str, Any]]) -> str:
     """Return advice on treatments of one class alone; nothing if a budget cannot be spent by class."""
-    free = any(not effect_of(spec).weighs and spec.get("balance") != "class" for spec in treatments)
+    effects = [(effect_of(spec), spec.get("balance")) for spec in treatments]
+    free = any("balance" in effect.reads and not effect.weighs and own != "class" for effect, own in effects)
     return "; with treatment.balance=class the budget is spent in every class alike" if free else ""
 
 

@@ -14,7 +14,10 @@ from typing import Any
 import pandas as pd
 
 from defense.artifacts import write_json
+from defense.config.choices import TreatmentName
+from defense.pipeline.originals import digest_of
 from defense.reporting.escaping import for_terminal
+from defense.reporting.exports import write_csv
 from defense.reporting.page import Page, Section, write_page
 from defense.reporting.run import Scoring, named
 from defense.runtime.runtime import Runtime
@@ -73,9 +76,30 @@ def written(
     histories: dict[str, pd.DataFrame] | None = None,
 ) -> dict[str, Any]:
     """Write result.json, the scores and a page; histories: the curves of trainings, by arm, to be tracked."""
-    named(run.scores, run.data).to_parquet(output / "scores.parquet", index=False)
+    write_scores(run, run.scores, output)
     finish(runtime, run, numbers, lambda folder: draw_page(run, page(), folder), output, histories or {})
     return numbers
+
+
+def write_scores(run: Scoring, scores: pd.DataFrame, output: Path) -> None:
+    """Write scores.parquet and scores.csv: a row for each training sample, in order of id."""
+    table = named(scores, run.data)
+    table.to_parquet(output / "scores.parquet", index=False)
+    write_csv(table, output / "scores.csv")
+
+
+def write_treatment(run: Scoring, treatment: pd.DataFrame, output: Path) -> None:
+    """Write kept.csv, the samples to train on, and weights.csv, which has every sample; both in order of id.
+
+    treatment: as artifacts.Treatment. What is removed has weight 0. If samples are relabelled, kept.csv has their
+    labels, too.
+    """
+    table = named(treatment, run.data)
+    table["weight"] = table["weight"].where(table["keep"], 0.0)
+    relabelled = run.config.treatment.effect is TreatmentName.relabel
+    kept = table.loc[table["keep"], ["id", "name", *(["label"] if relabelled else [])]]
+    write_csv(kept, output / "kept.csv")
+    write_csv(table[["id", "name", "weight", "label"]], output / "weights.csv")
 
 
 def finish(
@@ -108,6 +132,13 @@ def record_section(run: Scoring) -> list[Section]:
     return [Section("record", heading, said, ("", "value"), rows, collapsed=True)] if rows else []
 
 
+def stages_section(seconds: dict[str, float]) -> Section:
+    """Return how long every stage took when it was computed."""
+    rows = [(stage.replace("_", " "), f"{value:.1f}") for stage, value in seconds.items()]
+    head = ("stage", "seconds when computed")
+    return Section("stages", "How long it took", "", head, rows, collapsed=True)
+
+
 def common(run: Scoring) -> dict[str, Any]:
     """Return what the result.json of every task holds."""
     return {
@@ -115,6 +146,7 @@ def common(run: Scoring) -> dict[str, Any]:
         "task": str(run.config.task),
         "seed": run.config.seed,
         "sizes": {part: len(getattr(run.data, part)) for part in ("train", "validation", "test")},
+        "data": {"classes": run.data.class_names, "digest": digest_of(run.data.train)},
         "left_out": run.data.left_out,
         "health": health_of({SCORED: run.learned}, run.data.class_names),
         "scoring": {"record": run.record, "members": spread(run.scores)},

@@ -296,8 +296,8 @@ def test_folders_that_have_no_such_config_are_named(tmp_path: Path) -> None:
 def test_a_primary_config_and_groups_of_ones_own(command: Command, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     (mine / "scorer").mkdir(parents=True)
-    (mine / "mine.yaml").write_text("defaults:\n  - config\n  - override /scorer: own\n  - _self_\nseed: 7\n")
-    (mine / "scorer/own.yaml").write_text("name: ip\ncount: 9\n")
+    (mine / "mine.yaml").write_text("defaults:\n  - config\n  - override /scorer: ours\n  - _self_\nseed: 7\n")
+    (mine / "scorer/ours.yaml").write_text("name: ip\ncount: 9\n")
     for flags in (["--config-path", "mine"], ["--config-dir", "mine"]):
         code, out, err = command(*flags, "--config-name", "mine", "--cfg", "job", "train.epochs=3")
         assert (code, err) == (0, "")

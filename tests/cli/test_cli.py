@@ -218,10 +218,10 @@ def test_a_sweep_over_seeds_and_its_summary(command: Command, tmp_path: Path, ca
     assert command_line in (tmp_path / "runs/sweep/report.md").read_text("utf-8")
 
 
-OF_TREATMENT = "name, budget, budgets, names, held_out, threshold, balance, rounds, rate, confidence, discrete"
+OF_TREATMENT = "budget, name, budgets, names, held_out, threshold, balance, rounds, rate, confidence, discrete"
 TREATMENT = f"expected one of {OF_TREATMENT}"
 BAD = {
-    "an unknown choice of a group": (["scorer=magic"], ["scorer/magic", "ip", "random"]),
+    "an unknown choice of a group": (["scorer=magic"], ["scorer=magic: expected one of", "ip", "random"]),
     "an unknown field": (
         ["treatment.budgett=0.1"],
         [
@@ -238,7 +238,7 @@ BAD = {
     "an unknown norm": (["threat.norm=L7"], ["threat.norm", "L7", "Linf, L2"]),
     "no steps": (["attack.steps=0"], ["attack.steps=0", "at least 1"]),
     "no steps of training's attack": (["train.attack_steps=0"], ["train.attack_steps=0", "at least 1"]),
-    "an unknown epoch to keep": (["train.keep=best"], ["train.keep", "best", "last, clean, robust"]),
+    "an unknown epoch to keep": (["train.keep=best"], ["train.keep", "best", "robust, last, clean"]),
     "an unknown recipe": (["train.recipe=free"], ["train.recipe", "free", "standard, adversarial, fast, trades"]),
     "a proxy of an unknown recipe": (["scorer.proxy=free"], ["scorer.proxy", "free", "fast, trades"]),
     "a decay of one": (["train.ema=1"], ["train.ema=1.0", "0.995"]),

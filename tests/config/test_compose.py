@@ -15,6 +15,10 @@ NEEDS = {
     "benchmark/cifar10n": ["data.path=x.npz"],
     "paper/noisy_labels": ["data.path=x.npz"],
     "table": ["data.path=x.csv", "data.target=y"],
+    **{
+        f"{group}-own": [f"{group}._target_=my_parts.f"]
+        for group in ("attack", "objective", "scorer", "treatment")
+    },
     **{name: ["task=repair", "objective=utility"] for name in ("text", "sst2", "mrpc", "advglue")},
 }
 CHOICES = [
@@ -31,9 +35,10 @@ CHOICES = [
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes(group: str, choice: str) -> None:
-    config = composed(f"{group}={choice}", *NEEDS.get(choice, []))
+    config = composed(f"{group}={choice}", *NEEDS.get(choice, NEEDS.get(f"{group}-{choice}", [])))
     if group in ("scorer", "treatment"):
-        assert str(getattr(config, group).name) == choice
+        expected = "f" if (group, choice) == ("scorer", "own") else choice  # of its path
+        assert str(getattr(config, group).name) == expected
 
 
 @pytest.mark.parametrize("task", ["defend", "repair"])

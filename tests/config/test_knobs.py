@@ -68,6 +68,7 @@ def scores(arguments: Mapping[str, Any]) -> Scores:
         return next(iter(arguments["each"].values()))
     table = pd.DataFrame({"id": train.ids.numpy(), "score": np.arange(len(train), dtype=float)})
     table["label"] = table["prediction"] = train.labels.numpy()
+    table["loss"] = 0.0
     return Scores(table.assign(**{f"score.{d:g}": 0.0 for d in arguments.get("dampings", ())}), record())
 
 
@@ -217,6 +218,7 @@ OPTIMIZE = [*SIZES, "treatment=optimize", "data.validation_size=40"]
 HALVES = [*SIZES, "task=faithfulness", "faithfulness.count=3"]
 
 TREATED = {"treat", "control"}
+BY_USER = {"treat_by_user", "control_of_user"}
 RETRAINED = TREATED | {"train"}
 SHOWN = {"train", "score", "attack", "evaluate"}  # stages that look at pictures
 ALL = SHOWN | TREATED
@@ -338,6 +340,22 @@ CASES = [
     case("scorer.iterations", 30, {"score"}, [*SIZES, "scorer.direction=cg"]),
     case("scorer.tolerance", 0.1, {"score"}, [*SIZES, "scorer.direction=cg"]),
     case("scorer.scale", 0.1, {"score"}, [*SIZES, "scorer.direction=lissa"]),
+    case("scorer.path", "inputs/scores2.csv", {"score_by_file"}, [*SIZES, "scorer=file",
+         "scorer.path=inputs/scores.csv"]),
+    case("scorer._target_", "my_parts.error_norm", {"score"}),
+    case("scorer._target_", "my_parts.error_norm", {"score"}, [*SIZES, "scorer._target_=my_parts.alignment"]),
+    case("scorer.arguments", "{order:1}", {"score"}, [*SIZES, "scorer._target_=my_parts.error_norm"]),
+    case("objective._target_", "my_parts.margin", {"score"}),
+    case("objective.arguments", "{least:-1}", {"score"}, [*SIZES, "objective._target_=my_parts.margin"]),
+    case("objective.attacked", "false", {"score"}, [*SIZES, "objective._target_=my_parts.margin"]),
+    case("objective.attacked", "false", {"descent", "contribution", "attack", "metagradient"},
+         [*OPTIMIZE, "objective._target_=my_parts.margin"]),
+    case("attack._target_", "my_parts.ascent", {"attack"}),
+    case("attack._target_", "my_parts.ascent", {"attack", "descent"}, OPTIMIZE),
+    case("attack.arguments", "{steps:2}", {"attack"}, [*SIZES, "attack._target_=my_parts.ascent"]),
+    case("treatment._target_", "my_parts.drop_lowest", TREATED | BY_USER),
+    case("treatment.arguments", "{share:0.2}", BY_USER, [*SIZES, "treatment._target_=my_parts.correct_or_drop"]),
+    case("treatment.budget", 0.2, BY_USER, [*SIZES, "treatment._target_=my_parts.correct_or_drop"]),
     *(
         case(f"treatment.{name}", value, TREATED)
         for name, value in {"name": "reweight", "budget": 0.2, "threshold": 1, "balance": "class"}.items()
@@ -360,9 +378,13 @@ CASES = [
     ),
     Case("evaluation.attacks.queries", "evaluation.attacks.square.queries=7", {"evaluate"},
          [*SIZES, "evaluation=standard", "evaluation.checked=0"]),
+    Case("evaluation.attacks._target_", "evaluation.attacks.pgd._target_=my_parts.ascent", {"evaluate"}, SIZES),
+    Case("evaluation.attacks.arguments", "evaluation.attacks.pgd.arguments={steps:2}", {"evaluate"},
+         [*SIZES, "evaluation.attacks.pgd._target_=my_parts.ascent"]),
     case("evaluation.masked", "[square]", {"evaluate"}, [*SIZES, "evaluation=standard"]),
     case("evaluation.batch_size", 8, {"attack", "evaluate"}),
     case("evaluation.checked", 6, {"check"}, [*SIZES, "evaluation.checked=5"]),
+    case("evaluation.checked", 6, {"check"}, [*SIZES, "evaluation.checked=5", "task=score"]),
     case("evaluation.trusted", "false", {"train"}),  # the walk evaluates one model: all have the same weights
     case("evaluation.trusted_weights", "[3]", {"train"}),
     case("evaluation.controls", 2, {"control", "train", "evaluate"}),
@@ -425,6 +447,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("knobs")
     inputs, rng = folder / "inputs", np.random.default_rng(0)
     write_inputs(inputs)
+    scores = pd.read_csv(inputs / "scores.csv")
+    scores.assign(score=-scores["score"]).to_csv(inputs / "scores2.csv", index=False)
     table = pd.read_csv(inputs / "table.csv")
     table.head(120).to_csv(inputs / "other.csv", index=False)
     table.assign(key=rng.permutation(len(table)) / 7).to_csv(inputs / "named.csv", index=False)

@@ -18,7 +18,7 @@ from defense.config.schema import Attack, Data, Scorer, Threat, Train, Treat
 from defense.data.validation import Validation
 from defense.models.checkpoints import Checkpoint
 from defense.runtime.progress import no_progress
-from defense.stages.treat import RankedSamples
+from defense.stages.treat import TREATMENTS, RankedSamples
 from tests.calls import perturb, score, treat
 from tests.conftest import TINY, changed, make_split
 
@@ -48,15 +48,16 @@ def looked_at(settings: Settings, use: Callable[[Settings], object]) -> set[str]
 
 
 NEEDS = {"confident_learning": "cleanlab"}
-OF_A_TRAINING = "metagradient"  # the others are taken of a model
-SCORERS = sorted(file.stem for file in (CONF / "scorer").glob("*.yaml") if file.stem != OF_A_TRAINING)
+ELSEWHERE = ("metagradient", "file")  # the others are taken of a model
+SCORERS = sorted(file.stem for file in (CONF / "scorer").glob("*.yaml") if file.stem not in ELSEWHERE)
+OWN = {"own": ["scorer._target_=my_parts.error_norm"]}
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.extra(NEEDS[name]) if name in NEEDS else ()) for name in SCORERS]
 )
 def test_scorers(name: str) -> None:
-    spec = replace(changed(f"scorer={name}").scorer, iterations=2)
+    spec = replace(changed(f"scorer={name}", *OWN.get(name, [])).scorer, iterations=2)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     train, validation = make_split(12, 3, (1, 2, 2)), make_split(6, 3, (1, 2, 2), seed=1)
     states = [Checkpoint("first", 1.0, model.state_dict()), Checkpoint("last", 1.0, model.state_dict())]
@@ -77,7 +78,8 @@ def test_scorers(name: str) -> None:
 def test_attacks(name: AttackName) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     samples, ball = make_split(6, 3, (1, 4, 4)), Threat(Norm.Linf, 0.1)
-    spec = Attack(name, steps=2, queries=5, restarts=1)
+    path = {AttackName.own: "my_parts.ascent"}.get(name)
+    spec = Attack(name, steps=2, queries=5, restarts=1, _target_=path)
 
     def use(attack: Attack) -> None:
         perturb(model, samples, attack, ball, classes=3, batch_size=6, seed=0, progress=no_progress)
@@ -89,7 +91,7 @@ def test_attacks(name: AttackName) -> None:
 
 
 @pytest.mark.parametrize("threshold", [None, -1.0])
-@pytest.mark.parametrize("name", TreatmentName)
+@pytest.mark.parametrize("name", list(TREATMENTS))
 def test_treatments(name: TreatmentName, threshold: float | None) -> None:
     rng = np.random.default_rng(0)
     train = make_split(30, 3, (1, 2, 2))

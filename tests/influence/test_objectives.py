@@ -109,7 +109,7 @@ def test_a_group_without_the_class_has_no_equal_opportunity() -> None:
 def test_contributions_tell_what_one_more_such_sample_changes() -> None:
     """Beside 500 copies of the set, a further copy of a sample moves v by (its contribution - v) / 12,001."""
     weights = {name: 0.1 * (1 + index) for index, name in enumerate(ObjectiveName)}
-    objective = Objective(weights, positive=1)
+    objective = Objective(weights, positive=1, _target_="my_parts.margin")
     draw = torch.Generator().manual_seed(3)
     logits = {name: torch.randn(24, 3, generator=draw, dtype=torch.float64) for name in ("clean", "adversarial")}
 

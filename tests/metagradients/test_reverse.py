@@ -123,7 +123,7 @@ class Case:
             take(run, 0, run.steps * (epochs or self.recipe.epochs))
             parts = {
                 "clean": self.validation.clean,
-                "adversarial": self.validation.seen_by(ObjectiveName.robustness),
+                "adversarial": self.validation.seen_by(ObjectiveName.robustness, attacked=True),
             }
             logits = {name: predict(run.result, split, batch_size=64) for name, split in parts.items()}
             found.append(objective_value(logits, self.validation, objective))

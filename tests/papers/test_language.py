@@ -100,7 +100,7 @@ def test_a_model_of_pictures_is_refused(files: Path, command: Command) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["task=defend"], "task=defend: expected detect or repair, for data=text"),
+        (["task=defend"], "task=defend: expected detect, repair or score, for data=text"),
         (["data=mrpc", "objective=robustness"], "objective.weights=robustness: expected data.given_path"),
         (["train=adversarial"], "train.recipe=adversarial: expected standard"),
         (["scorer=adversarial_loss"], "scorer.method=adversarial_loss: expected another"),

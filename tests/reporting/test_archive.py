@@ -34,6 +34,7 @@ SMALL += ["evaluation.checked=10", "evaluation.attacks.pgd.steps=2", "evaluation
 CELLS: dict[Task, list[str]] = {
     Task.defend: ["data=digits", "data.train_size=90"],
     Task.detect: ["data=moons"],
+    Task.score: ["data=moons"],
     Task.repair: ["data=moons", "objective=utility"],
     Task.evade: ["data=moons", "evade.shares=[0.125,0.3]"],
     Task.order: ["data=moons", "scorer=datainf", "order.dampings=[0.1,1]"],

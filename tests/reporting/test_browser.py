@@ -26,7 +26,7 @@ from defense.reporting.charts import (
 )
 from defense.reporting.page import Page, Picture, Section, write_page
 from defense.reporting.statistics import mean_interval
-from defense.tasks.defend.charts import eps_curves
+from defense.tasks.curves import eps_curves
 from tests.reporting.cells import fail, grid
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

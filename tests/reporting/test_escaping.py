@@ -28,6 +28,7 @@ from defense.reporting.charts import (
 )
 from defense.reporting.escaping import (
     for_chart,
+    for_csv,
     for_latex,
     for_markdown,
     for_terminal,
@@ -35,7 +36,7 @@ from defense.reporting.escaping import (
     storable,
     visible,
 )
-from defense.reporting.exports import Text, latex, relative
+from defense.reporting.exports import Text, latex, relative, write_csv
 from defense.reporting.page import Failure, Page, Section, write_page
 from defense.reporting.statistics import mean_interval
 from tests.cli.test_report import result
@@ -192,10 +193,59 @@ def test_tables_hold_every_name(folder: Path) -> None:
     with (folder / "tables/part_0.csv").open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["a", "b"], [SIGNS, SIGNS]]
     stored = [*NAMES[:-1], "latin\\udce91"]
-    assert pd.read_csv(folder / "tables/settings.csv")["scorer"].tolist() == stored
+    csv_has = ["'- item" if name == "- item" else name for name in stored]  # it would be a formula
+    assert pd.read_csv(folder / "tables/settings.csv")["scorer"].tolist() == csv_has
     found = pd.read_parquet(folder / "tables/settings.parquet")
     assert found["scorer"].tolist() == stored
     assert found["number"].tolist() == list(range(len(NAMES)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=cmd|' /C calc'!A0",
+        "+1+cmd|'x'!A0",
+        "-2+3",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "- item",
+        "+",
+        "--",
+        "=",
+        "-a",
+    ],
+)
+def test_a_text_that_a_spreadsheet_would_compute_begins_with_an_apostrophe(text: str) -> None:
+    assert for_csv(text) == f"'{text}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "a", "1=1", "-", "-0.4", "+5", "-1e-05", "+5.0 (+2.5 to +7.5)", "-0.359 to +0.929", "a\n=1"),
+        *("<b>", "'=1", " =1", "(-1)", "0.5"),
+    ],
+)
+def test_numbers_and_other_texts_stay_as_they_are_in_csv(text: str) -> None:
+    assert for_csv(text) == text
+
+
+def test_csv_disarms_texts_and_leaves_numbers(tmp_path: Path) -> None:
+    """Numbers are read back bit for bit; names of columns are texts, too."""
+    numbers = [-1.5, 1e-17, 1 / 3]
+    table = pd.DataFrame(
+        {"=id": [3, -2, 1], "name": ["=1+1", 'a,"b"\nc', "-"], "score": numbers, "ok": [True] * 3}
+    )
+    write_csv(table, tmp_path / "a.csv")
+    found = pd.read_csv(tmp_path / "a.csv", keep_default_na=False)
+    assert found.columns.tolist() == ["'=id", "name", "score", "ok"]
+    assert found["name"].tolist() == ["'=1+1", 'a,"b"\nc', "-"]
+    assert found["score"].tolist() == numbers
+    assert found["'=id"].tolist() == [3, -2, 1]
+    write_csv(table.head(0), tmp_path / "none.csv")
+    assert (tmp_path / "none.csv").read_text("utf-8") == "'=id,name,score,ok\n"
 
 
 def test_a_sweep_over_names_that_are_not_utf_8_has_a_page(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from defense.config.schema import plain as as_plain
 from defense.robustness.checks import learned as learned_of
 from defense.tasks.evade.report import Evaded, accuracies, evaded_page, evaded_result
 from tests.cli.test_report import swept
-from tests.conftest import DEFAULT
+from tests.conftest import DEFAULT, make_split
 
 WAYS = ("clean", "frozen", "bounded", "adaptive")
 
@@ -67,7 +67,7 @@ def test_many_treatments_have_no_precision_and_no_recall() -> None:
     """Every share and protocol treats samples of its own; only the scores are compared with the known noise."""
     scores = pd.DataFrame({"label": [0, 1, 1, 0], "truth": [0, 1, 0, 0], "score": [0.3, -0.4, -0.2, 0.1]})
     parts: dict[str, Any] = {
-        "train": range(4),
+        "train": make_split(4, 2, (1, 2, 2)),
         "validation": (),
         "test": (),
         "noise_known": True,

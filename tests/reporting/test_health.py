@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from defense.tasks.defend.run_page import health_section
-from defense.tasks.health import check_rows, flagged_cells, looked_at, reach, warning
+from defense.tasks.health import check_rows, flagged_cells, health_section, looked_at, reach, warning
 
 LEARNED = {"samples": 80, "largest_class": {"index": 0, "name": "c0", "samples": 8}, "doubt": None}
 HEALTH = {"arms": {"baseline": LEARNED}, "conclusive": True, "reason": None}

@@ -23,8 +23,9 @@ from defense.data.splits import Dataset
 from defense.reporting.charts import png
 from defense.reporting.facts import left_out
 from defense.reporting.page import Page, Picture, Section, write_page
-from defense.tasks.defend.charts import amplified, candidate_curves, extremes, score_histogram, training_curves
-from defense.tasks.defend.run_page import at_both_ends, gallery
+from defense.tasks.curves import training_curves
+from defense.tasks.defend.charts import amplified, budget_line, candidate_curves
+from defense.tasks.samples import at_both_ends, extremes, gallery, score_histogram
 from tests.conftest import TINY, run_in
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -255,7 +256,7 @@ def test_the_line_of_the_histogram_says_no_more_than_is_so(taken: list[bool], sa
         data=SimpleNamespace(noise_known=False),
         descent=None,
     )
-    page = score_histogram(run)  # type: ignore[arg-type]
+    page = score_histogram(run, budget_line(run))  # type: ignore[arg-type]
     words = ("treated up to here", "nothing above is treated")
     assert [text for text in words if f">{text}<" in page] == [said]
 
@@ -309,8 +310,7 @@ def test_curves_show_robust_accuracy_and_the_kept_epoch() -> None:
     robust = history.assign(validation_robust_accuracy=[12.0, 19.0, 11.0])
     pages, charts = [], []
     for second in (history, robust):
-        arms = {"baseline": SimpleNamespace(history=history), "defended": SimpleNamespace(history=second)}
-        page = training_curves(SimpleNamespace(arms=arms))  # type: ignore[arg-type]
+        page = training_curves({"baseline": history, "defended": second})
         charts.append(page)
         pages.append((page.count("stroke-dasharray"), page.count("<use ")))
     assert pages[1][0] - pages[0][0] == 1

@@ -12,8 +12,9 @@ import pytest
 
 from defense.config.compose import composed
 from defense.pipeline.selection import measured
+from defense.reporting.arms import accuracies
 from defense.reporting.statistics import Mean, tango
-from defense.tasks.defend.result import accuracies, difference
+from defense.tasks.defend.result import difference
 from defense.tasks.defend.verdict import clean_said
 from defense.tasks.repair.measures import accuracy
 from tests.conftest import TINY, run_in

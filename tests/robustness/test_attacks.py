@@ -26,7 +26,8 @@ AUTO = Attack(name=AttackName.autoattack, steps=3, queries=20)
 ALL = [
     FGSM,
     PGD,
-    *(Attack(name=name, steps=3, queries=20) for name in AttackName if name.value not in ("fgsm", "pgd")),
+    *(Attack(name=name, steps=3, queries=20) for name in AttackName if name.value not in ("fgsm", "pgd", "own")),
+    Attack(name=AttackName.own, _target_="my_parts.ascent"),
 ]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from defense.config.choices import TreatmentName
 from defense.config.schema import Treat
 from defense.errors import InputError
-from defense.stages.treat import RankedSamples, untreated
+from defense.stages.treat import TREATMENTS, RankedSamples, untreated
 from tests.calls import control, order_of, treat
 from tests.conftest import DEFAULT, make_split
 
@@ -127,7 +127,7 @@ def test_what_the_model_agrees_with_is_not_relabelled() -> None:
     assert set(np.flatnonzero(below.table["treated"])) == set(other_label[SCORES[other_label] < 0])
 
 
-@pytest.mark.parametrize("name", list(TreatmentName))
+@pytest.mark.parametrize("name", list(TREATMENTS))
 def test_the_control_is_of_equal_size_and_drawn_by_its_order_alone(name: TreatmentName) -> None:
     chosen = spec(name=name)
     defended = treat(SPLIT, suggestion(SCORES), chosen)

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from defense.data.images import Images
-from defense.reporting.arms import arms_of, header, lookup, metrics, spoken, trusted_of
+from defense.reporting.arms import accuracies, arms_of, header, lookup, shown_metrics, spoken, trusted_of
 from defense.reporting.escaping import markdown
 from defense.reporting.run import Scoring
-from defense.reporting.statistics import Mean, paired_accuracies, paired_difference, percent, points
+from defense.reporting.statistics import Mean, paired_accuracies, paired_difference, points
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,6 @@ class Run(Scoring):
     def controls(self) -> dict[str, pd.DataFrame]:
         """The evaluation of every random draw, by its name."""
         return {"control": self.arms["control"].evaluation} | self.further_controls
-
-
-def accuracies(evaluation: pd.DataFrame) -> dict[str, Any]:
-    """Return {clean, triggered, transfer, adaptive: {attack: ..., worst: ...}} in percent.
-
-    triggered: if there is a planted trigger.
-    """
-    nested: dict[str, Any] = {}
-    for column in evaluation.columns.drop(["id", "prediction"]):
-        kind, _, attack = str(column).partition(".")
-        share = percent(evaluation[column].sum(), len(evaluation))
-        if attack:
-            nested.setdefault(kind, {})[attack] = share
-        else:
-            nested[kind] = share
-    return nested
 
 
 def arm_accuracies(run: Run) -> dict[str, dict[str, Any]]:
@@ -101,18 +85,6 @@ def treated(run: Run) -> int:
     return int(run.arms["defended"].treatment["treated"].sum())
 
 
-def last_attack(run: Run) -> str:
-    """Return the attack that all others come before: what survives it is the accuracy at worst."""
-    *_, last = (name for name in accuracies(run.arms["baseline"].evaluation)["adaptive"] if name != "worst")
-    return str(last)
-
-
-def shown_metrics(run: Run) -> list[str]:
-    """Return the metrics that a page shows, at worst first: without the last attack, which is that again."""
-    again = f"adaptive.{last_attack(run)}"
-    return [metric for metric in metrics(accuracies(run.arms["baseline"].evaluation)) if metric != again]
-
-
 def arm_rows(run: Run) -> list[dict[str, str]]:
     """Return one row per metric: its name, each arm in percent, and defended - control with its interval."""
     arms = {name: own for name, own in arm_accuracies(run).items() if name in arms_of(run.arms)}
@@ -122,7 +94,7 @@ def arm_rows(run: Run) -> list[dict[str, str]]:
             **{name: f"{lookup(arm, metric):.1f}" for name, arm in arms.items()},
             "difference": str(difference(run, metric)),
         }
-        for metric in shown_metrics(run)
+        for metric in shown_metrics(arms["baseline"])
     ]
 
 

@@ -78,7 +78,7 @@ def compare_arms(run: Run, overrides: list[str]) -> tuple[Finished, dict[str, Tr
     finished = Finished(
         **common,
         arms=arms,
-        adversarial=run.validation(scored[0]).seen_by(ObjectiveName.robustness).images,
+        adversarial=run.validation(scored[0]).seen_by(ObjectiveName.robustness, attacked=True).images,
         candidates=chosen.candidates if chosen else None,
         descent=descent.rounds,
         standing=plain(compared_under(attacked, clean)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,20 @@ from typing import Any
 import pandas as pd
 import torch
 
-from defense.config.choices import Harm, Method, Source, TreatmentName
-from defense.config.reads import reading
-from defense.reporting.arms import arm_in_words, arms_of, header, kind_of, lookup, spoken, trusted_of, weight_of
+from defense.config.choices import Harm, Source, TreatmentName
+from defense.reporting.arms import (
+    accuracies,
+    arm_in_words,
+    arms_of,
+    header,
+    kind_of,
+    last_attack,
+    lookup,
+    shown_metrics,
+    spoken,
+    trusted_of,
+    weight_of,
+)
 from defense.reporting.charts import png
 from defense.reporting.exports import Text
 from defense.reporting.facts import about_runs, attacked, call_of, made_of
@@ -23,35 +33,22 @@ from defense.reporting.frame import WORST, settings_of
 from defense.reporting.page import Page, Picture, Section, write_page
 from defense.reporting.run import Scoring, named
 from defense.reporting.statistics import deviation
-from defense.runtime.progress import in_words
 from defense.runtime.runtime import Runtime
-from defense.tasks.defend.charts import (
-    amplified,
-    candidate_curves,
-    eps_curves,
-    extremes,
-    score_histogram,
-    training_curves,
-)
-from defense.tasks.defend.result import Run, arm_rows, arms_table, draw_accuracies, last_attack, shown_metrics
+from defense.tasks.curves import training_curves
+from defense.tasks.defend.charts import amplified, budget_line, candidate_curves
+from defense.tasks.defend.result import Run, arm_rows, arms_table, draw_accuracies
 from defense.tasks.defend.verdict import result, scorer_of
 from defense.tasks.descent import descent_section
-from defense.tasks.health import Checks, chance_of, check_rows, looked_at, reach, warning
+from defense.tasks.health import eps_section, health_section, warning
 from defense.tasks.metagradient import about_derivative
+from defense.tasks.samples import galleries, scores_section
 from defense.tasks.selection import one_class_said
-from defense.tasks.writing import finish, record_section
+from defense.tasks.writing import finish, record_section, stages_section, write_scores, write_treatment
 
-SHOWN = 16  # samples in each gallery
 STRIP = 11  # samples in the strip of perturbations
-BOTH_ENDS = "Wrong labels stand at both ends: they make for large gradients, which may point either way."
 ONE_SEED = (
     "This is one seed ({seed}): the interval covers the choice of test samples, not the luck of retraining. "
     "For that: {command}."
-)
-CHECKED = (
-    "Each row counts samples that should not be there: signs of an attack that fails for another reason than "
-    "robustness, as masked gradients are.\n"
-    "allowed: as many as an honest model shows by chance once in a thousand times."
 )
 CHOSEN = (
     "Accuracy under adaptive attack on {count} validation samples that neither the objective nor the training "
@@ -79,6 +76,7 @@ def write_pages(run: Run, numbers: dict[str, Any], output: Path) -> None:
 def run_page(run: Run, numbers: dict[str, Any]) -> Page:
     """Return the page of a run; numbers: as in result.json."""
     checks = numbers["checks"]
+    histories = {name: arm.history for name, arm in run.arms.items()}
     sections = [
         arms_section(run),
         *controls_section(run),
@@ -87,11 +85,11 @@ def run_page(run: Run, numbers: dict[str, Any]) -> Page:
         *candidates_section(run),
         *descent_section(run, run.descent),
         selection_section(run, numbers),
-        scores_section(run, numbers),
+        scores_section(run, numbers["scoring"]["members"], budget_line(run)),
         *galleries(run),
         *record_section(run),
         strip_section(run),
-        Section("curves", "Training", chart=training_curves(run)),
+        Section("curves", "Training", chart=training_curves(histories)),
         stages_section(numbers["seconds"]),
     ]
     return Page(
@@ -122,12 +120,9 @@ def question(run: Run) -> str:
     effect = run.config.treatment.effect
     if run.descent is not None:
         return f"{'weighing' if effect.weighs else 'removing'} samples by metagradient descent"
+    if effect is TreatmentName.own:
+        return f"treating samples by {run.config.treatment.title}"
     return f"{effect.verb.lower()} what {scorer_of(run)} ranks lowest"
-
-
-def looks(run: Scoring) -> bool:
-    """Return whether the scorer looks at an objective: no other says what harms and what helps."""
-    return "objective" in reading(run.config.scorer)
 
 
 def arms_section(run: Run) -> Section:
@@ -150,7 +145,7 @@ def controls_section(run: Run) -> list[Section]:
     if not run.further_controls:
         return []
     draws = draw_accuracies(run)
-    measures = shown_metrics(run)
+    measures = shown_metrics(draws["control"])
     rows = [
         (str(number), *(f"{lookup(found, metric):.1f}" for metric in measures))
         for number, found in enumerate(draws.values(), start=1)
@@ -166,11 +161,12 @@ def controls_section(run: Run) -> list[Section]:
 def about_arms(run: Run) -> str:
     """Return what the rows and columns of the table of arms are, a line each."""
     control, defended = legend(run)
+    last = last_attack(accuracies(run.arms["baseline"].evaluation))
     interval = "Student's t" if run.further_controls else "Tango's score"
     control += f", the mean of {len(run.controls)} random draws" if run.further_controls else ""
     said = {
         "adaptive": "every model is attacked directly, and each attack runs only on samples that survived those "
-        f"before it. worst: after the last of them, {last_attack(run)}",
+        f"before it. worst: after the last of them, {last}",
         "transfer": "the same attacks frozen, made on the baseline, which overstates robustness",
         **({"triggered": TRIGGERED} if run.config.data.harm is Harm.trigger else {}),
         "baseline": "nothing treated",
@@ -196,32 +192,13 @@ def about_trusted(run: Run) -> str:
 
 def legend(run: Run) -> tuple[str, str]:
     """Return what the control and the defended arm are trained on."""
+    if run.config.treatment.effect is TreatmentName.own:
+        return TreatmentName.own.control, f"samples treated by {run.config.treatment.title}"
     if run.descent is None:
         return "as many samples treated at random", "the lowest scores treated"
     if run.config.treatment.effect.weighs:
         return "the same weights shuffled", "samples weighed by the descent"
     return "as many samples removed at random", "those of the lowest weights removed"
-
-
-def health_section(numbers: dict[str, Any]) -> Section:
-    """Return what the health checks count, an arm a column, and what clean accuracy is without learning."""
-    checks, heading, chance = numbers["checks"], "Can these numbers be believed?", chance_of(numbers["health"])
-    if not checks:
-        said = "The health checks were left out (evaluation.checked=0)."
-        return Section("health", heading, f"{chance}\n{said}")
-    head = (f"of {looked_at(checks)} test samples", *map(arm_in_words, arms_of(checks)), "allowed")
-    nothing = "" if warning(checks, numbers["health"]) else "Nothing is flagged. "
-    said = f"{nothing}{CHECKED}\n{reach(checks)}"
-    return Section("health", heading, f"{chance}\n{said}", head, check_rows(checks))
-
-
-def eps_section(checks: Checks, eps: float) -> list[Section]:
-    """Return accuracy against eps of the arms that were checked; no section without."""
-    falls = {arm: found["falls"]["numbers"] for arm, found in checks.items()}
-    if not falls:
-        return []
-    text = f"On the {looked_at(checks)} checked test samples alone. The axis of eps is not to scale."
-    return [Section("checks", "Accuracy under PGD as eps grows", text, chart=eps_curves(falls, eps))]
 
 
 def candidates_section(run: Run) -> list[Section]:
@@ -255,55 +232,6 @@ def selection_section(run: Run, numbers: dict[str, Any]) -> Section:
     )
 
 
-def scores_section(run: Run, numbers: dict[str, Any]) -> Section:
-    """Return the histogram of the scores, and what a score is."""
-    said = f"The lowest scores are suspected; {run.config.scorer.name} looks at no objective."
-    if looks(run):
-        lowers = f"how much training on the sample lowers the objective ({run.config.objective}), which is a loss"
-        said = f"A score is {lowers}: negative harms, positive helps."
-    if members := numbers["scoring"]["members"]:
-        kind = "the mean over trainings" if run.config.scorer.seeds > 1 else "a sum"
-        said += f"\nThe score is {kind}. Rank correlation of its parts with it: {in_words(members)}."
-    return Section("scores", "Scores of the training samples", said, chart=score_histogram(run))
-
-
-def galleries(run: Run) -> list[Section]:
-    """Return the training samples of the lowest and the highest scores."""
-    headings = ("Most harmful", "Most helpful") if looks(run) else ("Lowest scores", "Highest scores")
-    ends = extremes(run.scores, SHOWN).items()
-    found = [gallery(run, name, heading, table) for heading, (name, table) in zip(headings, ends, strict=True)]
-    said = at_both_ends(found) if run.config.scorer.method is Method.alignment else ""
-    return [*found[:-1], replace(found[-1], text=said)]
-
-
-def gallery(run: Run, name: str, heading: str, table: pd.DataFrame) -> Section:
-    """Return training samples as pictures, with what is known of each; table: rows of the scores."""
-    classes, ids = run.data.class_names, table["id"].tolist()
-    pixels = run.data.train.images.take(torch.tensor(table.index.tolist()))
-    wrong = [run.data.noise_known and row.label != row.truth for row in table.itertuples()]
-    columns = {
-        "id": [str(each) for each in ids],
-        "name": ["-" if own == str(each) else own for own, each in zip(run.data.names_of(ids), ids, strict=True)],
-        "label": [classes[label] for label in table["label"]],
-        "truth": [classes[truth] if odd else "-" for truth, odd in zip(table["truth"], wrong, strict=True)],
-        "model says": [classes[prediction] for prediction in table["prediction"]],
-        "score": [Text(f"{score:.3g}", value=score) for score in table["score"]],
-    }
-    columns = {column: cells for column, cells in columns.items() if set(cells) != {"-"}}
-    pictures = [
-        [Picture(f"{name}_{rank:02d}", png(pixel), f"training sample {each}", odd)]
-        for rank, (pixel, each, odd) in enumerate(zip(pixels, ids, wrong, strict=True), start=1)
-    ]
-    rows = list(zip(*columns.values(), strict=True))
-    return Section(name, heading, "", tuple(columns), rows, pictures=pictures)
-
-
-def at_both_ends(sections: Sequence[Section]) -> str:
-    """Return what to say if every gallery has a wrong label; else nothing."""
-    wrong = [any(picture.wrong for group in section.pictures for picture in group) for section in sections]
-    return BOTH_ENDS if all(wrong) else ""
-
-
 def strip_section(run: Run) -> Section:
     """Return the first validation samples: clean, adversarial, and the perturbation amplified."""
     first = torch.arange(min(STRIP, len(run.data.validation)))
@@ -322,13 +250,6 @@ def strip_section(run: Run) -> Section:
     return Section("strip", "What the attack does", said, pictures=groups)
 
 
-def stages_section(seconds: dict[str, float]) -> Section:
-    """Return how long every stage took when it was computed."""
-    rows = [(stage.replace("_", " "), f"{value:.1f}") for stage, value in seconds.items()]
-    head = ("stage", "seconds when computed")
-    return Section("stages", "How long it took", "", head, rows, collapsed=True)
-
-
 def draw_run(run: Run, numbers: dict[str, Any], folder: Path) -> str:
     """Write the pages of a run of task=defend into a folder; return what a terminal shows of them."""
     write_pages(run, numbers, folder)
@@ -343,9 +264,8 @@ def write_report(runtime: Runtime, run: Run, output: Path) -> dict[str, Any]:
     begin = time.perf_counter()
     numbers = result(run)
     columns = {name: run.arms["defended"].treatment[name].to_numpy() for name in ("treated", "weight")}
-    scores = named(run.scores.assign(**columns), run.data)
-    scores.to_parquet(output / "scores.parquet", index=False)
-    scores.to_csv(output / "scores.csv", index=False, encoding="utf-8")
+    write_scores(run, run.scores.assign(**columns), output)
+    write_treatment(run, run.arms["defended"].treatment, output)
     evaluations = {name: arm.evaluation for name, arm in run.arms.items()} | run.further_controls
     samples = [evaluation.assign(arm=name) for name, evaluation in evaluations.items()]
     named(pd.concat(samples), run.data).to_parquet(output / "per_sample.parquet", index=False)

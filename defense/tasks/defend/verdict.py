@@ -11,12 +11,12 @@ import pandas as pd
 from defense.config.choices import TreatmentName
 from defense.config.reads import reading
 from defense.config.schema import Config
-from defense.reporting.arms import training_on, trusted_of
+from defense.reporting.arms import accuracies, training_on, trusted_of
 from defense.reporting.frame import WORST
 from defense.reporting.reading import proxy_of
 from defense.reporting.run import Scoring
 from defense.reporting.statistics import Mean
-from defense.tasks.defend.result import Run, accuracies, arm_accuracies, difference, draw_accuracies, treated
+from defense.tasks.defend.result import Run, arm_accuracies, difference, draw_accuracies, treated
 from defense.tasks.descent import rounds_as_json
 from defense.tasks.health import Health, health_of, verdict_of
 from defense.tasks.selection import of_one_class, one_class, selection
@@ -67,6 +67,8 @@ def deed(run: Run) -> str:
     """Return what was done to how many training samples, as the subject of a sentence."""
     spec, count, total = run.config.treatment, treated(run), len(run.data.train)
     verb = spec.effect.verb
+    if spec.name is TreatmentName.own:
+        return f"{verb} {count} of {total} training samples by {spec.title} and the scores of {scorer_of(run)}"
     if run.descent is not None:
         (taken,) = run.descent["round"][run.descent["chosen"]]
         by = f"{aim(run.config)} (round {taken} of {len(run.descent) - 1})"
@@ -108,6 +110,8 @@ def untouched(run: Run) -> str:
         return "no round of the descent lowers the objective on the part of validation that decides"
     if spec.name is TreatmentName.reweight:
         return "all scores are alike"
+    if spec.name is TreatmentName.own:
+        return f"{spec.title} changes no sample"
     if gives_labels(run) and (run.scores["prediction"] == run.scores["label"]).all():
         return "the model gives no sample another label"
     if spec.threshold is not None:

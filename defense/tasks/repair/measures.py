@@ -75,6 +75,7 @@ AIMS = {  # what an objective is about
     ObjectiveName.robustness: Measure.given,
     ObjectiveName.demographic_parity: Measure.demographic_parity,
     ObjectiveName.equal_opportunity: Measure.equal_opportunity,
+    ObjectiveName.own: Measure.accuracy,
 }
 
 

@@ -27,7 +27,7 @@ from defense.tasks.descent import descent_section, descents, rounds_as_json
 from defense.tasks.health import doubts, health_of
 from defense.tasks.repair.measures import AIMS, GAPS, MEASURES, measured
 from defense.tasks.selection import of_one_class, one_class, one_class_said, one_sided, selection
-from defense.tasks.writing import common, written
+from defense.tasks.writing import common, write_treatment, written
 
 ABOUT = (
     "In brackets 95 % intervals over seeds. Differences are paired by seed; the control is treated alike, as many "
@@ -52,6 +52,7 @@ def write_repair(runtime: Runtime, run: Repair, output: Path) -> dict[str, Any]:
     """Write the predictions of every arm on every test sample; return the content of result.json."""
     scores = run.scores.assign(**{name: run.treatment[name].to_numpy() for name in ("treated", "weight")})
     named(per_sample(run), run.data).to_parquet(output / "per_sample.parquet", index=False)
+    write_treatment(run, run.treatment, output)
     numbers = repair_result(run)
 
     def page() -> Page:

@@ -1,0 +1,1 @@
+"""Scores alone: nothing is treated, and no second model is trained."""
