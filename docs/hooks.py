@@ -1,7 +1,7 @@
 """What the site takes from outside docs/: reports of runs, settings, examples, CONTRIBUTING and CHANGELOG.
 
 Links of the pages hold in the repository: they leave docs/ as ../runs/reports/... In the site these files are
-beside the pages, so that a link loses its first step.
+beside the pages, and a link loses its first step.
 """
 
 from __future__ import annotations
