@@ -9,16 +9,19 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import open_dict
+from omegaconf._utils import get_yaml_loader
 
 from defense.cli import report
 from defense.cli.arguments import arguments
@@ -73,14 +76,20 @@ def test_commands_are_found() -> None:
 
 
 @pytest.fixture(scope="module")
-def composer() -> CellComposer:
-    """What composes a command: groups that several commands choose are composed once."""
+def composer() -> Iterator[CellComposer]:
+    """What composes a command: files are read once, and groups that several commands choose are composed once."""
+    load = yaml.load
+    parsed = cache(lambda text: load(text, Loader=get_yaml_loader()))
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(yaml, "load", lambda file, Loader: parsed(file if isinstance(file, str) else file.read()))
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         loader: Any = hydra.config_loader
-        return CellComposer(loader, loader.load_configuration("config", [SEEDS], RunMode.MULTIRUN))
+        made = CellComposer(loader, loader.load_configuration("config", [SEEDS], RunMode.MULTIRUN))
+    yield made  # Hydra is closed: blocks of Python start it again
+    monkeypatch.undo()
 
 
 @pytest.mark.parametrize("command", [marked(each) for each in OF_RUNS])
