@@ -108,17 +108,15 @@ def test_a_command_composes(command: Command, composer: CellComposer) -> None:
 
 
 def cells_of(parsed: Sequence[Override]) -> Iterator[list[str]]:
-    """Return cells of a sweep in which every value of every setting is once."""
+    """Return as few cells of a sweep as have every value of every setting."""
     values = []
     for each in parsed:
         several = each.is_sweep_override() and not each.is_hydra_override()
         name = each.get_key_element()
         found = [f"{name}={value}" for value in each.sweep_string_iterator()] if several else [each.input_line]
         values.append([word for word in found if word])
-    yield [first for first, *_ in values]
-    for place, (_, *others) in enumerate(values):
-        for other in others:
-            yield [other if place == number else first for number, (first, *_) in enumerate(values)]
+    for number in range(max(map(len, values), default=1)):
+        yield [several[number % len(several)] for several in values]
 
 
 class Parsed(Exception):
