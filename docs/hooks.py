@@ -1,7 +1,7 @@
 """What the site takes from outside docs/: reports of runs, settings, examples, CONTRIBUTING and CHANGELOG.
 
-Links of the pages hold in the repository: they leave docs/ as ../runs/reports/... In the site these files are
-beside the pages, and a link loses its first step.
+Links of the pages hold in the repository: they leave docs/ as ../runs/reports/..., and CONTRIBUTING names docs/...
+In the site these files are beside the pages, and a link loses its first step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = "runs/reports/"
 TAKEN = ["CONTRIBUTING.md", "CHANGELOG.md", "conf/**/*.yaml", "examples/*.py", f"{REPORTS}**/*.*"]
-OUTSIDE = re.compile(rf"(\]\()\.\./(?={REPORTS}|conf/|examples/|CONTRIBUTING\.md|CHANGELOG\.md)")
+STEP = re.compile(  # of a link from docs/ to a file outside it, and of one from outside into docs/
+    rf"(?<=\]\()(\.\./(?={REPORTS}|conf/|examples/|CONTRIBUTING\.md|CHANGELOG\.md)|docs/)"
+)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#:\s]+)\)")  # neither a picture nor an address
 
 
@@ -33,7 +35,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Return a page with links that hold in the site; the tables of reports are left out of the search."""
     source = page.file.src_uri
     if not source.startswith(REPORTS):
-        return OUTSIDE.sub(r"\1", markdown)
+        return STEP.sub("", markdown)
     page.meta["search"] = {"exclude": True}
 
     def linked(link: re.Match[str]) -> str:
