@@ -64,7 +64,7 @@ def test_flags_may_stand_anywhere(words: str, expected: str) -> None:
         ("run", "run: expected NAME=VALUE without spaces, as in seed=1"),
         ("seed =1", "seed: expected NAME=VALUE"),
         ("=3", "=3: expected NAME=VALUE"),
-        ("model=null", "model=null: expected one of cnn, logistic, lora, mlp"),
+        ("model=null", "model=null: expected one of cnn, huggingface, logistic, lora, mlp"),
         ("data=1,2 -m", "data=1,2: expected one of adult"),
         ("experiment=3", "experiment=3: expected one of benchmark/cifar10n"),
         ("--experimental-rerun config.pickle", "--experimental-rerun=config.pickle: nothing is unpickled"),

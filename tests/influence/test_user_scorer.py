@@ -18,7 +18,7 @@ from defense.data.validation import Validation
 from defense.errors import InputError
 from defense.models.build import build
 from defense.runtime.progress import no_progress
-from tests.calls import score
+from tests.calls import score, scores_by_row
 from tests.conftest import scorer
 from tests.reference import inner_products
 
@@ -75,10 +75,10 @@ def test_a_notebook_takes_functions_by_their_path(digits: Dataset) -> None:
     splits = [
         (part.images.take(torch.arange(len(part))), part.labels) for part in (digits.train, digits.validation)
     ]
-    found = defense.score(model, *splits, objective=MARGIN, scorer=scorer(_target_="my_parts.alignment"))
-    by_ip = defense.score(model, *splits, objective=MARGIN, scorer="ip")
+    found = scores_by_row(model, *splits, objective=MARGIN, scorer=scorer(_target_="my_parts.alignment"))
+    by_ip = scores_by_row(model, *splits, objective=MARGIN, scorer="ip")
     torch.testing.assert_close(found, by_ip, rtol=1e-3, atol=1e-5)
-    mapped = defense.score(model, *splits, scorer={"_target_": "my_parts.alignment"})
+    mapped = scores_by_row(model, *splits, scorer={"_target_": "my_parts.alignment"})
     torch.testing.assert_close(
         mapped, inner_products(model, digits.train, digits.validation), rtol=1e-3, atol=1e-5
     )

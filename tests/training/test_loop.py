@@ -24,6 +24,7 @@ from defense.errors import InputError
 from defense.models.build import build
 from defense.runtime.progress import Progress, no_progress
 from defense.training.augment import plan_epoch
+from defense.training.recipes import RECIPES
 from defense.training.sgd import averaged
 from tests.calls import fit, losses_of, measuring
 from tests.conftest import recipe as default_recipe
@@ -153,7 +154,7 @@ def test_out_of_memory_names_the_batch_size(
         trained(digits, fabric)
 
 
-@pytest.mark.parametrize("name", list(Recipe))
+@pytest.mark.parametrize("name", list(RECIPES))
 @pytest.mark.parametrize("norm", [Threat(Norm.Linf, 0.1), Threat(Norm.L2, 0.5)])
 def test_a_loss_that_is_not_finite_stops_every_recipe(
     digits: Dataset, fabric: Fabric, name: Recipe, norm: Threat
@@ -223,7 +224,7 @@ def test_averages_take_whole_numbers_over() -> None:
     torch.testing.assert_close(average.module.weight.data, 0.81 * steps[0] + 0.09 * steps[1] + 0.1 * steps[2])
 
 
-@pytest.mark.parametrize("name", list(Recipe))
+@pytest.mark.parametrize("name", list(RECIPES))
 @pytest.mark.parametrize("norm", [Threat(Norm.Linf, 0.05), Threat(Norm.L2, 0.5)])
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_channels_last_is_the_same_training(

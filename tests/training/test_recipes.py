@@ -22,14 +22,14 @@ from defense.robustness.attacks import perturb_batch
 from defense.runtime.progress import no_progress
 from defense.stages.treat import untreated
 from defense.training import recipes
-from defense.training.recipes import attacked
+from defense.training.recipes import RECIPES, attacked
 from tests.calls import fit, losses_of, restore, train
 from tests.conftest import recipe, threat
 
 SETTINGS = {"_target_": "defense.models.networks.mlp", "hidden": [32]}
 BALL = threat(eps=0.1)
 L2 = Threat(Norm.L2, 0.5)
-ALL = list(Recipe)
+ALL = list(RECIPES)
 
 
 @pytest.fixture
