@@ -69,9 +69,9 @@ PYTHON = {
 def test_commands_are_found() -> None:
     """In all pages that have a shell, and most of them are run for real."""
     assert len(PAGES) >= 20
-    assert len(OF_RUNS) >= 120
-    assert len(OF_REPORTS) >= 6
-    assert len(TO_RUN) >= 80
+    assert len(OF_RUNS) >= 150
+    assert len(OF_REPORTS) >= 10
+    assert len(TO_RUN) >= 100
     shells = {block.page for block in BLOCKS if block.language == "sh" and "defense " in "\n".join(block.lines)}
     assert shells <= {each.block.page for each in COMMANDS}
 
