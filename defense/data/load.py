@@ -125,7 +125,8 @@ def draw(split: Split, size: int, field: str, seed: int, names: Sequence[str] = 
     if size == len(split):
         return split, split.subset(torch.arange(0))
     if not classes <= size <= len(split) - classes:
-        valid = f"expected {classes} (one sample of each class) to {len(split) - classes}, or all {len(split)}"
+        rest = len(split) - classes
+        valid = f"expected {classes} (one sample of each class) to {rest}, or null, all {len(split)}"
         raise InputError(field, size, f"{len(split)} samples are there to draw from; {valid}")
     counts = torch.bincount(split.truth)
     if bool((counts == 1).any()):

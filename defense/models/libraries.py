@@ -93,11 +93,11 @@ def huggingface(
     """
     if folder is None:
         raise InputError("model.folder", None, f"expected a folder with {CONFIG}, as save_pretrained leaves it")
+    if not (Path(folder) / CONFIG).is_file():
+        raise InputError("model.folder", folder, f"no {CONFIG} there; expected a folder that a model was saved to")
     needs("transformers")
     from transformers import AutoConfig, AutoModelForImageClassification
 
-    if not (Path(folder) / CONFIG).is_file():
-        raise InputError("model.folder", folder, f"no {CONFIG} there; expected a folder that a model was saved to")
     with quiet_transformers():
         config = AutoConfig.from_pretrained(folder, local_files_only=True, **arguments)
         config.num_labels = classes

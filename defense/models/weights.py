@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from defense.errors import InputError, within
 from defense.runtime.source import hash_of_file
 
-WITHIN = ("state_dict", "model_state_dict", "model")  # keys that training scripts put a state_dict under
-WRAPPERS = ("module.", "_orig_mod.")  # prefixes of DataParallel and torch.compile
 SHOWN = 3  # names in an error
 SAFE = "torch.save(model.state_dict(), FILE), or safetensors"
 
@@ -29,7 +27,8 @@ def load_weights(model: nn.Module, path: str, skip: Sequence[str] = ()) -> None:
     skip: patterns of the names of weights that stay as they are, as in fc.*. Raises InputError if the file cannot
     be read, or has not exactly the other weights of the network, in their shapes.
     """
-    state, expected = read_weights(path, hash_of_file(path, changed(path))), model.state_dict()
+    expected = model.state_dict()
+    state = without_wrappers(read_weights(path, hash_of_file(path, changed(path))), expected.keys())
     for pattern in skip:
         matches = any(fnmatch.fnmatch(name, pattern) for name in expected)
         within("model.skip", pattern, matches, f"a pattern of weights, as {listed(expected)}")
@@ -46,13 +45,26 @@ def load_weights(model: nn.Module, path: str, skip: Sequence[str] = ()) -> None:
     model.load_state_dict(expected | {name: state[name] for name in wanted})
 
 
+def without_wrappers(state: Mapping[str, Tensor], expected: Set[str]) -> Mapping[str, Tensor]:
+    """Return weights without the names of wrappers that all begin with, as module. of DataParallel.
+
+    expected: the names that the network has; if one of them is there, nothing is taken off.
+    """
+    while not expected & state.keys() and len({name.partition(".")[0] for name in state}) == 1:
+        if any("." not in name for name in state):
+            break
+        state = {name.partition(".")[2]: value for name, value in state.items()}
+    return state
+
+
 def refuse_weights(path: str, reason: str, names: Set[str], texts: Mapping[str, str] | None = None) -> None:
     """Raise InputError if a file of weights does not fit a network for a reason; names: of the weights."""
     if names:
         first = sorted(names)
         text = listed([texts[name] for name in first] if texts else first)
-        advice = f"expected those of the network, or model.skip=[{first[0]}], which keeps the first weights"
-        raise InputError("model.weights", path, f"the file {reason} {text}; {advice}")
+        layers = list(dict.fromkeys(f"{name.rpartition('.')[0]}.*" if "." in name else name for name in first))
+        few = f", or model.skip=[{','.join(layers)}], which keeps first weights" if len(layers) <= SHOWN else ""
+        raise InputError("model.weights", path, f"the file {reason} {text}; expected those of the network{few}")
 
 
 def changed(path: str) -> int:
@@ -79,25 +91,26 @@ def read_weights(path: str, digest: str) -> Mapping[str, Tensor]:
     return tensors_of(found, path)
 
 
-def tensors_of(found: Any, path: str) -> Mapping[str, Tensor]:
-    """Return the state_dict in the content of a file, names without prefixes of wrappers; raises InputError."""
-    for key in WITHIN:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not found or not all(isinstance(x, Tensor) for x in found.values()):
-        raise InputError("model.weights", path, f"holds a {type(found).__name__} without tensors; expected {SAFE}")
-    for prefix in WRAPPERS:
-        if all(str(name).startswith(prefix) for name in found):
-            found = {str(name).removeprefix(prefix): value for name, value in found.items()}
-    return found
+def tensors_of(content: Any, path: str) -> Mapping[str, Tensor]:
+    """Return the state_dict in the content of a file: all of it, or one entry; raises InputError."""
+    if of_tensors(content):
+        return content
+    entries = content if isinstance(content, Mapping) else {}
+    states = [name for name, value in entries.items() if of_tensors(value)]
+    if len(states) != 1:
+        has = f"with the entries {listed([str(name) for name in entries])}" if entries else "without tensors"
+        found = f"holds a {type(content).__name__} {has}, of which {len(states)} are a state_dict"
+        raise InputError("model.weights", path, f"{found}; expected one, or {SAFE}")
+    state: Mapping[str, Tensor] = entries[states[0]]
+    return state
+
+
+def of_tensors(value: Any) -> bool:
+    """Return whether a value is a state_dict: tensors by name."""
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(x, Tensor) for x in value.values())
 
 
 def listed(names: Sequence[str] | Mapping[str, Any]) -> str:
     """Return the first of some names, and how many more there are."""
     first = ", ".join(list(names)[:SHOWN])
     return first if len(names) <= SHOWN else f"{first} and {len(names) - SHOWN} more"
-
-
-def shape_of(state: Mapping[str, Tensor], name: str) -> str:
-    """Return the shape of a tensor as text; nothing if there is none of that name."""
-    return str(tuple(state[name].shape)) if name in state else ""

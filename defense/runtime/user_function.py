@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,10 +44,17 @@ class UserFunction:
         except Exception as error:  # a user's code can raise anything
             if isinstance(error, RuntimeError) and is_out_of_memory(error):
                 raise
-            frame = traceback.extract_tb(error.__traceback__)[-1]
+            frame = self.last_frame(error)
             where = f"{Path(frame.filename).name}, line {frame.lineno}"
             first = next(iter(str(error).strip().splitlines()), "no message")
             raise self.refusal(f"fails in {where} ({type(error).__name__}: {first})") from error
+
+    def last_frame(self, error: Exception) -> traceback.FrameSummary:
+        """Return the last line of the user's folder that led to an error; of no such, the last of all."""
+        frames = traceback.extract_tb(error.__traceback__)
+        folder = Path(str(getattr(sys.modules.get(self.function.__module__), "__file__", ""))).resolve().parent
+        of_user = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(folder)]
+        return (of_user or frames)[-1]
 
     def refusal(self, why: str) -> InputError:
         """Return the error that says why the function cannot be used."""

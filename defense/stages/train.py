@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
@@ -26,6 +27,8 @@ from defense.training.lbfgs import fit_lbfgs
 from defense.training.loop import fit
 from defense.training.recipes import losses_of
 from defense.training.validation import measuring
+
+log = logging.getLogger(__name__)
 
 OPTIMIZERS: dict[Optimizer, Callable[..., Iterator[EpochEnd]]] = {
     Optimizer.sgd: fit,
@@ -82,6 +85,8 @@ def train(
 
 def untrained(design: Design) -> TrainedModel:
     """Return the network of a design as it stands, with the history of no epoch."""
+    if not {"weights", "folder"} & {name for name, value in design.settings.items() if value is not None}:
+        log.warning("no model.weights: the network has the weights that model._target_ gives it")
     history = pd.DataFrame({"epoch": [0], "learning_rate": [0.0], "kept": [True]})
     return TrainedModel(dict(design.build().state_dict()), {}, history)
 

@@ -32,6 +32,9 @@ WRITTEN = {
     "mine.safetensors": lambda state: state,
     "mine.pt": lambda state: state,
     "checkpoint.pt": lambda state: {"epoch": 3, "state_dict": state},
+    "net.pt": lambda state: {"epoch": 3, "net": state, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}},
+    "lightning.pt": lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}},
+    "both.pt": lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
     "parallel.pt": lambda state: {f"module.{name}": value for name, value in state.items()},
     "compiled.pt": lambda state: {"model": {f"_orig_mod.{name}": value for name, value in state.items()}},
 }
@@ -77,14 +80,15 @@ def without(state: dict[str, Tensor]) -> Any:
 
 
 BAD = {  # what is in the file, and the line
-    "lacks one": (without, r"the file lacks 5\.bias; expected .*model\.skip=\[5\.bias\]"),
+    "lacks one": (without, r"the file lacks 5\.bias; expected .*model\.skip=\[5\.\*\]"),
     "has one more": (lambda s: s | {"6.bias": torch.ones(2)}, r"the file has, and the network has not, 6\.bias"),
     "another shape": (
         lambda s: s | {"5.bias": torch.ones(3)},
         r"has in another shape 5\.bias \(3,\) for \(10,\); expected",
     ),
     "not a number": (lambda s: s | {"5.bias": torch.full((10,), torch.nan)}, r"not finite in 5\.bias"),
-    "no tensors": (lambda s: {"epoch": 3}, "holds a dict without tensors"),
+    "no tensors": (lambda s: {"epoch": 3}, "holds a dict with the entries epoch, of which 0 are a state_dict"),
+    "two": (lambda s: {"student": s, "teacher": s}, "entries student, teacher, of which 2 are a state_dict"),
     "a list": (lambda s: [1, 2], "holds a list without tensors"),
 }
 

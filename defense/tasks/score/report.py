@@ -47,6 +47,7 @@ ABOUT = (
 ABOUT_WHAT = "the scores of a trained model"
 NOT_SHARED = ("task=", "train=none", "train.recipe=none")  # with task=defend, which trains
 LIST = "To list the training samples of the lowest scores: defense-report samples {folder} --lowest 50"
+RUN = "RUN is the folder of this page."
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def run_page(run: Scored, numbers: Result) -> Page:
         believed = [health_section(numbers), *eps_section(numbers["checks"], run.config.threat.eps)]
     return Page(
         f"{run.config.name}: which training samples does {run.config.scorer.name} suspect?",
-        "\n".join(filter(None, (untold([numbers], ABOUT_WHAT), *answer(run, numbers), LIST.format(folder="RUN")))),
+        "\n".join(
+            filter(None, (untold([numbers], ABOUT_WHAT), *answer(run, numbers), LIST.format(folder="RUN"), RUN))
+        ),
         command_of([numbers]),
         [
             *galleries(run),
