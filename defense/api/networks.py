@@ -13,6 +13,7 @@ from defense.errors import InputError
 from defense.models.checkpoints import Checkpoint
 from defense.models.contract import FEW, check_logits, check_made, logits_on
 from defense.models.modes import Scripted, bare
+from defense.models.weights import without_wrappers
 from defense.randomness import global_seed
 
 
@@ -66,12 +67,9 @@ def as_checkpoints(model: nn.Module, pairs: Sequence[tuple[float, dict[str, Tens
 
 def as_checkpoint(model: nn.Module, name: str, rate: float, state: dict[str, Tensor]) -> Checkpoint:
     """Return one checkpoint; raises InputError unless it is one of `model`."""
-    own = model.state_dict()
-    for prefix in ("module.", "_orig_mod."):  # of the wrappers that `bare` takes off
-        if not own.keys() <= state.keys():
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    if isinstance(model, Scripted):
-        state = {f"network.{key}": value for key, value in state.items()}
+    own, inside = model.state_dict(), "network." if isinstance(model, Scripted) else ""
+    unwrapped = without_wrappers(state, {key.removeprefix(inside) for key in own})
+    state = {f"{inside}{key}": value for key, value in unwrapped.items()}
     odd = [key for key, value in own.items() if key not in state or state[key].shape != value.shape]
     if odd:
         raise InputError(

@@ -108,6 +108,6 @@ def started_in(run: ScoredRun) -> Path:
         raise InputError("PATH", file, f"not what Hydra writes of a run ({error})") from error
     if not folder.is_dir():
         raise InputError(
-            "RUN", run.folder, f"was started in {folder}, which is not there; its data are found from there"
+            "PATH", run.folder, f"was started in {folder}, which is not there; its data are found from there"
         )
     return folder

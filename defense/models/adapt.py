@@ -71,7 +71,7 @@ def logits_alone(model: nn.Module, given: tuple[Any, ...], output: object) -> ob
     return logits_of(output)
 
 
-def normalize_inputs(model: nn.Module, mean: object, std: object, channels: int) -> None:
+def normalize_inputs(model: nn.Module, mean: Any, std: Any, channels: int) -> None:
     """Let a network be given normalised pictures from now on.
 
     mean, std: a number for each of the channels, in units of the pixel range. Raises InputError for others.
@@ -79,6 +79,6 @@ def normalize_inputs(model: nn.Module, mean: object, std: object, channels: int)
     for field, values in (("model.mean", mean), ("model.std", std)):
         numbers = isinstance(values, Sequence) and all(type(each) in (int, float) for each in values)
         expected = f"{channels} numbers, one for each channel, as in [{', '.join(['0.5'] * channels)}]"
-        within(field, values, numbers and len(values) == channels, expected)  # type: ignore[arg-type]
-    within("model.std", std, all(each > 0 for each in std), "numbers above 0")  # type: ignore[attr-defined]
-    model.register_forward_pre_hook(Normalization(mean, std))  # type: ignore[arg-type]
+        within(field, values, numbers and len(values) == channels, expected)
+    within("model.std", std, all(each > 0 for each in std), "numbers above 0")
+    model.register_forward_pre_hook(Normalization(mean, std))

@@ -91,12 +91,13 @@ def write_scores(run: Scoring, scores: pd.DataFrame, output: Path) -> None:
 def write_treatment(run: Scoring, treatment: pd.DataFrame, output: Path) -> None:
     """Write kept.csv, the samples to train on, and weights.csv, which has every sample; both in order of id.
 
-    treatment: as artifacts.Treatment. What is removed has weight 0. If samples are relabelled, kept.csv has their
-    labels, too.
+    treatment: as artifacts.Treatment. What is removed has weight 0. If a treatment changes labels, kept.csv has
+    those of its samples, too.
     """
     table = named(treatment, run.data)
     table["weight"] = table["weight"].where(table["keep"], 0.0)
-    relabelled = run.config.treatment.effect is TreatmentName.relabel
+    given = run.data.train.labels.cpu().numpy()
+    relabelled = run.config.treatment.effect is TreatmentName.relabel or (table["label"] != given).any()
     kept = table.loc[table["keep"], ["id", "name", *(["label"] if relabelled else [])]]
     write_csv(kept, output / "kept.csv")
     write_csv(table[["id", "name", "weight", "label"]], output / "weights.csv")

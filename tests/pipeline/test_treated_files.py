@@ -92,3 +92,14 @@ def test_a_subset_of_the_own_data_by_kept_is_what_the_defended_arm_was_trained_o
     assert kept.columns.tolist() == ["id", "name", *(["label"] if name == "relabel" else [])]
     if name == "relabel":
         assert kept["label"].tolist() == pd.read_csv(folder / "weights.csv")["label"].tolist()
+
+
+def test_labels_that_a_function_of_the_user_changes_are_those_to_train_on(folder: Path) -> None:
+    own = ["task=defend", "scorer=loss", "treatment._target_=my_parts.correct_or_drop"]
+    run_in(folder / "own", *SMALL, *own, f"data.path={folder / 'my.npz'}", f"store={folder / 'store'}")
+    kept, weights = table(folder / "own", "kept.csv"), table(folder / "own", "weights.csv")
+    left = weights[weights["weight"] > 0]
+    assert len(left) < len(weights)
+    assert (left["label"] != LABELS[left["id"]]).any()
+    assert kept["id"].tolist() == left["id"].tolist()
+    assert kept["label"].tolist() == left["label"].tolist()

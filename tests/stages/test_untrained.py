@@ -10,10 +10,12 @@ import pytest
 import torch
 
 import defense
+from defense.config.checks import TRAINED_HARM
 from defense.config.choices import Recipe
 from defense.data.load import load
 from defense.errors import InputError
 from defense.models.build import build
+from defense.stages.plant import PLANTERS
 from tests.conftest import changed, run_in
 
 SMALL = ("data.train_size=60", "data.validation_size=30", "data.test_size=30", "model.hidden=[8]")
@@ -58,6 +60,10 @@ def test_the_scores_are_those_of_the_network_in_the_file(weights: str, tmp_path:
 def test_whatever_trains_is_refused(overrides: list[str], line: str) -> None:
     with pytest.raises(InputError, match=line):
         changed(*MINE, "model.weights=mine.pt", *overrides)
+
+
+def test_every_harm_that_takes_a_trained_model_is_refused() -> None:
+    assert set(TRAINED_HARM) == set(PLANTERS)
 
 
 def test_random_weights_of_ours_are_refused() -> None:
